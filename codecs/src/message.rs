@@ -1,0 +1,131 @@
+//! Codec 12, 13, 14 and 15: commands, their answers and serial data. Bytes first, text second (section 4).
+
+use nom::Parser as _;
+use nom::bytes::complete::take;
+use nom::combinator::{cond, map_opt};
+use nom::error::context;
+use nom::number::complete::{be_u8, be_u32};
+
+use crate::imei::Imei;
+use crate::parse::{Parsed, exactly};
+use crate::rejection::{Reason, Rejection};
+
+/// The codecs that carry messages. None of them is ever answered with a count (section 1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MessageCodec {
+    /// 0x0C: command or response.
+    Codec12,
+    /// 0x0D: with a timestamp in seconds.
+    Codec13,
+    /// 0x0E: with the IMEI.
+    Codec14,
+    /// 0x0F: with both.
+    Codec15,
+}
+
+impl MessageCodec {
+    /// Every codec of this kind.
+    pub const ALL: [Self; 4] = [Self::Codec12, Self::Codec13, Self::Codec14, Self::Codec15];
+
+    /// The codec of a wire id.
+    #[must_use]
+    pub const fn from_id(id: u8) -> Option<Self> {
+        match id {
+            0x0C => Some(Self::Codec12),
+            0x0D => Some(Self::Codec13),
+            0x0E => Some(Self::Codec14),
+            0x0F => Some(Self::Codec15),
+            _ => None,
+        }
+    }
+
+    /// The id on the wire.
+    #[must_use]
+    pub const fn id(self) -> u8 {
+        match self {
+            Self::Codec12 => 0x0C,
+            Self::Codec13 => 0x0D,
+            Self::Codec14 => 0x0E,
+            Self::Codec15 => 0x0F,
+        }
+    }
+
+    /// The vendor's name: "12" to "15".
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Codec12 => "12",
+            Self::Codec13 => "13",
+            Self::Codec14 => "14",
+            Self::Codec15 => "15",
+        }
+    }
+
+    const fn has_timestamp(self) -> bool {
+        matches!(self, Self::Codec13 | Self::Codec15)
+    }
+
+    const fn has_imei(self) -> bool {
+        matches!(self, Self::Codec14 | Self::Codec15)
+    }
+}
+
+/// One message. The vendor says that its quantity is to be ignored: there is one message a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The codec.
+    pub codec: MessageCodec,
+    /// 5 command, 6 response, 0x11 not executed; Codec 15 takes what the device was configured to send.
+    pub kind: u8,
+    /// Codec 13 and 15: seconds since 1970-01-01 UTC.
+    pub timestamp_s: Option<u32>,
+    /// Codec 14 and 15.
+    pub imei: Option<Imei>,
+    /// The payload, which need not be text.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Opens a data field from codec id to second quantity. `None` is the empty message that some devices send as a
+    /// ping: quantity 0 (section 1.6). Offsets in a refusal count from the codec id.
+    ///
+    /// # Errors
+    /// `unsupported_codec`, `count_mismatch` or `bad_structure`, checked in this order.
+    pub fn open(data: &'a [u8]) -> Result<Option<Self>, Rejection> {
+        let Some(codec) = data.first().and_then(|id| MessageCodec::from_id(*id)) else {
+            return Err(Rejection::new(Reason::UnsupportedCodec, 0, "codec id"));
+        };
+        let [_, quantity, body @ .., second] = data else {
+            return Err(Rejection::new(Reason::BadStructure, data.len(), "codec id and two quantities"));
+        };
+        if quantity != second {
+            return Err(Rejection::new(Reason::CountMismatch, data.len() - 1, "second quantity"));
+        }
+        if *quantity == 0 && body.is_empty() {
+            return Ok(None);
+        }
+        let message = exactly(body, "message", |input| message(codec, input)).map_err(|e| e.shifted(HEAD_LEN))?;
+        Ok((*quantity != 0).then_some(message))
+    }
+
+    /// The payload as text, where it is text.
+    #[must_use]
+    pub fn text(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.payload).ok()
+    }
+}
+
+/// Codec id and first quantity.
+const HEAD_LEN: usize = 2;
+
+fn message(codec: MessageCodec, input: &[u8]) -> Parsed<'_, Message<'_>> {
+    let (rest, kind) = context("message type", be_u8).parse(input)?;
+    let (rest, size) = context("message size", be_u32).parse(rest)?;
+    // A size beyond the address space cannot be met by any slice either.
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let (rest, sized) = context("message of its size", take(size)).parse(rest)?;
+    let (sized, timestamp_s) = context("message timestamp", cond(codec.has_timestamp(), be_u32)).parse(sized)?;
+    let packed = map_opt(take(8_usize), |bytes: &[u8]| Imei::from_packed(bytes.try_into().ok()?));
+    let (payload, imei) = context("message IMEI", cond(codec.has_imei(), packed)).parse(sized)?;
+    Ok((rest, Message { codec, kind, timestamp_s, imei, payload }))
+}
