@@ -39,6 +39,15 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// Last millisecond that calendars with four-digit years hold: 9999-12-31T23:59:59.999Z.
+    pub const LAST_CALENDAR_MS: u64 = 253_402_300_799_999;
+
+    /// The device time where a calendar holds it, else `None`. Times far outside are possible on the wire (section 2.5).
+    #[must_use]
+    pub fn calendar_ms(&self) -> Option<i64> {
+        i64::try_from(self.timestamp_ms).ok().filter(|_| self.timestamp_ms <= Self::LAST_CALENDAR_MS)
+    }
+
     /// Longitude in degrees, positive to the east.
     #[must_use]
     pub fn longitude(&self) -> f64 {

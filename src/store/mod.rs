@@ -4,8 +4,10 @@
 //! after an error, or a commit whose answer was lost, the same batch is simply committed again.
 
 mod columns;
+mod failure;
 mod migrate;
 mod row;
+mod sql;
 mod sqlite;
 mod timescale;
 mod url;
@@ -13,11 +15,11 @@ mod url;
 use std::fmt;
 
 pub use columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
-pub use migrate::{MigrateOptions, migrate};
+pub use migrate::{MigrateOptions, MigrateReport, PositionsTable, migrate};
 pub use row::{Batch, IoSpan, MAX_TS_MS, MIN_TS_MS, Row, TypedElements};
 pub use sqlite::SqliteStore;
 pub use timescale::TimescaleStore;
-pub use url::{DatabaseUrl, InvalidDatabaseUrl};
+pub use url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 
 /// A database that takes batches. Implemented by [`TimescaleStore`] and [`SqliteStore`].
 pub trait Store {

@@ -1,0 +1,148 @@
+//! The incremental front: split points, glued items, refusals before waiting.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use support::{bytes, example, examples};
+use teltonika_codecs::encode::{self, NewRecord};
+use teltonika_codecs::{AvlCodec, Frame, Item, Next, Phase, Reason, crc16, next_item};
+
+/// A frame around any data field, with a right CRC.
+fn framed(data: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(data.len()).unwrap();
+    [&[0; 4], &length.to_be_bytes()[..], data, &u32::from(crc16(data)).to_be_bytes()].concat()
+}
+
+#[test]
+fn every_prefix_of_every_example_is_incomplete_and_says_how_much_is_missing() {
+    for example in examples().iter().filter(|e| e["transport"] == "tcp" && e["direction"] == "device->server") {
+        let whole = bytes(example);
+        let phase = if example["codec"].is_null() { Phase::Login } else { Phase::Frames };
+        for cut in 0..whole.len() {
+            match next_item(&whole[..cut], phase) {
+                Next::Incomplete { at_least, total } => {
+                    assert!(at_least >= 1 && cut + at_least <= whole.len(), "{example} at {cut}");
+                    assert!(total.is_none_or(|total| total == whole.len()));
+                }
+                other => panic!("{other:?} for {cut} bytes of {example}"),
+            }
+        }
+        let Next::Item { consumed, .. } = next_item(&whole, phase) else { panic!("whole") };
+        assert_eq!(consumed, whole.len());
+    }
+}
+
+#[test]
+fn glued_items_come_one_by_one() {
+    let login = bytes(&example("login-imei"));
+    let frame = bytes(&example("codec8e-tcp-2-variable-element"));
+    let message = bytes(&example("codec12-getio-response"));
+    let glued = [&[0xFF, 0xFF][..], &login, &[0xFF], &frame, &message, &[0xFF], &frame, &frame[..9]].concat();
+    let (mut rest, mut phase, mut seen) = (&glued[..], Phase::Login, String::new());
+    while let Next::Item { item, consumed } = next_item(rest, phase) {
+        seen.push(match item {
+            Item::Ping => 'p',
+            Item::Login(_) => 'l',
+            Item::Frame(Frame::Avl(_)) => 'a',
+            Item::Frame(Frame::Message(_)) => 'm',
+            Item::Frame(Frame::EmptyMessage(_)) | Item::Rejected(_) => '?',
+        });
+        if matches!(item, Item::Login(_)) {
+            phase = Phase::Frames;
+        }
+        rest = &rest[consumed..];
+    }
+    assert_eq!(seen, "pplpampa");
+    assert_eq!(rest, &frame[..9]);
+}
+
+#[test]
+fn strangers_are_refused_by_their_first_bytes() {
+    for (first, offset) in [(&b"G"[..], 0), (b"\x16\x03\x01", 0), (b"SSH-2.0", 0), (b"\x00\x10", 1), (b"\x00\x00", 1)] {
+        let Next::Fatal(wrong) = next_item(first, Phase::Login) else { panic!("{first:?} is no tracker") };
+        assert_eq!((wrong.reason, wrong.offset), (Reason::BadPreamble, offset), "{first:?}");
+    }
+    let Next::Fatal(wrong) = next_item(b"\x00\x0F35630a", Phase::Login) else { panic!("a letter in an IMEI") };
+    assert_eq!((wrong.reason, wrong.offset), (Reason::BadImei, 7));
+}
+
+#[test]
+fn limits_are_checked_before_waiting() {
+    let head = |length: u32, rest: &[u8]| [&[0; 4], &length.to_be_bytes()[..], rest].concat();
+    for (bytes, refused) in [
+        (head(u32::MAX, &[]), true),
+        (head(65_537, &[]), true),
+        (head(65_536, &[0x0C]), false),
+        (head(16_385, &[0x08]), true),
+        (head(16_385, &[0x77]), true),
+        (head(16_385, &[]), false),
+        (head(16_384, &[0x8E]), false),
+    ] {
+        match next_item(&bytes, Phase::Frames) {
+            Next::Fatal(wrong) => {
+                assert!(refused && wrong.reason == Reason::TooLarge && wrong.offset == 4, "{bytes:?}");
+            }
+            other => assert!(!refused, "{other:?} for {bytes:?}"),
+        }
+    }
+    let Next::Fatal(wrong) = next_item(&[0, 0, 7], Phase::Frames) else { panic!("no preamble") };
+    assert_eq!((wrong.reason, wrong.offset), (Reason::BadPreamble, 2));
+}
+
+#[test]
+fn broken_frames_can_be_skipped_and_name_reason_and_offset() {
+    let good = bytes(&example("codec8-tcp-3-two-records"));
+    let data = &good[8..good.len() - 4];
+    let changed = |at: usize, byte: u8| {
+        let mut data = data.to_vec();
+        data[at] = byte;
+        framed(&data)
+    };
+    let mut wrong_crc = good.clone();
+    wrong_crc[30] ^= 1;
+    let mut wide_crc = good.clone();
+    wide_crc[good.len() - 4] = 1;
+    let extra_byte = framed(&[&data[..data.len() - 1], &[0, 2]].concat());
+    for (frame, reason, offset) in [
+        (wrong_crc, Reason::CrcMismatch, 8),
+        (wide_crc, Reason::CrcMismatch, 8),
+        (changed(0, 0x07), Reason::UnsupportedCodec, 8),
+        (changed(data.len() - 1, 3), Reason::CountMismatch, 8 + data.len() - 1),
+        (changed(28, 200), Reason::BadStructure, 0),
+        (extra_byte, Reason::BadStructure, 8 + data.len() - 1),
+        (framed(&[]), Reason::BadStructure, 8),
+        (framed(&[0x08, 0x00]), Reason::BadStructure, 10),
+    ] {
+        match next_item(&frame, Phase::Frames) {
+            Next::Item { item: Item::Rejected(wrong), consumed } => {
+                assert_eq!(consumed, frame.len());
+                assert_eq!(wrong.reason, reason, "{wrong}");
+                assert!(offset == 0 || wrong.offset == offset, "{wrong}, expected at {offset}");
+                assert_eq!(Frame::open(&frame).unwrap_err(), wrong);
+            }
+            other => panic!("{other:?} instead of {reason}"),
+        }
+    }
+}
+
+#[test]
+fn empty_frames_are_no_error() {
+    for codec in AvlCodec::ALL {
+        let frame = encode::frame(codec, &[]).unwrap();
+        let Next::Item { item: Item::Frame(Frame::Avl(avl)), .. } = next_item(&frame, Phase::Frames) else { panic!() };
+        assert_eq!((avl.count(), avl.records().count()), (0, 0));
+    }
+    let empty = framed(&[0x0C, 0, 0]);
+    let Next::Item { item, .. } = next_item(&empty, Phase::Frames) else { panic!() };
+    assert!(matches!(item, Item::Frame(Frame::EmptyMessage(_))));
+}
+
+#[test]
+fn the_largest_frames_are_read() {
+    let record = NewRecord { timestamp_ms: u64::MAX, ..NewRecord::default() };
+    let frame = encode::frame(AvlCodec::Codec8E, &vec![record; 255]).unwrap();
+    let Ok(Frame::Avl(avl)) = Frame::open(&frame) else { panic!("255 records") };
+    assert_eq!(avl.records().count(), 255);
+    assert!(avl.records().all(|record| record.timestamp_ms == u64::MAX && record.calendar_ms().is_none()));
+}

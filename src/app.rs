@@ -1,0 +1,235 @@
+//! Wiring: start order and stop order, each top to bottom in one function. Nobody refers back to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Admin};
+use crate::config::{AckAfter, Settings};
+use crate::drain::{Batching, Drain};
+use crate::gateway::{self, Gateway, Limits, Timeouts};
+use crate::health::{Health, Reason};
+use crate::metrics::{Counts, DrainMetrics, GatewayMetrics, Registry};
+use crate::receipt::commit_gate;
+use crate::store::{DatabaseUrl, Schema, SqliteStore, Store, StoreError, TimescaleStore};
+
+/// A service that runs.
+pub struct Running {
+    /// Where trackers connect.
+    pub trackers: SocketAddr,
+    /// Where `/metrics` and `/readyz` are.
+    pub admin: SocketAddr,
+    /// Readiness.
+    pub health: Arc<Health>,
+    /// Counters.
+    pub registry: Arc<Registry>,
+    parts: Parts,
+}
+
+struct Parts {
+    grace: Duration,
+    stop_sessions: CancellationToken,
+    give_up: CancellationToken,
+    stop_admin: CancellationToken,
+    gateway: tokio::task::JoinHandle<()>,
+    drain_ended: oneshot::Receiver<()>,
+    drain: std::thread::JoinHandle<()>,
+    admin: tokio::task::JoinHandle<std::io::Result<()>>,
+    upkeep: tokio::task::JoinHandle<()>,
+}
+
+/// Why a service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port is taken, or an address is not this machine's.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be made.
+    #[error("cannot make the data directory {path}")]
+    DataDir {
+        /// The directory.
+        path: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The embedded store cannot be opened, or a URL cannot be used.
+    #[error("cannot open the database: {}", .0.source)]
+    Store(#[source] StoreError),
+    /// The database is there and lacks migrations.
+    #[error("the database lacks migrations: run `odograph migrate` with the same DATABASE_URL, then start again")]
+    SchemaOutdated,
+    /// The drain's thread cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Starts everything: store, drain, listeners. An absent database is no reason not to accept.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running then.
+pub async fn start(settings: &Settings) -> Result<Running, StartError> {
+    let AckAfter::Commit = settings.ack_after;
+    let registry = Arc::new(Registry::new());
+    let health = Arc::new(Health::default());
+    match &settings.database_url {
+        url @ DatabaseUrl::Sqlite(_) => {
+            let path = settings.data_dir.display().to_string();
+            std::fs::create_dir_all(&settings.data_dir).map_err(|source| StartError::DataDir { path, source })?;
+            let store = SqliteStore::open(url).await.map_err(StartError::Store)?;
+            start_with(store, settings, registry, health)
+        }
+        url @ DatabaseUrl::Postgres(_) => {
+            let mut store = TimescaleStore::new(url).map_err(StartError::Store)?;
+            match store.schema().await {
+                Ok(Schema::Outdated) => return Err(StartError::SchemaOutdated),
+                Ok(Schema::Current | Schema::Newer) => {}
+                Err(wrong) => tracing::warn!(cause = %wrong.source, "starting without the database: {wrong}"),
+            }
+            start_with(store, settings, registry, health)
+        }
+    }
+}
+
+/// Needs the runtime that it is called in, for the tasks it spawns.
+fn start_with<S: Store + Send + 'static>(
+    store: S,
+    settings: &Settings,
+    registry: Arc<Registry>,
+    health: Arc<Health>,
+) -> Result<Running, StartError> {
+    let trackers = listen(settings.listen)?;
+    let pages = listen(settings.admin_listen)?;
+    let bound = |listener: &TcpListener, asked: SocketAddr| listener.local_addr().unwrap_or(asked);
+    let (trackers_at, admin_at) = (bound(&trackers, settings.listen), bound(&pages, settings.admin_listen));
+
+    let tally = registry.tally();
+    let (gate, inbox) = commit_gate(settings.inflight_max, Arc::clone(&tally));
+    let batching = Batching { rows: settings.batch_rows, linger: settings.batch_linger };
+    let drain =
+        Drain::new(store, inbox, batching, DrainMetrics::new(&registry), Arc::clone(&tally), Arc::clone(&health));
+    let give_up = CancellationToken::new();
+    let (drain, drain_ended) = spawn_drain(drain, give_up.clone()).map_err(StartError::Thread)?;
+
+    let timeouts =
+        Timeouts { login: settings.login_timeout, frame: settings.frame_timeout, idle: settings.idle_timeout };
+    let gateway = Arc::new(Gateway::new(gate, timeouts, GatewayMetrics::new(&registry), tally));
+    let limits = Limits {
+        connections: settings.max_connections.unwrap_or_else(connections_from_file_limit),
+        per_address: settings.max_connections_per_ip,
+    };
+    let stop_sessions = CancellationToken::new();
+    let gateway = tokio::spawn(gateway::run(trackers, gateway, limits, stop_sessions.clone()));
+
+    let stop_admin = CancellationToken::new();
+    let shown = Admin { registry: Arc::clone(&registry), health: Arc::clone(&health) };
+    let admin = tokio::spawn(admin::serve(pages, shown, stop_admin.clone()));
+    let upkeep = tokio::spawn(upkeep(Arc::clone(&registry)));
+
+    health.clear(Reason::Starting);
+    tracing::info!(
+        trackers = %trackers_at, admin = %admin_at, database = %settings.database_url,
+        connections = limits.connections, "odograph {} is up", env!("CARGO_PKG_VERSION")
+    );
+    let parts = Parts {
+        grace: settings.shutdown_grace,
+        stop_sessions,
+        give_up,
+        stop_admin,
+        gateway,
+        drain_ended,
+        drain,
+        admin,
+        upkeep,
+    };
+    Ok(Running { trackers: trackers_at, admin: admin_at, health, registry, parts })
+}
+
+impl Running {
+    /// Waits until a part ends that never should. Cancel-safe.
+    pub async fn failed(&mut self) -> &'static str {
+        tokio::select! {
+            _ = &mut self.parts.gateway => "the listener",
+            _ = &mut self.parts.drain_ended => "the drain",
+            _ = &mut self.parts.admin => "the admin listener",
+        }
+    }
+
+    /// Stops in order: readiness, accepting, sessions, drain, admin. Waits for what is under way, within the grace
+    /// period; what is not committed then was never acknowledged.
+    pub async fn stop(self) -> Counts {
+        let Parts { grace, stop_sessions, give_up, stop_admin, mut gateway, drain_ended, drain, admin, upkeep } =
+            self.parts;
+        self.health.raise(Reason::Stopping);
+        stop_sessions.cancel();
+        if !gateway.is_finished() && timeout(grace, &mut gateway).await.is_err() {
+            // Sessions wait for receipts that do not come: without the drain they end unanswered.
+            give_up.cancel();
+            let _ = timeout(LAST_PATIENCE, gateway).await;
+        }
+        // With the last session the last sender is gone, so the drain commits what is left and ends.
+        if timeout(LAST_PATIENCE, drain_ended).await.is_err() {
+            give_up.cancel();
+        }
+        let _ = tokio::task::spawn_blocking(move || drain.join()).await;
+        stop_admin.cancel();
+        let _ = timeout(LAST_PATIENCE, admin).await;
+        upkeep.abort();
+        let counts = self.registry.tally().read();
+        tracing::info!(?counts, "stopped");
+        counts
+    }
+}
+
+type DrainThread = (std::thread::JoinHandle<()>, oneshot::Receiver<()>);
+
+/// The drain has a thread and a runtime of its own, so that decoding and encoding never hold up a session.
+fn spawn_drain<S: Store + Send + 'static>(drain: Drain<S>, give_up: CancellationToken) -> std::io::Result<DrainThread> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (ended, drain_ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
+        runtime.block_on(drain.run(give_up));
+        let _ = ended.send(());
+    })?;
+    Ok((thread, drain_ended))
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let open = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(|source| StartError::Listen { address, source })
+}
+
+/// Raises the file limit as far as it goes and leaves room for files that are no connections.
+fn connections_from_file_limit() -> usize {
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).max(64)
+}
+
+async fn upkeep(registry: Arc<Registry>) {
+    let mut every = tokio::time::interval(UPKEEP_EVERY);
+    loop {
+        every.tick().await;
+        registry.upkeep();
+    }
+}
+
+/// The kernel's usual upper bound; a fleet that comes back all at once must not be turned away.
+const BACKLOG: u32 = 4096;
+/// Database, admin connections, logs.
+const OTHER_FILES: usize = 128;
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);

@@ -1,0 +1,136 @@
+//! The commands, one file each. Output goes to standard output, everything else to standard error.
+//!
+//! Exit codes: 0 done, 1 failed or refused, 2 wrong usage or settings.
+
+mod config;
+mod decode;
+mod demo;
+mod json;
+mod migrate;
+mod serve;
+mod simulate;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{LogFormat, Lookup, Mistakes, Settings};
+
+/// GPS telemetry ingest: Teltonika trackers in, exactly-once rows in TimescaleDB out.
+#[derive(Parser)]
+#[command(name = "odograph", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take positions from trackers until SIGTERM or SIGINT, then stop in good order
+    Serve(serve::Arguments),
+    /// Show the whole main job with no set-up: embedded store, simulated fleet, real sockets
+    Demo(demo::Arguments),
+    /// Decode logins, frames and datagrams given as hex: one JSON object an item
+    Decode(decode::Arguments),
+    /// Send positions to a service as a fleet of trackers would
+    Simulate(simulate::Arguments),
+    /// Make or update the tables in the database; safe to repeat
+    Migrate(migrate::Arguments),
+    /// Check or show the settings
+    Config(config::Arguments),
+}
+
+/// How a command ends that does not end well. The text was not printed yet.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Settings or usage: exit code 2.
+    Usage(String),
+    /// Anything else: exit code 1.
+    Failed(String),
+    /// Everything was said already: exit code 1.
+    Told,
+}
+
+impl Failure {
+    /// A failure with its chain of causes.
+    fn chain(wrong: &dyn std::error::Error) -> Self {
+        let mut text = wrong.to_string();
+        let mut cause = wrong.source();
+        while let Some(wrong) = cause {
+            let said = wrong.to_string();
+            if !text.ends_with(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = wrong.source();
+        }
+        Self::Failed(text)
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Decode(arguments) => decode::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
+        Command::Migrate(arguments) => migrate::run(&arguments),
+        Command::Config(arguments) => config::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::FAILURE,
+        Err(Failure::Failed(text)) => {
+            eprintln!("odograph: {text}");
+            ExitCode::FAILURE
+        }
+        Err(Failure::Usage(text)) => {
+            eprintln!("{text}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Where settings come from: the environment over the file named by `--config` or `ODOGRAPH_CONFIG`.
+fn lookup(file: Option<&PathBuf>) -> Lookup {
+    let variables = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+    let lookup = Lookup::from_variables(variables);
+    let file = file.cloned().or_else(|| std::env::var_os("ODOGRAPH_CONFIG").map(PathBuf::from));
+    match file {
+        None => lookup,
+        Some(path) => {
+            let name = path.display().to_string();
+            match std::fs::read_to_string(&path) {
+                Ok(text) => lookup.with_file(&name, &text),
+                Err(wrong) => lookup.with_mistake(&name, format!("cannot be read: {wrong}")),
+            }
+        }
+    }
+}
+
+fn settings(lookup: &Lookup) -> Result<Settings, Failure> {
+    Settings::load(lookup).map_err(|mistakes| Failure::Usage(listed(&mistakes)))
+}
+
+fn listed(mistakes: &Mistakes) -> String {
+    let count = mistakes.0.len();
+    let lines: String = mistakes.to_string().lines().map(|line| format!("\n  {line}")).collect();
+    format!("odograph: {count} wrong setting{}:{lines}", if count == 1 { "" } else { "s" })
+}
+
+/// Log lines on standard error.
+fn start_logging(settings: &Settings) {
+    let filter = tracing_subscriber::EnvFilter::new(&settings.log);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
+
+/// The runtime of a command: one thread, as measurements favoured.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|wrong| Failure::chain(&wrong))
+}

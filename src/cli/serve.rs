@@ -1,0 +1,40 @@
+//! `odograph serve`: runs until a signal.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, lookup, runtime, settings, start_logging};
+use crate::app::{self, StartError};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// TOML file with settings; the environment overrides it. Also `ODOGRAPH_CONFIG`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let lookup = lookup(arguments.config.as_ref());
+    let settings = settings(&lookup)?;
+    start_logging(&settings);
+    for name in lookup.unknown_variables() {
+        tracing::warn!(name, "this variable is no setting of this version and has no effect");
+    }
+    runtime()?.block_on(async {
+        // Installed before anything else: a signal during the start stops in good order too.
+        let mut terminate = signal(SignalKind::terminate()).map_err(|wrong| Failure::chain(&wrong))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| Failure::chain(&wrong))?;
+        let mut running = app::start(&settings).await.map_err(|wrong| match wrong {
+            StartError::SchemaOutdated => Failure::Usage(format!("odograph: {wrong}")),
+            _ => Failure::chain(&wrong),
+        })?;
+        let ended = tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            part = running.failed() => Err(Failure::Failed(format!("{part} ended, which it never should; stopping"))),
+        };
+        running.stop().await;
+        ended
+    })
+}

@@ -1,0 +1,48 @@
+//! The settings' names, defaults and what they mean: the one table behind reading, `config show` and the README.
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name in the file.
+    pub name: &'static str,
+    /// Its variable in the environment.
+    pub variable: &'static str,
+    /// The value where none is given; `None` where the default is no fixed text.
+    pub default: Option<&'static str>,
+    /// What it means.
+    pub about: &'static str,
+}
+
+macro_rules! keys {
+    ($($constant:ident = $name:literal, $variable:literal, $default:expr, $about:literal;)*) => {
+        $(pub(super) const $constant: Key = Key { name: $name, variable: $variable, default: $default, about: $about };)*
+        /// Every setting.
+        pub const ALL: &[&Key] = &[$(&$constant),*];
+    };
+}
+
+keys! {
+    DATABASE_URL = "database_url", "DATABASE_URL", None,
+        "postgres://user:password@host/database or sqlite://file; default: SQLite file in the data directory";
+    LISTEN = "listen", "ODOGRAPH_LISTEN", Some("0.0.0.0:5027"), "tracker listener";
+    ADMIN_LISTEN = "admin_listen", "ODOGRAPH_ADMIN_LISTEN", Some("127.0.0.1:9464"), "metrics and health";
+    DATA_DIR = "data_dir", "ODOGRAPH_DATA_DIR", Some("./odograph-data"), "embedded store";
+    // The journal will be the default once it is there.
+    ACK_AFTER = "ack_after", "ODOGRAPH_ACK_AFTER", Some("commit"), "when a tracker is told \"accepted\": commit";
+    // Every connected tracker of a large fleet can have a frame under way, and an outage of the database fills it.
+    INFLIGHT_MAX = "inflight_max", "ODOGRAPH_INFLIGHT_MAX", Some("256MiB"), "frames in memory over all sessions";
+    // The store's time for a transaction is spent by then; larger ones gained nothing in measurements.
+    BATCH_ROWS = "batch_rows", "ODOGRAPH_BATCH_ROWS", Some("50000"), "most rows in one transaction";
+    // Short against what a tracker waits, long enough to gather the frames of one burst.
+    BATCH_LINGER = "batch_linger", "ODOGRAPH_BATCH_LINGER", Some("5ms"), "how long a batch gathers while the store is idle";
+    LOGIN_TIMEOUT = "login_timeout", "ODOGRAPH_LOGIN_TIMEOUT", Some("15s"), "whole login";
+    FRAME_TIMEOUT = "frame_timeout", "ODOGRAPH_FRAME_TIMEOUT", Some("60s"), "first to last byte of a frame";
+    // Above the open link timeout and ping interval of trackers: closing earlier would cut their command channel.
+    IDLE_TIMEOUT = "idle_timeout", "ODOGRAPH_IDLE_TIMEOUT", Some("45m"), "nothing at all from a tracker";
+    MAX_CONNECTIONS = "max_connections", "ODOGRAPH_MAX_CONNECTIONS", None, "default: from the file limit";
+    MAX_CONNECTIONS_PER_IP = "max_connections_per_ip", "ODOGRAPH_MAX_CONNECTIONS_PER_IP", None,
+        "default: none, as whole fleets share one carrier address";
+    SHUTDOWN_GRACE = "shutdown_grace", "ODOGRAPH_SHUTDOWN_GRACE", Some("20s"), "how long a stop waits for what is under way";
+    LOG = "log", "ODOGRAPH_LOG", Some("info"), "log filter: a level, or target=level pairs";
+    LOG_FORMAT = "log_format", "ODOGRAPH_LOG_FORMAT", Some("text"), "text or json";
+}

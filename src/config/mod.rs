@@ -1,0 +1,147 @@
+//! Settings: a TOML file, overridden by the environment, over defaults. All mistakes are reported at once.
+
+pub mod keys;
+mod reader;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+pub use reader::{Lookup, Mistake, Mistakes, Source};
+
+use crate::store::DatabaseUrl;
+use reader::Reader;
+
+/// Everything that `serve` can be told, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where rows go.
+    pub database_url: DatabaseUrl,
+    /// Tracker listener.
+    pub listen: SocketAddr,
+    /// Metrics and health.
+    pub admin_listen: SocketAddr,
+    /// Directory of the embedded store.
+    pub data_dir: PathBuf,
+    /// When a tracker is told "accepted".
+    pub ack_after: AckAfter,
+    /// Bytes of frames in memory over all sessions.
+    pub inflight_max: u32,
+    /// Most rows in one transaction.
+    pub batch_rows: usize,
+    /// How long a batch gathers while the store is idle.
+    pub batch_linger: Duration,
+    /// From the connection to the last byte of the login.
+    pub login_timeout: Duration,
+    /// From the first to the last byte of a frame.
+    pub frame_timeout: Duration,
+    /// Nothing at all from a tracker.
+    pub idle_timeout: Duration,
+    /// Connections in all; `None` leaves it to the file limit.
+    pub max_connections: Option<usize>,
+    /// Connections of one address; `None` for no limit.
+    pub max_connections_per_ip: Option<usize>,
+    /// How long a stop waits for what is on its way.
+    pub shutdown_grace: Duration,
+    /// Log filter, a valid one.
+    pub log: String,
+    /// Log lines as text or JSON.
+    pub log_format: LogFormat,
+}
+
+/// What has to happen before a tracker is told "accepted".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckAfter {
+    /// The commit of its batch.
+    Commit,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: one object a line.
+    Json,
+}
+
+impl Settings {
+    /// Reads settings.
+    ///
+    /// # Errors
+    /// All mistakes together.
+    pub fn load(lookup: &Lookup) -> Result<Self, Mistakes> {
+        let mut read = Reader::new(lookup);
+        let data_dir = read.value(&keys::DATA_DIR, |text| match text {
+            "" => Err("is empty".to_owned()),
+            path => Ok(PathBuf::from(path)),
+        });
+        let count = |text: &str| value::number(text, 1, 10_000_000);
+        let settings = Self {
+            database_url: read
+                .optional(&keys::DATABASE_URL, |text| DatabaseUrl::parse(text).map_err(|wrong| wrong.to_string()))
+                .unwrap_or_else(|| DatabaseUrl::sqlite(data_dir.join("odograph.sqlite"))),
+            listen: read.value(&keys::LISTEN, address),
+            admin_listen: read.value(&keys::ADMIN_LISTEN, address),
+            ack_after: read.value(&keys::ACK_AFTER, ack_after),
+            inflight_max: read.value(&keys::INFLIGHT_MAX, |text| {
+                value::size(text, MIB, 2048 * MIB).map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
+            }),
+            batch_rows: read.value(&keys::BATCH_ROWS, |text| value::number(text, 1, 1_000_000)),
+            batch_linger: read.value(&keys::BATCH_LINGER, |t| value::duration(t, Duration::ZERO, 10 * SECOND)),
+            login_timeout: read.value(&keys::LOGIN_TIMEOUT, |t| value::duration(t, SECOND / 10, HOUR)),
+            frame_timeout: read.value(&keys::FRAME_TIMEOUT, |t| value::duration(t, SECOND / 10, HOUR)),
+            idle_timeout: read.value(&keys::IDLE_TIMEOUT, |t| value::duration(t, SECOND / 10, 168 * HOUR)),
+            max_connections: read.optional(&keys::MAX_CONNECTIONS, count),
+            max_connections_per_ip: read.optional(&keys::MAX_CONNECTIONS_PER_IP, count),
+            shutdown_grace: read.value(&keys::SHUTDOWN_GRACE, |t| value::duration(t, Duration::ZERO, HOUR)),
+            log: read.value(&keys::LOG, |text| {
+                EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|wrong| format!("is no log filter: {wrong}"))
+            }),
+            log_format: read.value(&keys::LOG_FORMAT, log_format),
+            data_dir,
+        };
+        read.finish(settings)
+    }
+
+    /// The effective value of every setting and where it comes from; secrets are masked.
+    #[must_use]
+    pub fn show(&self, lookup: &Lookup) -> Vec<(&'static str, String, Source)> {
+        let shown = |key: &'static keys::Key| {
+            let (text, source) = lookup.get(key).map_or((key.default, Source::Default), |(text, s)| (Some(text), s));
+            let text = match key.name {
+                "database_url" => self.database_url.to_string(),
+                _ => text.unwrap_or("none").to_owned(),
+            };
+            (key.name, text, source)
+        };
+        keys::ALL.iter().map(|key| shown(key)).collect()
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is no address such as 0.0.0.0:5027".to_owned())
+}
+
+fn ack_after(text: &str) -> Result<AckAfter, String> {
+    match text {
+        "commit" => Ok(AckAfter::Commit),
+        "journal" => Err("journal is not part of this version yet: use commit".to_owned()),
+        _ => Err("must be commit".to_owned()),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("must be text or json".to_owned()),
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_hours(1);
+const MIB: u64 = 1 << 20;

@@ -1,0 +1,227 @@
+//! The drain: takes frames, decodes them, builds rows, and commits batch by batch. One thread; the only user of the store.
+//!
+//! While a batch is being committed further frames queue up, so batches grow with the backlog by themselves. Errors are
+//! met by committing the same batch again, for as long as it takes: nothing is dropped.
+
+mod rows;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+pub use rows::RowBuilder;
+
+use crate::health::{Health, Reason};
+use crate::metrics::{DrainMetrics, Tally};
+use crate::receipt::Submission;
+use crate::store::{Batch, Committed, ErrorClass, Schema, Store, StoreError};
+
+/// How batches are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching {
+    /// Most rows in a batch; the frame that reaches it is still taken whole.
+    pub rows: usize,
+    /// How long the first frame of a batch waits for others.
+    pub linger: Duration,
+}
+
+/// The drain and what it reports to.
+pub struct Drain<S> {
+    store: S,
+    inbox: mpsc::Receiver<Submission>,
+    batching: Batching,
+    metrics: DrainMetrics,
+    tally: Arc<Tally>,
+    health: Arc<Health>,
+    builder: RowBuilder,
+    batch: Batch,
+    frames: Vec<Submission>,
+    /// Device time of each frame's newest record, for the freshness histogram.
+    newest_ms: Vec<i64>,
+}
+
+impl<S: Store> Drain<S> {
+    /// A drain from `inbox` into `store`.
+    pub fn new(
+        store: S,
+        inbox: mpsc::Receiver<Submission>,
+        batching: Batching,
+        metrics: DrainMetrics,
+        tally: Arc<Tally>,
+        health: Arc<Health>,
+    ) -> Self {
+        let (builder, batch) = (RowBuilder::default(), Batch::default());
+        Self {
+            store,
+            inbox,
+            batching,
+            metrics,
+            tally,
+            health,
+            builder,
+            batch,
+            frames: Vec::new(),
+            newest_ms: Vec::new(),
+        }
+    }
+
+    /// Runs until every sender is gone and all is committed, or until `give_up`. What is not committed then was never
+    /// acknowledged.
+    pub async fn run(mut self, give_up: CancellationToken) {
+        let whole = async {
+            self.establish().await;
+            while self.gather().await {
+                let committed = self.commit().await;
+                self.settle(committed);
+            }
+        };
+        let ended = tokio::select! {
+            () = whole => true,
+            () = give_up.cancelled() => false,
+        };
+        if !ended && self.tally.read().waiting > 0 {
+            tracing::warn!(
+                records = self.tally.read().waiting,
+                "stopping with records that are not committed; they were not acknowledged, so the trackers keep them"
+            );
+        }
+        // Unanswered frames go first, so that sessions do not wait for the store to close.
+        self.frames.clear();
+        drop(self.inbox);
+        let _ = timeout(CLOSE_PATIENCE, self.store.close()).await;
+    }
+
+    /// Waits until the schema can be written to. The database may be away at start, and older when it comes.
+    async fn establish(&mut self) {
+        let mut failures = 0;
+        loop {
+            match self.store.schema().await {
+                Ok(Schema::Outdated) => {
+                    self.health.clear(Reason::StoreDown);
+                    self.health.raise(Reason::SchemaOutdated);
+                    tracing::error!(
+                        "the database lacks migrations: run `odograph migrate`; nothing is acknowledged until then"
+                    );
+                    sleep(SLOW_RETRY).await;
+                }
+                Ok(schema) => {
+                    if schema == Schema::Newer {
+                        tracing::warn!("the database has migrations that this version does not know");
+                    }
+                    self.health.clear(Reason::SchemaOutdated);
+                    self.up();
+                    return;
+                }
+                Err(wrong) => self.wait_after(&wrong, &mut failures).await,
+            }
+        }
+    }
+
+    /// Fills the batch; false when every sender is gone and nothing is left.
+    async fn gather(&mut self) -> bool {
+        self.batch.clear();
+        self.frames.clear();
+        loop {
+            // Nothing to do for a while: look whether the database is still there, so that readiness tells the truth.
+            match timeout(PROBE_EVERY, self.inbox.recv()).await {
+                Ok(None) => return false,
+                Ok(Some(first)) => {
+                    self.take(first);
+                    break;
+                }
+                Err(_) => self.establish().await,
+            }
+        }
+        let until = tokio::time::Instant::now() + self.batching.linger;
+        while self.batch.rows().len() < self.batching.rows {
+            match timeout_at(until, self.inbox.recv()).await {
+                Ok(Some(next)) => self.take(next),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        true
+    }
+
+    fn take(&mut self, frame: Submission) {
+        let had = self.batch.rows().len();
+        match self.builder.rows(&frame, &mut self.batch) {
+            Ok(()) => {
+                self.newest_ms.extend(self.batch.rows().iter().skip(had).map(|row| row.ts_ms).max());
+                self.frames.push(frame);
+            }
+            // The session opened the same bytes; dropping the frame leaves the tracker unanswered, and it resends.
+            Err(wrong) => tracing::error!(error = %wrong, "a frame that was accepted cannot be decoded"),
+        }
+    }
+
+    /// Commits the batch, again and again until it is committed.
+    async fn commit(&mut self) -> Committed {
+        let mut failures = 0;
+        loop {
+            let begun = Instant::now();
+            match self.store.commit(&self.batch).await {
+                Ok(committed) => {
+                    self.metrics.commit_duration.record(begun.elapsed());
+                    self.up();
+                    return committed;
+                }
+                Err(wrong) => {
+                    self.metrics.store_retries.increment(1);
+                    self.wait_after(&wrong, &mut failures).await;
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, committed: Committed) {
+        #[expect(clippy::cast_precision_loss, reason = "a histogram sample is a float")]
+        self.metrics.commit_rows.record(self.batch.rows().len() as f64);
+        let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        for newest_ms in self.newest_ms.drain(..) {
+            let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
+            self.metrics.freshness.record(Duration::from_millis(age_ms));
+        }
+        self.tally.committed(committed.inserted, committed.duplicates);
+        for frame in self.frames.drain(..) {
+            frame.settle(&committed);
+        }
+    }
+
+    fn up(&self) {
+        self.metrics.store_up.set(1.0);
+        self.health.clear(Reason::StoreDown);
+        self.health.clear(Reason::StoreRefuses);
+    }
+
+    /// Reports an error and waits: briefly and longer each time where it passes, slowly where the operator must act.
+    async fn wait_after(&self, wrong: &StoreError, failures: &mut u32) {
+        self.metrics.store_up.set(0.0);
+        self.metrics.store_error(wrong.class);
+        let (raise, clear, pause) = match wrong.class {
+            ErrorClass::Unavailable => (Reason::StoreDown, Reason::StoreRefuses, back_off(*failures)),
+            ErrorClass::Refuses => (Reason::StoreRefuses, Reason::StoreDown, SLOW_RETRY),
+        };
+        self.health.raise(raise);
+        self.health.clear(clear);
+        *failures += 1;
+        tracing::warn!(class = %wrong.class, error = %wrong, cause = %wrong.source, retry_in = ?pause, "the store failed; nothing is lost");
+        sleep(pause).await;
+    }
+}
+
+/// Capped, and jittered so that gateways do not come back all at once.
+fn back_off(failures: u32) -> Duration {
+    let most = FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(LAST_RETRY);
+    most.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// A refusal does not pass by itself.
+const SLOW_RETRY: Duration = Duration::from_secs(5);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,124 @@
+//! Why a session ended: the log field and the metric label.
+
+use std::fmt;
+
+use teltonika_codecs::Reason;
+
+/// The end of a session. Each one has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The tracker closed the connection, which is how every link ends that has nothing more to send.
+    PeerClosed,
+    /// The connection broke.
+    ConnectionLost,
+    /// No whole login in time.
+    LoginTimeout,
+    /// A frame began and did not end in time.
+    FrameTimeout,
+    /// Nothing came for too long.
+    IdleTimeout,
+    /// The peer does not take our answer.
+    WriteTimeout,
+    /// The first bytes are no login: HTTP, TLS, noise.
+    NotATracker,
+    /// The login does not carry 15 digits.
+    BadImei,
+    /// A second login with another IMEI.
+    ImeiChanged,
+    /// Neither ping nor frame where one of them must begin.
+    FramingLost,
+    /// A frame over the limit.
+    TooLarge,
+    /// A frame with a wrong CRC: unacknowledged, so that the tracker sends it again.
+    CrcMismatch,
+    /// A frame that is whole but cannot be decoded.
+    Undecodable,
+    /// A record whose device time no database holds.
+    Unstorable,
+    /// No receipt came for longer than any tracker waits.
+    NoReceipt,
+    /// The limit of connections of one address.
+    AddressLimit,
+    /// The service stops.
+    Stopping,
+}
+
+impl CloseReason {
+    /// Every reason, in declaration order.
+    pub const ALL: [Self; 17] = [
+        Self::PeerClosed,
+        Self::ConnectionLost,
+        Self::LoginTimeout,
+        Self::FrameTimeout,
+        Self::IdleTimeout,
+        Self::WriteTimeout,
+        Self::NotATracker,
+        Self::BadImei,
+        Self::ImeiChanged,
+        Self::FramingLost,
+        Self::TooLarge,
+        Self::CrcMismatch,
+        Self::Undecodable,
+        Self::Unstorable,
+        Self::NoReceipt,
+        Self::AddressLimit,
+        Self::Stopping,
+    ];
+
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::ConnectionLost => "connection_lost",
+            Self::LoginTimeout => "login_timeout",
+            Self::FrameTimeout => "frame_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::WriteTimeout => "write_timeout",
+            Self::NotATracker => "not_a_tracker",
+            Self::BadImei => "bad_imei",
+            Self::ImeiChanged => "imei_changed",
+            Self::FramingLost => "framing_lost",
+            Self::TooLarge => "too_large",
+            Self::CrcMismatch => "crc_mismatch",
+            Self::Undecodable => "undecodable",
+            Self::Unstorable => "unstorable",
+            Self::NoReceipt => "no_receipt",
+            Self::AddressLimit => "address_limit",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// Whether someone should look: the tracker's data is refused, not only its link gone.
+    #[must_use]
+    pub const fn refuses_data(self) -> bool {
+        matches!(self, Self::TooLarge | Self::CrcMismatch | Self::Undecodable | Self::Unstorable | Self::ImeiChanged)
+    }
+
+    /// The end that a refusal of the codec means for a session that is logged in.
+    pub(crate) const fn of(refusal: Reason) -> Self {
+        match refusal {
+            Reason::BadImei => Self::BadImei,
+            Reason::BadPreamble | Reason::Truncated => Self::FramingLost,
+            Reason::TooLarge => Self::TooLarge,
+            Reason::CrcMismatch => Self::CrcMismatch,
+            Reason::UnsupportedCodec | Reason::CountMismatch | Reason::BadStructure => Self::Undecodable,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_in_declaration_order() {
+        assert!(CloseReason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
+    }
+}

@@ -1,0 +1,136 @@
+//! The listener: a permit before each accept, limits in all and an address, sessions tracked to their end.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use super::{CloseReason, Gateway, connection};
+
+/// How many connections are served at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// In all; further ones wait in the kernel's queue.
+    pub connections: usize,
+    /// From one address; further ones are closed at once.
+    pub per_address: Option<usize>,
+}
+
+/// Accepts and serves until `stop`, then waits for the sessions. Accept errors neither end nor spin it.
+pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+    let addresses = Arc::new(Addresses::default());
+    let sessions = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = accept(&listener, &permits) => accepted,
+        };
+        let (permit, stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(wrong) => {
+                pause_after(&wrong, &stop).await;
+                continue;
+            }
+        };
+        gateway.metrics.opened.increment(1);
+        let place = match limits.per_address {
+            None => None,
+            Some(most) => {
+                let place = Addresses::enter(&addresses, peer, most);
+                if place.is_none() {
+                    gateway.metrics.closed(CloseReason::AddressLimit);
+                    continue;
+                }
+                place
+            }
+        };
+        let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
+        let session = async move {
+            let _held = (permit, place);
+            gateway.metrics.open.increment(1);
+            let reason = connection::serve(stream, &gateway, &stop).await;
+            gateway.metrics.open.decrement(1);
+            gateway.metrics.closed(reason);
+        };
+        sessions.spawn(session.instrument(tracing::debug_span!("session", peer = %peer)));
+    }
+    drop(listener);
+    sessions.close();
+    sessions.wait().await;
+}
+
+type Accepted = (tokio::sync::OwnedSemaphorePermit, TcpStream, IpAddr);
+
+/// Cancel-safe: a permit without a connection is given back.
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<Accepted> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    // Mobile networks drop links without a word; keepalive finds them long before the idle timeout does.
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok((permit, stream, peer.ip().to_canonical()))
+}
+
+async fn pause_after(wrong: &io::Error, stop: &CancellationToken) {
+    match wrong.kind() {
+        // The peer went away between its connection and our accept.
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::InvalidInput => {}
+        _ => {
+            tracing::warn!(error = %wrong, "cannot accept connections for the moment");
+            tokio::select! {
+                () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// Connections by address.
+#[derive(Debug, Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+impl Addresses {
+    /// Counts a connection, unless its address has as many as it may.
+    fn enter(addresses: &Arc<Self>, address: IpAddr, most: usize) -> Option<Place> {
+        let mut counts = addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Place { addresses: Arc::clone(addresses), address })
+    }
+}
+
+/// A connection's place among those of its address.
+struct Place {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const KEEPALIVE_IDLE: Duration = Duration::from_mins(2);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);

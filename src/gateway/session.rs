@@ -1,0 +1,154 @@
+//! One tracker's session as a step function: bytes and time in, the next thing to do out. No socket, no clock.
+
+use std::time::{Duration, Instant};
+
+use teltonika_codecs::{AvlData, Frame, Imei, Item, MessageCodec, Next, Phase, Rejection, next_item};
+
+use super::{CloseReason, Timeouts};
+
+/// The state of a session.
+#[derive(Debug)]
+pub struct Session {
+    imei: Option<Imei>,
+    timeouts: Timeouts,
+    opened: Instant,
+    last_item: Instant,
+    incomplete_since: Option<Instant>,
+}
+
+/// What to do next. Every step but `Wait` and `Close` names the bytes to drop before the next one.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// Read on. `total` is the length of the item under way, where it is known.
+    Wait {
+        /// Length of the whole item.
+        total: Option<usize>,
+    },
+    /// Nothing to answer: a ping, or the empty message that some devices send as one.
+    Ping {
+        /// Bytes to drop.
+        consumed: usize,
+    },
+    /// Answer a login with acceptance.
+    Login {
+        /// The device.
+        imei: Imei,
+        /// Bytes to drop.
+        consumed: usize,
+    },
+    /// Hand the frame over and answer with its receipt.
+    Submit {
+        /// The device that is logged in.
+        imei: Imei,
+        /// The records.
+        avl: AvlData<'a>,
+        /// Bytes to drop.
+        consumed: usize,
+    },
+    /// A frame without records: answer 0, store nothing.
+    AckNothing {
+        /// The frame.
+        avl: AvlData<'a>,
+        /// Bytes to drop.
+        consumed: usize,
+    },
+    /// A message, which is never answered with a count.
+    Message {
+        /// Its codec.
+        codec: MessageCodec,
+        /// Bytes to drop.
+        consumed: usize,
+    },
+    /// End the session unanswered.
+    Close {
+        /// Why.
+        reason: CloseReason,
+        /// What the codec said, where it refused.
+        rejection: Option<Rejection>,
+    },
+}
+
+impl Session {
+    /// A session that was opened at `now` and owes a login.
+    #[must_use]
+    pub fn new(timeouts: Timeouts, now: Instant) -> Self {
+        Self { imei: None, timeouts, opened: now, last_item: now, incomplete_since: None }
+    }
+
+    /// Decides about the head of the unread bytes. Call again until it says `Wait` or `Close`.
+    pub fn step<'a>(&mut self, unread: &'a [u8], now: Instant) -> Step<'a> {
+        let phase = if self.imei.is_some() { Phase::Frames } else { Phase::Login };
+        match next_item(unread, phase) {
+            Next::Incomplete { total, .. } => {
+                match (unread, self.incomplete_since) {
+                    ([], _) => self.incomplete_since = None,
+                    (_, None) => self.incomplete_since = Some(now),
+                    (_, Some(_)) => {}
+                }
+                Step::Wait { total }
+            }
+            Next::Fatal(rejection) => {
+                let reason = match (phase, CloseReason::of(rejection.reason)) {
+                    (Phase::Login, CloseReason::FramingLost) => CloseReason::NotATracker,
+                    (_, reason) => reason,
+                };
+                Step::Close { reason, rejection: Some(rejection) }
+            }
+            Next::Item { item, consumed } => {
+                (self.last_item, self.incomplete_since) = (now, None);
+                self.item(item, consumed)
+            }
+        }
+    }
+
+    /// When patience ends if nothing comes, and what the end will be called.
+    #[must_use]
+    pub fn deadline(&self) -> (Instant, CloseReason) {
+        match (self.imei, self.incomplete_since) {
+            // The whole login has one deadline: a byte now and then does not extend it.
+            (None, _) => (self.opened + self.timeouts.login, CloseReason::LoginTimeout),
+            (Some(_), Some(since)) => (since + self.timeouts.frame, CloseReason::FrameTimeout),
+            (Some(_), None) => (self.last_item + self.timeouts.idle, CloseReason::IdleTimeout),
+        }
+    }
+
+    /// Takes time that the peer spent waiting for us off its account.
+    pub fn excuse(&mut self, waited: Duration) {
+        self.incomplete_since = self.incomplete_since.map(|since| since + waited);
+    }
+
+    /// The device, once it is logged in.
+    #[must_use]
+    pub fn imei(&self) -> Option<Imei> {
+        self.imei
+    }
+
+    fn item<'a>(&mut self, item: Item<'a>, consumed: usize) -> Step<'a> {
+        let close = |reason| Step::Close { reason, rejection: None };
+        match (item, self.imei) {
+            (Item::Ping | Item::Frame(Frame::EmptyMessage(_)), _) => Step::Ping { consumed },
+            (Item::Login(imei), Some(known)) if imei != known => close(CloseReason::ImeiChanged),
+            (Item::Login(imei), _) => {
+                self.imei = Some(imei);
+                Step::Login { imei, consumed }
+            }
+            // Before a login the front gives no frames.
+            (Item::Frame(_), None) => close(CloseReason::NotATracker),
+            (Item::Frame(Frame::Message(message)), Some(_)) => Step::Message { codec: message.codec, consumed },
+            (Item::Frame(Frame::Avl(avl)), Some(_)) if avl.count() == 0 => Step::AckNothing { avl, consumed },
+            (Item::Frame(Frame::Avl(avl)), Some(imei)) => {
+                if avl.records().any(|record| record.calendar_ms().is_none()) {
+                    close(CloseReason::Unstorable)
+                } else {
+                    Step::Submit { imei, avl, consumed }
+                }
+            }
+            (Item::Rejected(rejection), _) => {
+                Step::Close { reason: CloseReason::of(rejection.reason), rejection: Some(rejection) }
+            }
+        }
+    }
+}
+
+/// Bytes asked for in one read: the largest field frames fit three times.
+pub(crate) const READ_LEN: usize = 4096;

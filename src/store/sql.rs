@@ -1,0 +1,74 @@
+//! The columns of `positions` as both stores name them in SQL.
+
+use super::columns::{ELEMENT_COLUMNS, ELEMENTS};
+use super::row::Batch;
+
+/// The columns that every row fills, in the order of the table.
+pub(super) const BASE_COLUMNS: [&str; 16] = [
+    "imei",
+    "ts",
+    "fingerprint",
+    "longitude",
+    "latitude",
+    "altitude_m",
+    "angle_deg",
+    "speed_kmh",
+    "satellites",
+    "priority",
+    "codec",
+    "generation_type",
+    "event_io_id",
+    "valid",
+    "faulty",
+    "received_at",
+];
+
+/// How far a record may lie ahead of its receive time and still count as the newest position, in minutes: trackers' clocks
+/// are set by GNSS, and one that runs ahead would hide all that follows.
+pub(super) const NEWEST_AHEAD_MINUTES: i64 = 5;
+
+/// The columns that a batch fills: all of the above, some of the elements, `io` or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ColumnSet {
+    present: u32,
+    io: bool,
+}
+
+impl ColumnSet {
+    pub(super) fn of(batch: &Batch) -> Self {
+        Self { present: batch.present(), io: batch.has_io() }
+    }
+
+    pub(super) fn has_io(self) -> bool {
+        self.io
+    }
+
+    /// Indices of the element columns.
+    pub(super) fn elements(self) -> impl Iterator<Item = usize> {
+        (0..ELEMENT_COLUMNS).filter(move |column| self.present & (1 << column) != 0)
+    }
+
+    pub(super) fn len(self) -> usize {
+        BASE_COLUMNS.len() + self.elements().count() + usize::from(self.io)
+    }
+
+    /// `imei, ts, …`
+    pub(super) fn names(self) -> String {
+        let elements = self.elements().filter_map(|column| ELEMENTS.get(column)).map(|element| element.name);
+        let names: Vec<_> = BASE_COLUMNS.into_iter().chain(elements).chain(self.io.then_some("io")).collect();
+        names.join(", ")
+    }
+}
+
+/// What an insert into `latest_positions` ends in: only forward in device time, and then the whole row, so that a column
+/// which this batch does not fill becomes NULL.
+pub(super) fn newest_wins() -> String {
+    let replaced =
+        BASE_COLUMNS.iter().skip(1).copied().chain(ELEMENTS.iter().map(|element| element.name)).chain(["io"]);
+    let assignments: Vec<_> = replaced.map(|name| format!("{name} = excluded.{name}")).collect();
+    format!(
+        "ON CONFLICT (imei) DO UPDATE SET {} \
+         WHERE (excluded.ts, excluded.fingerprint) > (latest_positions.ts, latest_positions.fingerprint)",
+        assignments.join(", ")
+    )
+}

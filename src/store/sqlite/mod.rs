@@ -1,0 +1,172 @@
+//! SQLite in a file: the embedded default, which needs no set-up.
+//!
+//! Write-ahead log and full synchronisation: a commit is in the log and synced when it returns. As with the other store, a
+//! connection that met an error or a cancelled commit is closed and never used again.
+
+mod insert;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection};
+
+use self::insert::Statements;
+use super::migrate::{APPLIED, APPLYING, MigrateOptions, MigrateReport, PositionsTable, SQLITE_MIGRATIONS};
+use super::row::{Batch, Row};
+use super::sql::{ColumnSet, NEWEST_AHEAD_MINUTES};
+use super::{Committed, DatabaseUrl, ErrorClass, Schema, Store, StoreError};
+
+/// Writes to a SQLite file over one connection.
+pub struct SqliteStore {
+    options: SqliteConnectOptions,
+    /// Taken out for each operation and put back only when all went well.
+    connection: Option<SqliteConnection>,
+    statements: HashMap<ColumnSet, Statements>,
+}
+
+impl SqliteStore {
+    /// Opens the file, makes it where it is missing, and applies the migrations. The directory must be there.
+    ///
+    /// A schema newer than this program is left as it is: [`Store::schema`] tells.
+    ///
+    /// # Errors
+    /// When the URL is not one of SQLite, or the file cannot be opened and migrated.
+    pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        let DatabaseUrl::Sqlite(path) = url else {
+            return Err(StoreError::new(ErrorClass::Refuses, OPENING, "the URL is not one of SQLite"));
+        };
+        let options = options(path);
+        let mut connection = options.connect().await.map_err(failed(OPENING))?;
+        migrate(&mut connection).await?;
+        Ok(Self { options, connection: Some(connection), statements: HashMap::new() })
+    }
+
+    pub(super) async fn migrate(path: &Path, asked: &MigrateOptions) -> Result<MigrateReport, StoreError> {
+        let mut connection = options(path).connect().await.map_err(failed(OPENING))?;
+        let (schema, applied) = migrate(&mut connection).await?;
+        if schema == Schema::Newer {
+            return Err(StoreError::new(ErrorClass::Refuses, APPLYING, "the schema is newer than this program"));
+        }
+        if asked.index_time {
+            sqlx::raw_sql("CREATE INDEX IF NOT EXISTS positions_ts_idx ON positions (ts)")
+                .execute(&mut connection)
+                .await
+                .map_err(failed("making the index on time"))?;
+        }
+        connection.close().await.map_err(failed("closing the database file"))?;
+        Ok(MigrateReport { applied, positions: PositionsTable::Embedded })
+    }
+
+    async fn connection(&mut self) -> Result<SqliteConnection, StoreError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.options.connect().await.map_err(failed(OPENING)),
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    async fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
+        if batch.is_empty() {
+            return Ok(Committed::default());
+        }
+        let columns = ColumnSet::of(batch);
+        let mut connection = self.connection().await?;
+        if self.statements.len() >= STATEMENTS_MAX {
+            self.statements.clear();
+        }
+        let statements = self.statements.entry(columns).or_insert_with(|| Statements::new(columns));
+        let mut rows: Vec<_> = batch.rows().iter().collect();
+        // Neighbours in the table are written together, and of the same record twice the earlier one is kept.
+        rows.sort_unstable_by_key(|row| (key(row), row.received_at_us));
+
+        let mut transaction =
+            connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed("beginning a transaction"))?;
+        let inserted = statements.positions.run(&mut transaction, batch, &rows).await;
+        let inserted = inserted.map_err(failed("inserting rows"))?;
+        let newest: Vec<_> = newest(&rows).collect();
+        let written = statements.latest.run(&mut transaction, batch, &newest).await;
+        written.map_err(failed("writing the newest positions"))?;
+        transaction.commit().await.map_err(failed("committing"))?;
+        self.connection = Some(connection);
+        let rows = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+        Ok(Committed { inserted, duplicates: rows.saturating_sub(inserted) })
+    }
+
+    async fn schema(&mut self) -> Result<Schema, StoreError> {
+        let mut connection = self.connection().await?;
+        let applied = applied(&mut connection).await?;
+        self.connection = Some(connection);
+        Ok(SQLITE_MIGRATIONS.compare(&applied))
+    }
+
+    async fn close(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            // What is committed is synced; the next opening reads the log if it could not be folded in now.
+            let _ = connection.close().await;
+        }
+    }
+}
+
+/// The newest position of each device among rows sorted by key, by the same rule as the other store's statement.
+fn newest<'a>(sorted: &[&'a Row]) -> impl Iterator<Item = &'a Row> {
+    let counts = |row: &&Row| {
+        let ahead_us = row.ts_ms.saturating_mul(1000).saturating_sub(row.received_at_us);
+        row.valid && !row.faulty && ahead_us <= NEWEST_AHEAD_MINUTES * 60 * 1_000_000
+    };
+    sorted.chunk_by(|row, next| row.imei == next.imei).filter_map(move |device| device.iter().copied().rfind(counts))
+}
+
+fn key(row: &Row) -> (u64, i64, i32) {
+    (row.imei.get(), row.ts_ms, row.fingerprint)
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("cache_size", CACHE_SIZE)
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+        // A full statement is prepared twice for each column set.
+        .statement_cache_capacity(2 * STATEMENTS_MAX)
+}
+
+/// Applies what is missing, all in one transaction: for SQLite the migrator has no lock of its own.
+async fn migrate(connection: &mut SqliteConnection) -> Result<(Schema, Vec<&'static str>), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(APPLYING))?;
+    let applied = applied(&mut transaction).await?;
+    let schema = SQLITE_MIGRATIONS.compare(&applied);
+    if schema != Schema::Outdated {
+        return Ok((schema, Vec::new()));
+    }
+    SQLITE_MIGRATIONS.migrator().run(&mut *transaction).await.map_err(|error| StoreError::migrate(APPLYING, error))?;
+    transaction.commit().await.map_err(failed(APPLYING))?;
+    Ok((Schema::Current, SQLITE_MIGRATIONS.missing_in(&applied)))
+}
+
+async fn applied(connection: &mut SqliteConnection) -> Result<Vec<i64>, StoreError> {
+    const TABLE_EXISTS: &str = "SELECT EXISTS (SELECT * FROM sqlite_schema WHERE name = '_sqlx_migrations')";
+    let looking = failed("looking at the schema");
+    let begun = sqlx::query_scalar(TABLE_EXISTS).fetch_one(&mut *connection).await.map_err(looking)?;
+    if begun { sqlx::query_scalar(APPLIED).fetch_all(connection).await.map_err(looking) } else { Ok(Vec::new()) }
+}
+
+fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError + Copy {
+    move |error| StoreError::sqlx(doing, error)
+}
+
+const OPENING: &str = "opening the database file";
+/// Another process (migrate, replay) writes for a second at most.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Kept column sets, see [`Statements`]. A fleet has a handful, as each is the union over a batch.
+const STATEMENTS_MAX: usize = 32;
+/// 64 MiB (negative: KiB): the pages that a batch over thousands of devices touches.
+const CACHE_SIZE: &str = "-65536";
+/// 16 MiB of log: a batch writes a few thousand pages, and at the default of 1,000 each commit would also pay for copying
+/// them into the file.
+const CHECKPOINT_PAGES: &str = "4096";

@@ -1,0 +1,167 @@
+//! What an operator sees: readiness, metrics and their conservation, settings and their mistakes, logs without secrets.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::process::{Command, Output};
+
+use odograph::config::{Lookup, Settings};
+use support::database::Database;
+use support::service::{self, Process, get, readiness};
+use support::tracker::{Tracker, frame, imei, record};
+
+const T: u64 = 1_780_000_000_000;
+
+#[tokio::test]
+async fn a_started_service_is_live_ready_and_counts_from_zero() {
+    let database = Database::sqlite();
+    let service = service::start(&database.url(), &[]).await;
+    assert_eq!(get(service.admin, "/livez").await.0, 200);
+    assert_eq!(readiness(service.admin).await, (200, true, vec![]));
+    assert_eq!(get(service.admin, "/nothing").await.0, 404);
+    let (_, text) = get(service.admin, "/metrics").await;
+    for name in [
+        "odograph_build_info",
+        "odograph_connections_open",
+        "odograph_connections_opened_total",
+        "odograph_logins_total",
+        "odograph_received_bytes_total",
+        "odograph_records_received_total",
+        "odograph_records_recovered_total",
+        "odograph_records_journaled_total",
+        "odograph_records_acknowledged_total",
+        "odograph_records_committed_total",
+        "odograph_records_duplicate_total",
+        "odograph_records_waiting",
+        "odograph_store_retries_total",
+        "odograph_store_up",
+        "process_open_fds",
+    ] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name} is missing in\n{text}");
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn records_are_conserved_in_every_scrape_under_load() {
+    let database = Database::sqlite();
+    let service = service::start(&database.url(), &[]).await;
+    let (target, admin) = (service.trackers, service.admin);
+    let load = tokio::spawn(async move {
+        for device in 0..10 {
+            let mut tracker = Tracker::login(target, &imei(device).to_string()).await;
+            for n in 0..30 {
+                let frame = frame(&[record(T + n * 1000, 1), record(T + n * 500, 0)]);
+                assert_eq!(tracker.deliver(&frame).await, 2);
+            }
+        }
+    });
+    let mut scrapes = 0;
+    while !load.is_finished() {
+        let (_, text) = get(admin, "/metrics").await;
+        let value = |name: &str| -> u64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}"));
+            line.trim().parse().unwrap()
+        };
+        let sources = value("odograph_records_recovered_total ") + value("odograph_records_journaled_total ");
+        let sinks = ["committed_total ", "duplicate_total ", "quarantined_total ", "waiting "];
+        let sinks: u64 = sinks.iter().map(|sink| value(&format!("odograph_records_{sink}"))).sum();
+        assert_eq!(sources, sinks);
+        scrapes += 1;
+    }
+    load.await.unwrap();
+    assert!(scrapes > 3, "{scrapes} scrapes saw the load");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn logs_hold_no_coordinates_no_payload_and_an_imei_at_debug_only() {
+    let database = Database::sqlite();
+    for (level, holds_imei) in [("info", false), ("debug", true)] {
+        let log = format!("odograph={level}");
+        let process = Process::start(&database.url(), "127.0.0.1:0", &[("ODOGRAPH_LOG", &log)]);
+        let mut tracker = Tracker::login(process.trackers, "356307042441013").await;
+        assert_eq!(tracker.deliver(&frame(&[record(T, 1)])).await, 1);
+        let mut broken = frame(&[record(T, 1)]);
+        broken[25] ^= 1;
+        tracker.send(&broken).await;
+        assert!(tracker.is_closed_unanswered().await);
+        let refused = async || process.logs().iter().any(|line| line.contains("crc_mismatch")).then_some(());
+        support::eventually("the refusal in the log", refused).await;
+        let logs = process.logs().join("\n");
+        assert_eq!(logs.contains("356307042441013"), holds_imei, "{logs}");
+        for place in ["25.27", "252791234", "54.68", "546871234"] {
+            assert!(!logs.contains(place), "{logs}");
+        }
+    }
+}
+
+fn odograph(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_odograph"));
+    command.args(arguments).env_remove("DATABASE_URL").envs(variables.iter().copied()).output().unwrap()
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_and_nothing_starts() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("odograph.toml");
+    std::fs::write(&file, "listen = \"here\"\nnonsense = 1\nbatch_rows = 0\nidle_timeout = \"5m\"\n").unwrap();
+    let variables = [
+        ("DATABASE_URL", "mysql://user:hunter2@host/db"),
+        ("ODOGRAPH_FRAME_TIMEOUT", "soon"),
+        ("ODOGRAPH_INFLIGHT_MAX", "1TB"),
+        ("ODOGRAPH_ACK_AFTER", "journal"),
+    ];
+    for command in [&["serve"][..], &["config", "check"]] {
+        let output = odograph(&[command, &["--config", file.to_str().unwrap()]].concat(), &variables);
+        assert_eq!(output.status.code(), Some(2));
+        let said = String::from_utf8(output.stderr).unwrap();
+        for setting in [
+            "DATABASE_URL",
+            "listen",
+            "nonsense",
+            "batch_rows",
+            "ODOGRAPH_FRAME_TIMEOUT",
+            "ODOGRAPH_INFLIGHT_MAX",
+            "ODOGRAPH_ACK_AFTER",
+        ] {
+            assert!(said.contains(&format!("  {setting}: ")), "{setting} is missing in\n{said}");
+        }
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_secrets_are_masked() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("odograph.toml");
+    std::fs::write(&file, "listen = \"127.0.0.1:6001\"\nlogin_timeout = \"9s\"\n").unwrap();
+    let variables = [("DATABASE_URL", "postgres://me:hunter2@db.example/rally"), ("ODOGRAPH_LISTEN", "127.0.0.1:6002")];
+    let output = odograph(&["config", "show", "--config", file.to_str().unwrap()], &variables);
+    assert!(output.status.success());
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("listen = \"127.0.0.1:6002\"  # environment"), "{shown}");
+    assert!(shown.contains("login_timeout = \"9s\"  # file"), "{shown}");
+    assert!(shown.contains("frame_timeout = \"60s\"  # default"), "{shown}");
+    assert!(shown.contains("db.example") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn every_default_is_a_right_value() {
+    let settings = Settings::load(&Lookup::default()).unwrap();
+    assert_eq!(settings.listen.port(), 5027);
+    assert_eq!(settings.inflight_max, 256 << 20);
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_said_plainly() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let variables = [("ODOGRAPH_LISTEN", listen.as_str()), ("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())];
+    let output = odograph(&["serve"], &variables);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&format!("cannot listen on {listen}")) && said.contains("in use"), "{said}");
+}

@@ -1,0 +1,203 @@
+//! The database away, the process killed: nothing acknowledged is lost, nothing is stored twice, and it goes on by itself.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use odograph::fleet::{self, Plan, Progress, audit};
+use odograph::store::DatabaseUrl;
+use support::database::{Database, server_url};
+use support::eventually;
+use support::service::{self, Process, metric, readiness};
+use support::tracker::{Tracker, frame, imei, record};
+use tokio_util::sync::CancellationToken;
+
+const T: u64 = 1_780_000_000_000;
+
+/// A PostgreSQL of the test's own, which it may stop without disturbing others.
+struct PrivateServer {
+    name: String,
+    url: String,
+}
+
+impl PrivateServer {
+    fn new(name: &str) -> Self {
+        let name = format!("{name}-{}", std::process::id());
+        let url = services(&["pg-new", &name]);
+        Self { name, url: url.trim().to_owned() }
+    }
+
+    fn stop(&self, how: &[&str]) {
+        services(&[&["pg-stop", &self.name], how].concat());
+    }
+
+    fn start(&self) {
+        services(&["pg-start", &self.name]);
+    }
+}
+
+impl Drop for PrivateServer {
+    fn drop(&mut self) {
+        let _ = Command::new(SERVICES).args(["pg-rm", &self.name]).output();
+    }
+}
+
+const SERVICES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
+
+fn services(arguments: &[&str]) -> String {
+    let output = Command::new(SERVICES).args(arguments).output().unwrap();
+    assert!(output.status.success(), "services {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn plan(target: std::net::SocketAddr) -> Plan {
+    Plan {
+        target,
+        devices: 50,
+        records: 5,
+        packets: None,
+        rate: None,
+        lose_answer_every: 10,
+        first_device: 0,
+        start_ms: T,
+    }
+}
+
+#[tokio::test]
+async fn a_killed_service_has_every_acknowledged_record_exactly_once() {
+    let database = Database::postgres().await;
+    let mut process = Process::start(&database.url(), "127.0.0.1:0", &[]);
+    let address = process.trackers;
+    let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+    let fleet = tokio::spawn(fleet::run(plan(address), Arc::clone(&progress), stop.clone()));
+    for kill in 1..=5_u64 {
+        let (_, before, _) = progress.read();
+        let more = async || (progress.read().1 > before + 2_000).then_some(());
+        eventually("the fleet to go on", more).await;
+        process.kill();
+        process = Process::start(&database.url(), &address.to_string(), &[]);
+        assert!(progress.read().1 > 0, "kill {kill}");
+    }
+    stop.cancel();
+    let told = fleet.await.unwrap();
+    assert_eq!(process.terminate(), Some(0), "SIGTERM ends it in good order");
+    let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), &told).await.unwrap();
+    assert!(findings.acknowledged > 5_000, "{findings:?}");
+    assert!(findings.clean(), "{findings:?}");
+    assert_eq!(findings.stored, database.positions().await, "no rows but the fleet's");
+}
+
+#[tokio::test]
+async fn a_database_that_stops_and_comes_back_under_load_costs_nothing() {
+    let server = PrivateServer::new("outage");
+    let database = Database::postgres_in(&server.url).await;
+    let service = service::start(&database.url(), &[]).await;
+    let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+    let fleet = tokio::spawn(fleet::run(plan(service.trackers), Arc::clone(&progress), stop.clone()));
+    let admin = service.admin;
+    for how in [&["immediate"][..], &[]] {
+        let (_, before, _) = progress.read();
+        eventually("load", async || (progress.read().1 > before + 2_000).then_some(())).await;
+        server.stop(how);
+        eventually("readiness to say it", async || {
+            let (status, ready, reasons) = readiness(admin).await;
+            (status == 200 && ready && reasons == ["store_down"]).then_some(())
+        })
+        .await;
+        let (_, down, _) = progress.read();
+        assert!(metric(admin, "odograph_store_errors_total{class=\"unavailable\"}").await >= 1.0);
+        server.start();
+        eventually("it to go on by itself", async || (progress.read().1 > down + 2_000).then_some(())).await;
+        eventually("readiness", async || readiness(admin).await.2.is_empty().then_some(())).await;
+    }
+    stop.cancel();
+    let told = fleet.await.unwrap();
+    service.stop().await;
+    let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), &told).await.unwrap();
+    assert!(findings.clean() && findings.acknowledged > 3_000, "{findings:?}");
+}
+
+#[tokio::test]
+async fn without_a_database_at_the_start_nothing_is_acknowledged_until_it_comes() {
+    let server = PrivateServer::new("late");
+    let database = Database::postgres_in(&server.url).await;
+    server.stop(&[]);
+    let service = service::start(&database.url(), &[]).await;
+    let (admin, series) = (service.admin, "odograph_records_waiting");
+    let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    tracker.send(&frame(&[record(T, 1), record(T + 1, 1)])).await;
+    eventually("the frame to wait", async || (metric(admin, series).await >= 2.0).then_some(())).await;
+    assert_eq!(readiness(admin).await, (200, true, vec!["store_down".into()]));
+    let answer = tokio::time::timeout(Duration::from_millis(300), tracker.receive::<1>()).await;
+    assert!(answer.is_err(), "not acknowledged");
+    server.start();
+    assert_eq!(tracker.receive::<4>().await.unwrap(), [0, 0, 0, 2]);
+    assert_eq!(database.positions().await, 2);
+    eventually("readiness", async || readiness(admin).await.2.is_empty().then_some(())).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_during_an_outage_ends_in_time_and_acknowledges_nothing() {
+    let server = PrivateServer::new("stop");
+    let database = Database::postgres_in(&server.url).await;
+    let service = service::start(&database.url(), &[("ODOGRAPH_SHUTDOWN_GRACE", "500ms")]).await;
+    let admin = service.admin;
+    let mut stored = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    assert_eq!(stored.deliver(&frame(&[record(T, 1)])).await, 1);
+    server.stop(&["immediate"]);
+    stored.send(&frame(&[record(T + 1000, 1)])).await;
+    let series = "odograph_records_waiting";
+    eventually("the frame to wait", async || (metric(admin, series).await >= 1.0).then_some(())).await;
+    let counts = tokio::time::timeout(Duration::from_secs(20), service.stop()).await.expect("it stops in time");
+    assert_eq!((counts.acknowledged, counts.waiting), (1, 1));
+    assert!(stored.is_closed_unanswered().await);
+    server.start();
+    assert_eq!(database.positions().await, 1);
+}
+
+#[tokio::test]
+async fn an_outdated_schema_stops_the_start_with_the_command_that_mends_it() {
+    let database = Database::postgres_empty(&server_url()).await;
+    let output = |command: &[&str]| {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_odograph"));
+        process.args(command).env("DATABASE_URL", database.url()).env("ODOGRAPH_LISTEN", "127.0.0.1:0");
+        process.env("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0").output().unwrap()
+    };
+    let refused = output(&["serve"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("odograph migrate"));
+    for expected in ["applied: ", "the schema was current"] {
+        let migrated = output(&["migrate"]);
+        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        let said = String::from_utf8_lossy(&migrated.stdout).into_owned();
+        assert!(said.contains(expected) && said.contains("hypertable"), "{said}");
+    }
+    let process = Process::start(&database.url(), "127.0.0.1:0", &[]);
+    assert_eq!(process.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn a_schema_found_outdated_after_a_late_database_is_waited_for() {
+    let server = PrivateServer::new("older");
+    let database = Database::postgres_empty(&server.url).await;
+    server.stop(&[]);
+    let service = service::start(&database.url(), &[]).await;
+    let admin = service.admin;
+    let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    tracker.send(&frame(&[record(T, 1)])).await;
+    server.start();
+    eventually("readiness to say it", async || {
+        let (status, ready, reasons) = readiness(admin).await;
+        (status == 503 && !ready && reasons == ["schema_outdated"]).then_some(())
+    })
+    .await;
+    let url = DatabaseUrl::parse(&database.url()).unwrap();
+    odograph::store::migrate(&url, &odograph::store::MigrateOptions::default()).await.unwrap();
+    assert_eq!(tracker.receive::<4>().await.unwrap(), [0, 0, 0, 1]);
+    service.stop().await;
+}

@@ -1,0 +1,235 @@
+//! The session on a real socket: frames split and glued, resends, and every kind of bad input with its counter.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::time::Duration;
+
+use odograph::app::Running;
+use support::database::Database;
+use support::eventually;
+use support::service::{self, count, metric};
+use support::tracker::{Tracker, frame, framed, imei, record};
+use teltonika_codecs::encode;
+use tokio::io::AsyncWriteExt as _;
+
+const T: u64 = 1_780_000_000_000;
+
+async fn sqlite() -> (Database, Running) {
+    let database = Database::sqlite();
+    let service = service::start(&database.url(), &[]).await;
+    (database, service)
+}
+
+/// Waits until a counter has reached 1.
+async fn counted(service: &Running, series: &str) {
+    let admin = service.admin;
+    eventually(series, async || (metric(admin, series).await >= 1.0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_login_and_a_frame_split_at_every_byte_give_the_same_rows() {
+    let (database, service) = sqlite().await;
+    let login = encode::login(imei(1));
+    let whole = [&login[..], &frame(&[record(T, 1), record(T + 1000, 0)])].concat();
+    for cut in 1..whole.len() {
+        let mut tracker = Tracker::connect(service.trackers).await;
+        tracker.send(&whole[..cut]).await;
+        // The first part has to be read on its own, else nothing is split: the service counts what it read.
+        let (admin, read) = (service.admin, whole.len() * (cut - 1) + cut);
+        let part_read = async || (count(admin, "odograph_received_bytes_total").await == read as u64).then_some(());
+        eventually("the first part to be read", part_read).await;
+        tracker.send(&whole[cut..]).await;
+        assert_eq!(tracker.receive::<1>().await.unwrap(), [1], "cut at {cut}");
+        assert_eq!(tracker.receive::<4>().await.unwrap(), [0, 0, 0, 2], "cut at {cut}");
+    }
+    assert_eq!(database.positions().await, 2);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn pings_login_and_frames_glued_into_one_segment_are_answered_in_order() {
+    let (database, service) = sqlite().await;
+    let frames: Vec<u8> = (0..20_usize).flat_map(|n| frame(&vec![record(T + 1000 * n as u64, 1); n + 1])).collect();
+    let glued = [&[0xFF, 0xFF][..], &encode::login(imei(1)), &[0xFF], &frames, &[0xFF]].concat();
+    let mut tracker = Tracker::connect(service.trackers).await;
+    tracker.send(&glued).await;
+    assert_eq!(tracker.receive::<1>().await.unwrap(), [1]);
+    for n in 1..=20 {
+        assert_eq!(u32::from_be_bytes(tracker.receive().await.unwrap()), n);
+    }
+    assert_eq!(database.positions().await, 20, "the copies inside one frame are one record");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_tracker_that_ends_its_side_still_gets_its_answer() {
+    let (_database, service) = sqlite().await;
+    let mut tracker = Tracker::connect(service.trackers).await;
+    tracker.send(&[&encode::login(imei(1))[..], &frame(&[record(T, 1)])].concat()).await;
+    tracker.0.shutdown().await.unwrap();
+    assert_eq!(tracker.receive::<5>().await.unwrap(), [1, 0, 0, 0, 1]);
+    assert!(tracker.is_closed_unanswered().await);
+    counted(&service, "odograph_connections_closed_total{reason=\"peer_closed\"}").await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_resend_is_acknowledged_and_stored_once() {
+    let (database, service) = sqlite().await;
+    let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    let (a, b, c) = (record(T, 1), record(T + 1000, 1), record(T + 2000, 0));
+    assert_eq!(tracker.deliver(&frame(&[b.clone(), a.clone()])).await, 2);
+    assert_eq!(tracker.deliver(&frame(&[b.clone(), a.clone()])).await, 2, "the same frame");
+    assert_eq!(tracker.deliver(&frame(&[c, b, a])).await, 3, "repacked with a newer record");
+    assert_eq!(database.positions().await, 3);
+    let counts = service.registry.tally().read();
+    assert_eq!((counts.journaled, counts.committed, counts.duplicate, counts.waiting), (7, 3, 4, 0));
+    assert_eq!(count(service.admin, "odograph_records_duplicate_total").await, 4);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn two_different_records_of_one_millisecond_are_two_rows() {
+    for database in [Database::sqlite(), Database::postgres().await] {
+        let service = service::start(&database.url(), &[]).await;
+        let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+        assert_eq!(tracker.deliver(&frame(&[record(T, 1), record(T, 0)])).await, 2);
+        let rows = database.all_positions().await;
+        assert_eq!(rows.len(), 2);
+        assert_ne!(rows[0]["fingerprint"], rows[1]["fingerprint"]);
+        assert_ne!(rows[0]["ignition"], rows[1]["ignition"]);
+        service.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_frame_that_cannot_be_read_is_not_acknowledged_and_counted_by_reason() {
+    let (database, service) = sqlite().await;
+    let good = frame(&[record(T, 1)]);
+    let data = &good[8..good.len() - 4];
+    let changed = |at: usize, byte: u8| framed(&[&data[..at], &[byte], &data[at + 1..]].concat());
+    let mut wrong_crc = good.clone();
+    wrong_crc[20] ^= 0x10;
+    for (reason, close, bytes) in [
+        ("crc_mismatch", "crc_mismatch", wrong_crc),
+        ("count_mismatch", "undecodable", changed(data.len() - 1, 9)),
+        ("unsupported_codec", "undecodable", changed(0, 0x04)),
+        ("bad_structure", "undecodable", changed(31, 0x70)),
+        ("too_large", "too_large", [&[0; 4][..], &0x4001_u32.to_be_bytes(), &[0x8E]].concat()),
+        ("too_large", "too_large", [&[0; 4][..], &u32::MAX.to_be_bytes()].concat()),
+        ("bad_preamble", "framing_lost", vec![0, 0, 0, 1, 0, 0]),
+    ] {
+        let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+        tracker.send(&bytes).await;
+        assert!(tracker.is_closed_unanswered().await, "{reason}");
+        counted(&service, &format!("odograph_frames_total{{codec=\"unknown\",result=\"{reason}\"}}")).await;
+        counted(&service, &format!("odograph_connections_closed_total{{reason=\"{close}\"}}")).await;
+    }
+    let never = encode::NewRecord { timestamp_ms: u64::MAX, ..record(T, 1) };
+    let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    tracker.send(&frame(&[record(T, 1), never])).await;
+    assert!(tracker.is_closed_unanswered().await, "a time that no database holds");
+    counted(&service, "odograph_connections_closed_total{reason=\"unstorable\"}").await;
+    assert_eq!(database.positions().await, 0);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn what_stood_before_a_broken_frame_is_stored_and_acknowledged() {
+    let (database, service) = sqlite().await;
+    let mut broken = frame(&[record(T + 1000, 1)]);
+    let last = broken.len() - 1;
+    broken[last] ^= 1;
+    let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    tracker.send(&[frame(&[record(T, 1)]), broken].concat()).await;
+    assert_eq!(tracker.receive::<4>().await.unwrap(), [0, 0, 0, 1]);
+    assert!(tracker.is_closed_unanswered().await);
+    assert_eq!(database.positions().await, 1);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_are_closed_without_a_word() {
+    let (_database, service) = sqlite().await;
+    for (stranger, reason) in [
+        (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], "not_a_tracker"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", "not_a_tracker"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "not_a_tracker"),
+        (b"\x00\x00\x00\x00\x00\x00\x00\x36", "not_a_tracker"),
+        (b"\x00\x10123456789012345", "not_a_tracker"),
+        (b"\x00\x0F35630704244101x", "bad_imei"),
+    ] {
+        let mut tracker = Tracker::connect(service.trackers).await;
+        tracker.send(stranger).await;
+        assert!(tracker.is_closed_unanswered().await, "{stranger:?}");
+        counted(&service, &format!("odograph_connections_closed_total{{reason=\"{reason}\"}}")).await;
+    }
+    assert!(metric(service.admin, "odograph_logins_total{result=\"refused\"}").await >= 6.0);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_login_must_name_the_same_device() {
+    let (_database, service) = sqlite().await;
+    let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    tracker.send(&encode::login(imei(1))).await;
+    assert_eq!(tracker.receive::<1>().await.unwrap(), [1]);
+    tracker.send(&encode::login(imei(2))).await;
+    assert!(tracker.is_closed_unanswered().await);
+    counted(&service, "odograph_connections_closed_total{reason=\"imei_changed\"}").await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn slow_peers_are_closed_by_the_timeout_that_they_broke() {
+    let database = Database::sqlite();
+    let timeouts =
+        [("ODOGRAPH_LOGIN_TIMEOUT", "300ms"), ("ODOGRAPH_FRAME_TIMEOUT", "300ms"), ("ODOGRAPH_IDLE_TIMEOUT", "900ms")];
+    let service = service::start(&database.url(), &timeouts).await;
+    let mut silent = Tracker::connect(service.trackers).await;
+    let mut half_login = Tracker::connect(service.trackers).await;
+    half_login.send(b"\x00\x0F3563").await;
+    let mut half_frame = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    half_frame.send(&frame(&[record(T, 1)])[..40]).await;
+    let mut idle = Tracker::login(service.trackers, &imei(2).to_string()).await;
+    for tracker in [&mut silent, &mut half_login, &mut half_frame, &mut idle] {
+        assert!(tracker.is_closed_unanswered().await);
+    }
+    assert!(metric(service.admin, "odograph_connections_closed_total{reason=\"login_timeout\"}").await >= 2.0);
+    counted(&service, "odograph_connections_closed_total{reason=\"frame_timeout\"}").await;
+    counted(&service, "odograph_connections_closed_total{reason=\"idle_timeout\"}").await;
+    assert_eq!(database.positions().await, 0);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn one_address_gets_as_many_connections_as_it_may() {
+    let database = Database::sqlite();
+    let service = service::start(&database.url(), &[("ODOGRAPH_MAX_CONNECTIONS_PER_IP", "2")]).await;
+    let first = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    let _second = Tracker::login(service.trackers, &imei(2).to_string()).await;
+    let mut third = Tracker::connect(service.trackers).await;
+    assert!(third.is_closed_unanswered().await);
+    counted(&service, "odograph_connections_closed_total{reason=\"address_limit\"}").await;
+    drop(first);
+    let (admin, series) = (service.admin, "odograph_connections_open");
+    eventually("the first to be gone", async || (metric(admin, series).await < 2.0).then_some(())).await;
+    let _fourth = Tracker::login(service.trackers, &imei(4).to_string()).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn over_the_limit_in_all_a_tracker_waits_for_its_turn() {
+    let database = Database::sqlite();
+    let service = service::start(&database.url(), &[("ODOGRAPH_MAX_CONNECTIONS", "1")]).await;
+    let first = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    let mut second = Tracker::connect(service.trackers).await;
+    second.send(&encode::login(imei(2))).await;
+    let answer = tokio::time::timeout(Duration::from_millis(200), second.receive::<1>()).await;
+    assert!(answer.is_err(), "it is in the kernel's queue");
+    drop(first);
+    assert_eq!(second.receive::<1>().await.unwrap(), [1]);
+    service.stop().await;
+}
