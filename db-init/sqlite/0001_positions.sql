@@ -1,7 +1,8 @@
 -- The same tables for SQLite, with the nearest types. SQLite has no type for time: ts is an INTEGER of milliseconds,
 -- received_at one of microseconds, both since 1970-01-01 UTC. Booleans are 0 or 1, io is JSON text.
 --
--- WITHOUT ROWID: the key is the table, so a row is written once and not once more into an index.
+-- Not WITHOUT ROWID: rows are appended, and only the narrow key is sorted in. Measured with a million rows of 2,000 and
+-- of 10,000 devices, a table ordered by its key took 1.3 and 1.5 times as long.
 
 CREATE TABLE IF NOT EXISTS positions (
     imei                INTEGER NOT NULL,
@@ -50,7 +51,7 @@ CREATE TABLE IF NOT EXISTS positions (
     -- Every other element, and what does not fit its column: {"id": unsigned integer | "hex"}.
     io                  TEXT,
     PRIMARY KEY (imei, ts, fingerprint)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE TABLE IF NOT EXISTS latest_positions (
     imei                INTEGER PRIMARY KEY,

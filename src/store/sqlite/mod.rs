@@ -79,7 +79,7 @@ impl Store for SqliteStore {
         }
         let statements = self.statements.entry(columns).or_insert_with(|| Statements::new(columns));
         let mut rows: Vec<_> = batch.rows().iter().collect();
-        // Neighbours in the table are written together, and of the same record twice the earlier one is kept.
+        // Neighbours in the key's index are written together, and of the same record twice the earlier one is kept.
         rows.sort_unstable_by_key(|row| (key(row), row.received_at_us));
 
         let mut transaction =
@@ -134,6 +134,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         // A full statement is prepared twice for each column set.
         .statement_cache_capacity(2 * STATEMENTS_MAX)
+        // A slow one would be logged with its text, thousands of question marks long.
+        .disable_statement_logging()
 }
 
 /// Applies what is missing, all in one transaction: for SQLite the migrator has no lock of its own.

@@ -23,6 +23,7 @@ use super::{Batch, Committed, DatabaseUrl, ErrorClass, Schema, Store, StoreError
 
 /// Writes to PostgreSQL over one connection, which is made when it is needed: the database may be away at the start.
 pub struct TimescaleStore {
+    /// Makes connections within a time limit. It keeps none: one that is given back would be used again, whatever its state.
     pool: Pool,
     /// Taken out for each operation and put back only when all went well.
     connection: Option<Connection>,
@@ -93,7 +94,6 @@ impl Store for TimescaleStore {
     async fn close(&mut self) {
         // No transaction is open between two commits, so there is nothing to say to the server.
         self.connection = None;
-        self.pool.close();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio_postgres::config::{Host, SslMode};
 
@@ -93,7 +94,9 @@ impl PostgresUrl {
             .password(password)
             .ssl_mode(PgSslMode::Disable)
             .application_name(config.get_application_name().unwrap_or(APPLICATION_NAME))
-            .options(self.session(&MIGRATION_OPTIONS));
+            .options(self.session(&MIGRATION_OPTIONS))
+            // A slow migration would be logged with its whole text.
+            .disable_statement_logging();
         options = match (config.get_hostaddrs().get(target), config.get_hosts().get(target)) {
             (Some(address), _) => options.host(&address.to_string()),
             (None, Some(Host::Tcp(name))) => options.host(name),

@@ -1,0 +1,69 @@
+//! What can go wrong with the SQLite store.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
+
+mod support_store;
+
+use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, Schema, SqliteStore, Store, migrate};
+use sqlx::Row as _;
+use support_store::{IMEI, NOON, SqliteDatabase, TestDatabase, batch, class, columns, committed, row};
+
+#[tokio::test]
+async fn rows_survive_closing_and_a_store_that_was_only_dropped() {
+    let mut database = SqliteDatabase::new().await;
+    let samples = [row(IMEI, NOON, 1), row(IMEI, NOON, 2)];
+    database.store.commit(&batch(&samples[..1])).await.unwrap();
+    database.store.close().await;
+    database.store.commit(&batch(&samples)).await.unwrap();
+    database.store = SqliteStore::open(&database.url).await.unwrap();
+    assert_eq!(database.store.commit(&batch(&samples)).await.unwrap(), committed(0, 2));
+    assert_eq!(database.rows("positions").await, samples.map(|sample| sample.cells()));
+}
+
+#[tokio::test]
+async fn the_tables_have_the_columns_of_the_code() {
+    let database = SqliteDatabase::new().await;
+    let expected: Vec<_> = columns().iter().map(|column| (column.0.to_owned(), column.2.to_owned())).collect();
+    for table in ["positions", "latest_positions"] {
+        let query = "SELECT name, type FROM pragma_table_info($1) ORDER BY cid";
+        let rows = sqlx::query(query).bind(table).fetch_all(&mut database.connect().await).await.unwrap();
+        let found: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(found, expected, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn migrating_is_safe_to_repeat_and_to_do_twice_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = DatabaseUrl::sqlite(directory.path().join("positions.db"));
+    let options = MigrateOptions { index_time: true, ..MigrateOptions::default() };
+    let (one, two, three) = tokio::join!(migrate(&url, &options), migrate(&url, &options), SqliteStore::open(&url));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert!(one.applied.len() + two.applied.len() <= 1, "at most one of them applied it");
+    assert_eq!(one.positions, PositionsTable::Embedded);
+    assert_eq!(three.unwrap().schema().await.unwrap(), Schema::Current);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_left_alone_and_told() {
+    let database = SqliteDatabase::new().await;
+    let invent = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                  VALUES (9999, 'from the future', true, '', 0)";
+    sqlx::raw_sql(invent).execute(&mut database.connect().await).await.unwrap();
+    let mut store = SqliteStore::open(&database.url).await.unwrap();
+    assert_eq!(store.schema().await.unwrap(), Schema::Newer);
+    assert_eq!(class(migrate(&database.url, &MigrateOptions::default())).await, ErrorClass::Refuses);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_serve_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = DatabaseUrl::sqlite(directory.path().join("missing/positions.db"));
+    assert_eq!(SqliteStore::open(&missing).await.map(|_| ()).unwrap_err().class, ErrorClass::Refuses);
+    let other = directory.path().join("other.db");
+    std::fs::write(&other, "this is text and long enough to be read as the header of a database").unwrap();
+    let other = SqliteStore::open(&DatabaseUrl::sqlite(other)).await.map(|_| ()).unwrap_err();
+    assert_eq!(other.class, ErrorClass::Refuses, "{other:?}");
+    let postgres = DatabaseUrl::parse("postgres://u@localhost/db").unwrap();
+    assert_eq!(SqliteStore::open(&postgres).await.map(|_| ()).unwrap_err().class, ErrorClass::Refuses);
+}

@@ -1,0 +1,263 @@
+//! What can go wrong with the TimescaleDB store: schema, lost connections, refusals, concurrent writers.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
+
+mod support_store;
+
+use std::time::Duration;
+
+use odograph::store::{
+    DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, Schema, Store, TimescaleStore, migrate,
+};
+use support_store::{
+    IMEI, NOON, PostgresDatabase, PrivateServer, TestDatabase, batch, class, columns, committed, fleet, row,
+    server_url, until_committed,
+};
+
+#[tokio::test]
+async fn the_schema_is_outdated_current_then_newer() {
+    let mut database = PostgresDatabase::empty().await;
+    assert_eq!(database.store.schema().await.unwrap(), Schema::Outdated);
+    let report = migrate(&database.url, &MigrateOptions::default()).await.unwrap();
+    assert_eq!(report.applied, ["0001_positions", "0002_hypertable"]);
+    assert!(matches!(report.positions, PositionsTable::Hypertable { .. }), "{report:?}");
+    assert_eq!(database.store.schema().await.unwrap(), Schema::Current);
+
+    let invent = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                  VALUES (9999, 'from the future', true, '', 0)";
+    database.client.batch_execute(invent).await.unwrap();
+    assert_eq!(database.store.schema().await.unwrap(), Schema::Newer);
+    assert_eq!(class(migrate(&database.url, &MigrateOptions::default())).await, ErrorClass::Refuses);
+}
+
+#[tokio::test]
+async fn migrating_is_safe_to_repeat_and_to_do_twice_at_once() {
+    let database = PostgresDatabase::empty().await;
+    let options = MigrateOptions::default();
+    let (one, two) = tokio::join!(migrate(&database.url, &options), migrate(&database.url, &options));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(one.positions, two.positions);
+    assert_eq!(one.applied.len() + two.applied.len(), 2, "each is applied by one of them");
+    assert!(migrate(&database.url, &options).await.unwrap().applied.is_empty());
+    // Also when run by hand, statement by statement, over what is there.
+    for sql in [include_str!("../db-init/0001_positions.sql"), include_str!("../db-init/0002_hypertable.sql")] {
+        database.client.batch_execute(sql).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn options_set_the_chunk_interval_and_the_index_on_time() {
+    let mut database = PostgresDatabase::new().await;
+    let options = MigrateOptions { chunk_interval: Some(Duration::from_hours(6)), index_time: true };
+    for _ in 0..2 {
+        migrate(&database.url, &options).await.unwrap();
+    }
+    let interval = "SELECT extract(epoch FROM time_interval)::bigint FROM timescaledb_information.dimensions";
+    assert_eq!(database.client.query_one(interval, &[]).await.unwrap().get::<_, i64>(0), 6 * 3600);
+    let indexes = "SELECT indexname::text FROM pg_indexes WHERE tablename = 'positions' ORDER BY 1";
+    let indexes: Vec<String> =
+        database.client.query(indexes, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(indexes, ["positions_pkey", "positions_ts_idx"]);
+    assert_eq!(database.store.commit(&batch([&row(IMEI, NOON, 1)])).await.unwrap(), committed(1, 0));
+}
+
+#[tokio::test]
+async fn the_tables_have_the_columns_of_the_code() {
+    let database = PostgresDatabase::new().await;
+    let expected: Vec<_> = columns().iter().map(|column| (column.0.to_owned(), column.1.to_owned())).collect();
+    for table in ["positions", "latest_positions"] {
+        let query = "SELECT column_name::text, data_type::text FROM information_schema.columns
+                     WHERE table_schema = 'public' AND table_name = $1 ORDER BY ordinal_position";
+        let found: Vec<(String, String)> =
+            database.client.query(query, &[&table]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(found, expected, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_table_of_the_same_name_is_refused() {
+    let database = PostgresDatabase::empty().await;
+    let foreign = "CREATE TABLE positions (imei bigint, ts timestamptz, PRIMARY KEY (imei, ts))";
+    database.client.batch_execute(foreign).await.unwrap();
+    let error = migrate(&database.url, &MigrateOptions::default()).await.unwrap_err();
+    assert!(error.source.to_string().contains("it lacks fingerprint integer"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_have_the_extension_is_told_so() {
+    let mut database = PostgresDatabase::empty().await;
+    let role = format!("role_of_{}", database.name);
+    let create = format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}");
+    database.client.batch_execute(&create).await.unwrap();
+    let url = database.url_as(&role);
+    let refused = migrate(&url, &MigrateOptions::default()).await;
+    let schema = database.store.schema().await.unwrap();
+    let grant = format!("GRANT CREATE ON DATABASE {} TO {role}", database.name);
+    database.client.batch_execute(&grant).await.unwrap();
+    let mended = migrate(&url, &MigrateOptions::default()).await;
+    let name = role.clone();
+    let forget = format!("REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}");
+    database.client.batch_execute(&forget).await.unwrap();
+
+    assert_eq!(refused.unwrap_err().class, ErrorClass::Refuses);
+    assert_eq!(schema, Schema::Outdated);
+    assert_eq!(mended.unwrap().applied, ["0002_hypertable"]);
+}
+
+#[tokio::test]
+async fn the_operator_is_called_where_waiting_does_not_help() {
+    let mut database = PostgresDatabase::empty().await;
+    let batch = batch([&row(IMEI, NOON, 1)]);
+    assert_eq!(class(database.store.commit(&batch)).await, ErrorClass::Refuses, "no tables");
+
+    let mut stranger = TimescaleStore::new(&database.url_as("nobody_of_that_name")).unwrap();
+    assert_eq!(class(stranger.commit(&batch)).await, ErrorClass::Refuses, "no such role");
+    assert_eq!(class(stranger.schema()).await, ErrorClass::Refuses, "no such role");
+
+    let (server, _) = server_url().rsplit_once('/').map(|(server, name)| (server.to_owned(), name.len())).unwrap();
+    let elsewhere = DatabaseUrl::parse(&format!("{server}/no_database_of_that_name")).unwrap();
+    assert_eq!(class(TimescaleStore::new(&elsewhere).unwrap().commit(&batch)).await, ErrorClass::Refuses);
+    assert_eq!(class(migrate(&elsewhere, &MigrateOptions::default())).await, ErrorClass::Refuses);
+
+    migrate(&database.url, &MigrateOptions::default()).await.unwrap();
+    let set_read_only = |on| format!("ALTER DATABASE {} SET default_transaction_read_only = {on}", database.name);
+    database.client.batch_execute(&set_read_only("on")).await.unwrap();
+    assert_eq!(class(database.store.commit(&batch)).await, ErrorClass::Refuses, "read-only");
+    database.client.batch_execute(&set_read_only("off")).await.unwrap();
+    // The connection that met the error is gone, so what the operator mended is seen at once.
+    assert_eq!(database.store.commit(&batch).await.unwrap(), committed(1, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_unavailable() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Accepted by the kernel, never answered: connecting is bounded as a whole.
+    let silent = DatabaseUrl::parse(&format!("postgres://u@127.0.0.1:{port}/db?connect_timeout=1")).unwrap();
+    let batch = batch([&row(IMEI, NOON, 1)]);
+    assert_eq!(class(TimescaleStore::new(&silent).unwrap().commit(&batch)).await, ErrorClass::Unavailable);
+    assert_eq!(class(migrate(&silent, &MigrateOptions::default())).await, ErrorClass::Unavailable);
+    drop(listener);
+    assert_eq!(class(TimescaleStore::new(&silent).unwrap().schema()).await, ErrorClass::Unavailable);
+    assert_eq!(class(migrate(&silent, &MigrateOptions::default())).await, ErrorClass::Unavailable);
+}
+
+#[tokio::test]
+async fn a_session_is_durable_and_bounded() {
+    let database = PostgresDatabase::empty().await;
+    let DatabaseUrl::Postgres(url) = &database.url else { panic!("not PostgreSQL") };
+    let (client, connection) = url.config().connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    for (setting, value) in [
+        ("synchronous_commit", "on"),
+        ("lock_timeout", "10s"),
+        ("statement_timeout", "45s"),
+        ("idle_in_transaction_session_timeout", "30s"),
+        ("TimeZone", "UTC"),
+        ("application_name", "odograph"),
+    ] {
+        let shown: String = client.query_one(&format!("SHOW {setting}"), &[]).await.unwrap().get(0);
+        assert_eq!(shown, value, "{setting}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_killed_between_commits_is_replaced() {
+    let mut database = PostgresDatabase::new().await;
+    let (first, second) = (batch([&row(IMEI, NOON, 1)]), batch([&row(IMEI, NOON, 1), &row(IMEI, NOON, 2)]));
+    database.store.commit(&first).await.unwrap();
+    assert_eq!(database.terminate().await, 1);
+    assert_eq!(until_committed(&mut database.store, &second).await, committed(1, 1));
+    assert_eq!(database.count("positions").await, 2);
+}
+
+#[tokio::test]
+async fn a_connection_killed_during_a_commit_leaves_nothing_or_all() {
+    let mut database = PostgresDatabase::new().await;
+    let batch = batch(&fleet(50, 4));
+    let blocker = database.blocker().await;
+    let mut store = TimescaleStore::new(&database.url).unwrap();
+    let disturb = async {
+        database.until_blocked().await;
+        database.terminate().await
+    };
+    let (failed, killed) = tokio::join!(store.commit(&batch), disturb);
+    assert_eq!((failed.unwrap_err().class, killed), (ErrorClass::Unavailable, 1));
+    blocker.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(database.count("positions").await, 0);
+    assert_eq!(store.commit(&batch).await.unwrap(), committed(200, 0));
+    assert_eq!(database.store.commit(&batch).await.unwrap(), committed(0, 200));
+}
+
+#[tokio::test]
+async fn a_commit_cancelled_while_it_waits_leaves_no_transaction_behind() {
+    let mut database = PostgresDatabase::new().await;
+    let batch = batch(&fleet(50, 4));
+    let blocker = database.blocker().await;
+    let mut store = TimescaleStore::new(&database.url).unwrap();
+    tokio::select! { done = store.commit(&batch) => panic!("{done:?}"), () = database.until_blocked() => {} }
+    blocker.batch_execute("COMMIT").await.unwrap();
+    // The old backend may still be at it: the keys decide who of the two was first.
+    assert_eq!(store.commit(&batch).await.map(|done| done.inserted + done.duplicates).unwrap(), 200);
+    assert_eq!(database.count("positions").await, 200);
+    assert_eq!(database.store.commit(&batch).await.unwrap(), committed(0, 200));
+}
+
+#[tokio::test]
+async fn two_writers_with_the_same_rows_in_opposite_order_both_finish() {
+    let database = PostgresDatabase::new().await;
+    let mut stores = [TimescaleStore::new(&database.url).unwrap(), TimescaleStore::new(&database.url).unwrap()];
+    let [one, two] = &mut stores;
+    for round in 0..10 {
+        let mut samples = fleet(500, 4);
+        for sample in &mut samples {
+            sample.row.fingerprint = round;
+        }
+        let forward = batch(&samples);
+        let backward = batch(samples.iter().rev());
+        let (one, two) = tokio::join!(until_committed(one, &forward), until_committed(two, &backward));
+        assert_eq!(one.inserted + two.inserted, 2000);
+    }
+    assert_eq!(database.count("positions").await, 20_000);
+    assert_eq!(database.count("latest_positions").await, 500);
+}
+
+#[tokio::test]
+async fn a_plain_server_serves_and_restarts_are_survived() {
+    let server = PrivateServer::new("stores");
+    let url = DatabaseUrl::parse(&server.url).unwrap();
+    let mut store = TimescaleStore::new(&url).unwrap();
+    let samples = fleet(50, 4);
+    let (first, all) = (batch(&samples[..100]), batch(&samples));
+
+    // Without its library loaded, TimescaleDB cannot be had although it is installed.
+    server.connect().await.batch_execute("ALTER SYSTEM SET shared_preload_libraries = plpgsql").await.unwrap();
+    server.stop("fast");
+    assert_eq!(class(store.commit(&first)).await, ErrorClass::Unavailable);
+    server.start();
+    let options = MigrateOptions { chunk_interval: Some(Duration::from_hours(6)), index_time: true };
+    assert_eq!(migrate(&url, &options).await.unwrap().positions, PositionsTable::Plain);
+    assert_eq!(store.schema().await.unwrap(), Schema::Current);
+    assert_eq!(store.commit(&first).await.unwrap(), committed(100, 0));
+
+    // The operator has added it: migrating again moves the rows into a hypertable.
+    server.connect().await.batch_execute("ALTER SYSTEM RESET shared_preload_libraries").await.unwrap();
+    server.stop("fast");
+    server.start();
+    let report = migrate(&url, &MigrateOptions::default()).await.unwrap();
+    assert!(matches!(report.positions, PositionsTable::Hypertable { .. }), "{report:?}");
+    assert_eq!(until_committed(&mut store, &all).await, committed(100, 100));
+
+    // A crash under a connection that has served: what was answered is there.
+    server.stop("immediate");
+    server.start();
+    assert_eq!(until_committed(&mut store, &all).await, committed(0, 200));
+    let count = server.connect().await.query_one("SELECT count(*) FROM positions", &[]).await.unwrap();
+    assert_eq!(count.get::<_, i64>(0), 200);
+}
+
+#[test]
+fn a_url_of_the_other_kind_is_refused() {
+    let error = TimescaleStore::new(&DatabaseUrl::sqlite("positions.db")).map(|_| ()).unwrap_err();
+    assert_eq!(error.class, ErrorClass::Refuses);
+}

@@ -1,0 +1,247 @@
+//! A database for each test, so that tests run side by side.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use odograph::store::{DatabaseUrl, MigrateOptions, SqliteStore, Store, TimescaleStore, migrate};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row as _};
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
+
+use super::rows::{Cell, columns};
+
+/// What the shared tests need of a database and its store.
+pub(crate) trait TestDatabase {
+    type Store: Store;
+
+    /// A database of its own with the schema in place.
+    async fn new() -> Self;
+    fn store(&mut self) -> &mut Self::Store;
+    /// Every row of a table, sorted by key.
+    async fn rows(&self, table: &str) -> Vec<Vec<Cell>>;
+    async fn count(&self, table: &str) -> i64;
+}
+
+pub(crate) struct PostgresDatabase {
+    pub(crate) name: String,
+    pub(crate) url: DatabaseUrl,
+    pub(crate) store: TimescaleStore,
+    /// For looking at what was stored, and for disturbing it.
+    pub(crate) client: Client,
+}
+
+impl PostgresDatabase {
+    /// A database of its own without a schema.
+    pub(crate) async fn empty() -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("stores_{}_{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        // Not template1: TimescaleDB's background workers visit it.
+        let admin = connect(&server_url()).await;
+        admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.unwrap();
+        Self::at(&url_of_database(&name), name).await
+    }
+
+    async fn at(url: &str, name: String) -> Self {
+        let client = connect(url).await;
+        let url = DatabaseUrl::parse(url).unwrap();
+        let store = TimescaleStore::new(&url).unwrap();
+        Self { name, url, store, client }
+    }
+
+    /// The URL of this database for another user.
+    pub(crate) fn url_as(&self, user: &str) -> DatabaseUrl {
+        let url = url_of_database(&self.name);
+        let (_, host) = url.split_once("://").unwrap();
+        let host = host.split_once('@').map_or(host, |(_, host)| host);
+        DatabaseUrl::parse(&format!("postgres://{user}@{host}")).unwrap()
+    }
+
+    /// A connection that keeps others from writing positions until it says COMMIT. Not `client`: inside a transaction
+    /// the view of the server's activity stands still.
+    pub(crate) async fn blocker(&self) -> Client {
+        let client = connect(&url_of_database(&self.name)).await;
+        client.batch_execute("BEGIN; LOCK TABLE positions IN EXCLUSIVE MODE").await.unwrap();
+        client
+    }
+
+    /// Ends the store's connections on the server; says how many there were.
+    pub(crate) async fn terminate(&self) -> u64 {
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND application_name = 'odograph'";
+        u64::try_from(self.client.query(end, &[]).await.unwrap().len()).unwrap()
+    }
+
+    /// Waits until a connection of the store waits for a lock.
+    pub(crate) async fn until_blocked(&self) {
+        let blocked = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() \
+                       AND application_name = 'odograph' AND wait_event_type = 'Lock')";
+        while !self.client.query_one(blocked, &[]).await.unwrap().get::<_, bool>(0) {}
+    }
+}
+
+impl TestDatabase for PostgresDatabase {
+    type Store = TimescaleStore;
+
+    async fn new() -> Self {
+        let database = Self::empty().await;
+        migrate(&database.url, &MigrateOptions::default()).await.unwrap();
+        database
+    }
+
+    fn store(&mut self) -> &mut TimescaleStore {
+        &mut self.store
+    }
+
+    async fn rows(&self, table: &str) -> Vec<Vec<Cell>> {
+        let columns = columns();
+        // As text: exact for every type, and the client needs to know none of them.
+        let list: Vec<_> = columns
+            .iter()
+            .map(|(name, ..)| match *name {
+                "ts" => "(extract(epoch FROM ts) * 1000)::bigint::text".to_owned(),
+                "received_at" => "(extract(epoch FROM received_at) * 1000000)::bigint::text".to_owned(),
+                name => format!("{name}::text"),
+            })
+            .collect();
+        let query = format!("SELECT {} FROM {table} t ORDER BY t.imei, t.ts, t.fingerprint", list.join(", "));
+        let cell = |text: Option<String>, column_type: &str| match (text, column_type) {
+            (None, _) => Cell::Null,
+            (Some(text), "boolean") => Cell::Boolean(text == "true"),
+            (Some(text), "double precision" | "real") => Cell::Real(text.parse().unwrap()),
+            (Some(text), "jsonb") => Cell::Json(serde_json::from_str(&text).unwrap()),
+            (Some(text), _) => Cell::Integer(text.parse().unwrap()),
+        };
+        let rows = self.client.query(&query, &[]).await.unwrap();
+        let cells = |row: &tokio_postgres::Row| {
+            columns.iter().enumerate().map(|(index, column)| cell(row.get(index), column.1)).collect()
+        };
+        rows.iter().map(cells).collect()
+    }
+
+    async fn count(&self, table: &str) -> i64 {
+        self.client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0)
+    }
+}
+
+impl Drop for PostgresDatabase {
+    fn drop(&mut self) {
+        let drop_database = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        // Also when the test panics, so outside its runtime. What fails here is only left over.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { connect(&server_url()).await.batch_execute(&drop_database).await })
+        });
+        let _ = dropped.join();
+    }
+}
+
+/// A server that a test may stop, start and set up as it likes.
+pub(crate) struct PrivateServer {
+    name: String,
+    pub(crate) url: String,
+}
+
+impl PrivateServer {
+    pub(crate) fn new(purpose: &str) -> Self {
+        let name = format!("{purpose}-{}", std::process::id());
+        let url = services(&["pg-new", &name]);
+        Self { name, url }
+    }
+
+    pub(crate) fn stop(&self, how: &str) {
+        services(&["pg-stop", &self.name, how]);
+    }
+
+    pub(crate) fn start(&self) {
+        services(&["pg-start", &self.name]);
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        connect(&self.url).await
+    }
+}
+
+impl Drop for PrivateServer {
+    fn drop(&mut self) {
+        services(&["pg-rm", &self.name]);
+    }
+}
+
+/// Runs `scripts/services`, or what `ODOGRAPH_SERVICES` names in its place, and gives its output.
+fn services(arguments: &[&str]) -> String {
+    let script = std::env::var("ODOGRAPH_SERVICES")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services").to_owned());
+    let output = std::process::Command::new(&script).args(arguments).output().expect("scripts/services runs");
+    assert!(output.status.success(), "{script} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+pub(crate) struct SqliteDatabase {
+    pub(crate) directory: TempDir,
+    pub(crate) url: DatabaseUrl,
+    pub(crate) store: SqliteStore,
+}
+
+impl SqliteDatabase {
+    pub(crate) async fn connect(&self) -> sqlx::SqliteConnection {
+        let path = self.directory.path().join("positions.db");
+        sqlx::sqlite::SqliteConnectOptions::new().filename(path).connect().await.unwrap()
+    }
+}
+
+impl TestDatabase for SqliteDatabase {
+    type Store = SqliteStore;
+
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::sqlite(directory.path().join("positions.db"));
+        let store = SqliteStore::open(&url).await.unwrap();
+        Self { directory, url, store }
+    }
+
+    fn store(&mut self) -> &mut SqliteStore {
+        &mut self.store
+    }
+
+    async fn rows(&self, table: &str) -> Vec<Vec<Cell>> {
+        let columns = columns();
+        let names: Vec<_> = columns.iter().map(|column| column.0).collect();
+        let query = format!("SELECT {} FROM {table} ORDER BY imei, ts, fingerprint", names.join(", "));
+        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut self.connect().await).await.unwrap();
+        let cell = |row: &sqlx::sqlite::SqliteRow, index: usize, column_type: &str| match column_type {
+            "boolean" => row.get::<Option<bool>, _>(index).map_or(Cell::Null, Cell::Boolean),
+            "double precision" | "real" => row.get::<Option<f64>, _>(index).map_or(Cell::Null, Cell::Real),
+            "jsonb" => row
+                .get::<Option<String>, _>(index)
+                .map_or(Cell::Null, |text| Cell::Json(serde_json::from_str(&text).unwrap())),
+            _ => row.get::<Option<i64>, _>(index).map_or(Cell::Null, Cell::Integer),
+        };
+        let cells = |row: &sqlx::sqlite::SqliteRow| {
+            columns.iter().enumerate().map(|(index, column)| cell(row, index, column.1)).collect()
+        };
+        rows.iter().map(cells).collect()
+    }
+
+    async fn count(&self, table: &str) -> i64 {
+        let query = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+        sqlx::query_scalar(query).fetch_one(&mut self.connect().await).await.unwrap()
+    }
+}
+
+/// The server to test with.
+pub(crate) fn server_url() -> String {
+    std::env::var("DATABASE_URL").expect(
+        "DATABASE_URL has to name a PostgreSQL with TimescaleDB: run scripts/test, or eval \"$(scripts/services env)\"",
+    )
+}
+
+fn url_of_database(name: &str) -> String {
+    let url = server_url();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    format!("{server}/{name}")
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
