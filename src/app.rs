@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
@@ -37,7 +36,7 @@ struct Parts {
     give_up: CancellationToken,
     stop_admin: CancellationToken,
     gateway: tokio::task::JoinHandle<()>,
-    drain_ended: oneshot::Receiver<()>,
+    drain_ended: CancellationToken,
     drain: std::thread::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
     upkeep: tokio::task::JoinHandle<()>,
@@ -51,14 +50,6 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The data directory cannot be made.
-    #[error("cannot make the data directory {path}")]
-    DataDir {
-        /// The directory.
-        path: String,
         /// The cause.
         source: std::io::Error,
     },
@@ -83,8 +74,6 @@ pub async fn start(settings: &Settings) -> Result<Running, StartError> {
     let health = Arc::new(Health::default());
     match &settings.database_url {
         url @ DatabaseUrl::Sqlite(_) => {
-            let path = settings.data_dir.display().to_string();
-            std::fs::create_dir_all(&settings.data_dir).map_err(|source| StartError::DataDir { path, source })?;
             let store = SqliteStore::open(url).await.map_err(StartError::Store)?;
             start_with(store, settings, registry, health)
         }
@@ -93,8 +82,13 @@ pub async fn start(settings: &Settings) -> Result<Running, StartError> {
             match store.schema().await {
                 Ok(Schema::Outdated) => return Err(StartError::SchemaOutdated),
                 Ok(Schema::Current | Schema::Newer) => {}
-                Err(wrong) => tracing::warn!(cause = %wrong.source, "starting without the database: {wrong}"),
+                Err(wrong) => {
+                    health.raise(Reason::of(wrong.class));
+                    tracing::warn!(cause = %wrong.source, "starting without the database: {wrong}");
+                }
             }
+            // A store of its own for the drain: a connection lives on the runtime, so the thread, that made it.
+            let store = TimescaleStore::new(url).map_err(StartError::Store)?;
             start_with(store, settings, registry, health)
         }
     }
@@ -123,8 +117,9 @@ fn start_with<S: Store + Send + 'static>(
     let timeouts =
         Timeouts { login: settings.login_timeout, frame: settings.frame_timeout, idle: settings.idle_timeout };
     let gateway = Arc::new(Gateway::new(gate, timeouts, GatewayMetrics::new(&registry), tally));
+    let possible = connections_from_file_limit();
     let limits = Limits {
-        connections: settings.max_connections.unwrap_or_else(connections_from_file_limit),
+        connections: settings.max_connections.unwrap_or(possible),
         per_address: settings.max_connections_per_ip,
     };
     let stop_sessions = CancellationToken::new();
@@ -159,7 +154,7 @@ impl Running {
     pub async fn failed(&mut self) -> &'static str {
         tokio::select! {
             _ = &mut self.parts.gateway => "the listener",
-            _ = &mut self.parts.drain_ended => "the drain",
+            () = self.parts.drain_ended.cancelled() => "the drain",
             _ = &mut self.parts.admin => "the admin listener",
         }
     }
@@ -169,20 +164,26 @@ impl Running {
     pub async fn stop(self) -> Counts {
         let Parts { grace, stop_sessions, give_up, stop_admin, mut gateway, drain_ended, drain, admin, upkeep } =
             self.parts;
+        let deadline = Instant::now() + grace;
         self.health.raise(Reason::Stopping);
         stop_sessions.cancel();
-        if !gateway.is_finished() && timeout(grace, &mut gateway).await.is_err() {
+        if !gateway.is_finished() && timeout_at(deadline, &mut gateway).await.is_err() {
             // Sessions wait for receipts that do not come: without the drain they end unanswered.
             give_up.cancel();
             let _ = timeout(LAST_PATIENCE, gateway).await;
         }
-        // With the last session the last sender is gone, so the drain commits what is left and ends.
-        if timeout(LAST_PATIENCE, drain_ended).await.is_err() {
-            give_up.cancel();
-        }
+        // With the last session the last sender is gone, so the drain commits what is left and ends by itself, unless the
+        // database is away.
+        let idle = self.registry.tally().read().waiting == 0;
+        let patience =
+            if idle { Instant::now() + SHORT_PATIENCE } else { deadline.max(Instant::now() + SHORT_PATIENCE) };
+        let _ = timeout_at(patience, drain_ended.cancelled()).await;
+        give_up.cancel();
         let _ = tokio::task::spawn_blocking(move || drain.join()).await;
         stop_admin.cancel();
-        let _ = timeout(LAST_PATIENCE, admin).await;
+        if !admin.is_finished() {
+            let _ = timeout(LAST_PATIENCE, admin).await;
+        }
         upkeep.abort();
         let counts = self.registry.tally().read();
         tracing::info!(?counts, "stopped");
@@ -190,17 +191,19 @@ impl Running {
     }
 }
 
-type DrainThread = (std::thread::JoinHandle<()>, oneshot::Receiver<()>);
+type DrainThread = (std::thread::JoinHandle<()>, CancellationToken);
 
-/// The drain has a thread and a runtime of its own, so that decoding and encoding never hold up a session.
+/// The drain has a thread and a runtime of its own, so that decoding and encoding never hold up a session. The token is
+/// cancelled when it ends, however it ends.
 fn spawn_drain<S: Store + Send + 'static>(drain: Drain<S>, give_up: CancellationToken) -> std::io::Result<DrainThread> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (ended, drain_ended) = oneshot::channel();
+    let ended = CancellationToken::new();
+    let guard = ended.clone().drop_guard();
     let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
+        let _guard = guard;
         runtime.block_on(drain.run(give_up));
-        let _ = ended.send(());
     })?;
-    Ok((thread, drain_ended))
+    Ok((thread, ended))
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -231,5 +234,7 @@ async fn upkeep(registry: Arc<Registry>) {
 const BACKLOG: u32 = 4096;
 /// Database, admin connections, logs.
 const OTHER_FILES: usize = 128;
+/// For a drain that has nothing to do.
+const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::store::ErrorClass;
+
 /// Why readiness has something to say. Names are those of `/readyz`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -40,6 +42,15 @@ impl Reason {
         match self {
             Self::Starting | Self::Stopping | Self::SchemaOutdated | Self::StoreRefuses => true,
             Self::StoreDown => false,
+        }
+    }
+
+    /// What a failed store operation means for readiness.
+    #[must_use]
+    pub const fn of(class: ErrorClass) -> Self {
+        match class {
+            ErrorClass::Unavailable => Self::StoreDown,
+            ErrorClass::Refuses => Self::StoreRefuses,
         }
     }
 

@@ -131,6 +131,7 @@ impl Tally {
         self.change(|counts| {
             counts.committed += inserted;
             counts.duplicate += duplicates;
+            debug_assert!(inserted + duplicates <= counts.waiting, "more was committed than was handed over");
             counts.waiting = counts.waiting.saturating_sub(inserted + duplicates);
         });
     }

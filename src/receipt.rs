@@ -48,7 +48,8 @@ impl Submission {
         self.records
     }
 
-    /// Issues the receipt. A session that has ended meanwhile does not mind: the tracker resends, keys take care of it.
+    /// Issues the receipt; only a store makes the proof. A session that has ended meanwhile does not mind: the tracker
+    /// resends, keys take care of it.
     pub fn settle(self, _proof: &Committed) {
         let _ = self.answer.send(Receipt { records: self.records });
     }

@@ -72,6 +72,9 @@ async fn records_are_conserved_in_every_scrape_under_load() {
     }
     load.await.unwrap();
     assert!(scrapes > 3, "{scrapes} scrapes saw the load");
+    let counts = service.registry.tally().read();
+    assert_eq!((counts.journaled, counts.acknowledged, counts.waiting), (600, 600, 0));
+    assert_eq!(counts.committed, database.positions().await);
     service.stop().await;
 }
 

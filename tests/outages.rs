@@ -12,7 +12,7 @@ use odograph::fleet::{self, Plan, Progress, audit};
 use odograph::store::DatabaseUrl;
 use support::database::{Database, server_url};
 use support::eventually;
-use support::service::{self, Process, metric, readiness};
+use support::service::{self, Process, count, metric, readiness};
 use support::tracker::{Tracker, frame, imei, record};
 use tokio_util::sync::CancellationToken;
 
@@ -131,7 +131,7 @@ async fn without_a_database_at_the_start_nothing_is_acknowledged_until_it_comes(
     let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
     tracker.send(&frame(&[record(T, 1), record(T + 1, 1)])).await;
     eventually("the frame to wait", async || (metric(admin, series).await >= 2.0).then_some(())).await;
-    assert_eq!(readiness(admin).await, (200, true, vec!["store_down".into()]));
+    assert_eq!(readiness(admin).await, (200, true, vec!["store_down".into()]), "known from the start on");
     let answer = tokio::time::timeout(Duration::from_millis(300), tracker.receive::<1>()).await;
     assert!(answer.is_err(), "not acknowledged");
     server.start();
@@ -199,5 +199,42 @@ async fn a_schema_found_outdated_after_a_late_database_is_waited_for() {
     let url = DatabaseUrl::parse(&database.url()).unwrap();
     odograph::store::migrate(&url, &odograph::store::MigrateOptions::default()).await.unwrap();
     assert_eq!(tracker.receive::<4>().await.unwrap(), [0, 0, 0, 1]);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn at_the_bound_of_bytes_in_flight_sockets_wait_and_nothing_is_lost() {
+    const TRACKERS: u64 = 150;
+    let server = PrivateServer::new("bound");
+    let database = Database::postgres_in(&server.url).await;
+    server.stop(&[]);
+    let bounds = [("ODOGRAPH_INFLIGHT_MAX", "1MiB"), ("ODOGRAPH_FRAME_TIMEOUT", "1s")];
+    let service = service::start(&database.url(), &bounds).await;
+    let admin = service.admin;
+    let records: Vec<_> = (0..255).map(|n| record(T + n * 1000, 1)).collect();
+    let frame = frame(&records);
+    let mut trackers = Vec::new();
+    for number in 0..TRACKERS {
+        let mut tracker = Tracker::login(service.trackers, &imei(number).to_string()).await;
+        tracker.send(&frame).await;
+        trackers.push(tracker);
+    }
+    let fit = (1_u64 << 20) / frame.len() as u64;
+    assert!(fit < TRACKERS, "more is sent than may be in flight");
+    let full = async || (count(admin, "odograph_records_waiting").await == fit * 255).then_some(());
+    eventually("the bound to be reached", full).await;
+
+    // Trackers give up long before a database comes back; their connections must not pile up.
+    let staying = trackers.split_off(usize::try_from(TRACKERS / 2).unwrap());
+    drop(trackers);
+    let left = async || (count(admin, "odograph_connections_open").await == staying.len() as u64).then_some(());
+    eventually("those who left to be let go", left).await;
+    assert_eq!(count(admin, "odograph_records_waiting").await, fit * 255, "the bound holds, and nothing was dropped");
+
+    server.start();
+    for mut tracker in staying {
+        assert_eq!(tracker.receive::<4>().await.unwrap(), [0, 0, 0, 255]);
+    }
+    assert!(database.positions().await >= TRACKERS / 2 * 255);
     service.stop().await;
 }

@@ -186,7 +186,7 @@ async fn a_second_login_must_name_the_same_device() {
 async fn slow_peers_are_closed_by_the_timeout_that_they_broke() {
     let database = Database::sqlite();
     let timeouts =
-        [("ODOGRAPH_LOGIN_TIMEOUT", "300ms"), ("ODOGRAPH_FRAME_TIMEOUT", "300ms"), ("ODOGRAPH_IDLE_TIMEOUT", "900ms")];
+        [("ODOGRAPH_LOGIN_TIMEOUT", "2s"), ("ODOGRAPH_FRAME_TIMEOUT", "300ms"), ("ODOGRAPH_IDLE_TIMEOUT", "900ms")];
     let service = service::start(&database.url(), &timeouts).await;
     let mut silent = Tracker::connect(service.trackers).await;
     let mut half_login = Tracker::connect(service.trackers).await;

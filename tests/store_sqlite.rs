@@ -6,7 +6,7 @@ mod support_store;
 
 use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, Schema, SqliteStore, Store, migrate};
 use sqlx::Row as _;
-use support_store::{IMEI, NOON, SqliteDatabase, TestDatabase, batch, class, columns, committed, row};
+use support_store::{IMEI, NOON, SqliteDatabase, TestDatabase, batch, class, columns, counts, row};
 
 #[tokio::test]
 async fn rows_survive_closing_and_a_store_that_was_only_dropped() {
@@ -16,7 +16,7 @@ async fn rows_survive_closing_and_a_store_that_was_only_dropped() {
     database.store.close().await;
     database.store.commit(&batch(&samples)).await.unwrap();
     database.store = SqliteStore::open(&database.url).await.unwrap();
-    assert_eq!(database.store.commit(&batch(&samples)).await.unwrap(), committed(0, 2));
+    assert_eq!(counts(database.store.commit(&batch(&samples)).await.unwrap()), (0, 2));
     assert_eq!(database.rows("positions").await, samples.map(|sample| sample.cells()));
 }
 
@@ -58,8 +58,10 @@ async fn a_newer_schema_is_left_alone_and_told() {
 #[tokio::test]
 async fn a_file_that_cannot_serve_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let missing = DatabaseUrl::sqlite(directory.path().join("missing/positions.db"));
-    assert_eq!(SqliteStore::open(&missing).await.map(|_| ()).unwrap_err().class, ErrorClass::Refuses);
+    let made = DatabaseUrl::sqlite(directory.path().join("made/positions.db"));
+    assert!(SqliteStore::open(&made).await.is_ok(), "a missing directory is made");
+    let below_a_file = DatabaseUrl::sqlite(directory.path().join("made/positions.db/positions.db"));
+    assert_eq!(SqliteStore::open(&below_a_file).await.map(|_| ()).unwrap_err().class, ErrorClass::Refuses);
     let other = directory.path().join("other.db");
     std::fs::write(&other, "this is text and long enough to be read as the header of a database").unwrap();
     let other = SqliteStore::open(&DatabaseUrl::sqlite(other)).await.map(|_| ()).unwrap_err();

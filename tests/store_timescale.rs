@@ -10,8 +10,8 @@ use odograph::store::{
     DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, Schema, Store, TimescaleStore, migrate,
 };
 use support_store::{
-    IMEI, NOON, PostgresDatabase, PrivateServer, TestDatabase, batch, class, columns, committed, fleet, row,
-    server_url, until_committed,
+    IMEI, NOON, PostgresDatabase, PrivateServer, TestDatabase, batch, class, columns, counts, fleet, row, server_url,
+    until_committed,
 };
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn options_set_the_chunk_interval_and_the_index_on_time() {
     let indexes: Vec<String> =
         database.client.query(indexes, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert_eq!(indexes, ["positions_pkey", "positions_ts_idx"]);
-    assert_eq!(database.store.commit(&batch([&row(IMEI, NOON, 1)])).await.unwrap(), committed(1, 0));
+    assert_eq!(counts(database.store.commit(&batch([&row(IMEI, NOON, 1)])).await.unwrap()), (1, 0));
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn the_operator_is_called_where_waiting_does_not_help() {
     assert_eq!(class(database.store.commit(&batch)).await, ErrorClass::Refuses, "read-only");
     database.client.batch_execute(&set_read_only("off")).await.unwrap();
     // The connection that met the error is gone, so what the operator mended is seen at once.
-    assert_eq!(database.store.commit(&batch).await.unwrap(), committed(1, 0));
+    assert_eq!(counts(database.store.commit(&batch).await.unwrap()), (1, 0));
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_connection_killed_between_commits_is_replaced() {
     let (first, second) = (batch([&row(IMEI, NOON, 1)]), batch([&row(IMEI, NOON, 1), &row(IMEI, NOON, 2)]));
     database.store.commit(&first).await.unwrap();
     assert_eq!(database.terminate().await, 1);
-    assert_eq!(until_committed(&mut database.store, &second).await, committed(1, 1));
+    assert_eq!(until_committed(&mut database.store, &second).await, (1, 1));
     assert_eq!(database.count("positions").await, 2);
 }
 
@@ -185,8 +185,8 @@ async fn a_connection_killed_during_a_commit_leaves_nothing_or_all() {
     assert_eq!((failed.unwrap_err().class, killed), (ErrorClass::Unavailable, 1));
     blocker.batch_execute("COMMIT").await.unwrap();
     assert_eq!(database.count("positions").await, 0);
-    assert_eq!(store.commit(&batch).await.unwrap(), committed(200, 0));
-    assert_eq!(database.store.commit(&batch).await.unwrap(), committed(0, 200));
+    assert_eq!(counts(store.commit(&batch).await.unwrap()), (200, 0));
+    assert_eq!(counts(database.store.commit(&batch).await.unwrap()), (0, 200));
 }
 
 #[tokio::test]
@@ -198,9 +198,9 @@ async fn a_commit_cancelled_while_it_waits_leaves_no_transaction_behind() {
     tokio::select! { done = store.commit(&batch) => panic!("{done:?}"), () = database.until_blocked() => {} }
     blocker.batch_execute("COMMIT").await.unwrap();
     // The old backend may still be at it: the keys decide who of the two was first.
-    assert_eq!(store.commit(&batch).await.map(|done| done.inserted + done.duplicates).unwrap(), 200);
+    assert_eq!(store.commit(&batch).await.map(|done| done.inserted() + done.duplicates()).unwrap(), 200);
     assert_eq!(database.count("positions").await, 200);
-    assert_eq!(database.store.commit(&batch).await.unwrap(), committed(0, 200));
+    assert_eq!(counts(database.store.commit(&batch).await.unwrap()), (0, 200));
 }
 
 #[tokio::test]
@@ -216,7 +216,7 @@ async fn two_writers_with_the_same_rows_in_opposite_order_both_finish() {
         let forward = batch(&samples);
         let backward = batch(samples.iter().rev());
         let (one, two) = tokio::join!(until_committed(one, &forward), until_committed(two, &backward));
-        assert_eq!(one.inserted + two.inserted, 2000);
+        assert_eq!(one.0 + two.0, 2000);
     }
     assert_eq!(database.count("positions").await, 20_000);
     assert_eq!(database.count("latest_positions").await, 500);
@@ -238,7 +238,7 @@ async fn a_plain_server_serves_and_restarts_are_survived() {
     let options = MigrateOptions { chunk_interval: Some(Duration::from_hours(6)), index_time: true };
     assert_eq!(migrate(&url, &options).await.unwrap().positions, PositionsTable::Plain);
     assert_eq!(store.schema().await.unwrap(), Schema::Current);
-    assert_eq!(store.commit(&first).await.unwrap(), committed(100, 0));
+    assert_eq!(counts(store.commit(&first).await.unwrap()), (100, 0));
 
     // The operator has added it: migrating again moves the rows into a hypertable.
     server.connect().await.batch_execute("ALTER SYSTEM RESET shared_preload_libraries").await.unwrap();
@@ -246,12 +246,12 @@ async fn a_plain_server_serves_and_restarts_are_survived() {
     server.start();
     let report = migrate(&url, &MigrateOptions::default()).await.unwrap();
     assert!(matches!(report.positions, PositionsTable::Hypertable { .. }), "{report:?}");
-    assert_eq!(until_committed(&mut store, &all).await, committed(100, 100));
+    assert_eq!(until_committed(&mut store, &all).await, (100, 100));
 
     // A crash under a connection that has served: what was answered is there.
     server.stop("immediate");
     server.start();
-    assert_eq!(until_committed(&mut store, &all).await, committed(0, 200));
+    assert_eq!(until_committed(&mut store, &all).await, (0, 200));
     let count = server.connect().await.query_one("SELECT count(*) FROM positions", &[]).await.unwrap();
     assert_eq!(count.get::<_, i64>(0), 200);
 }

@@ -8,7 +8,7 @@ mod support_store;
 
 use odograph::store::{Batch, ELEMENTS, MAX_TS_MS, MIN_TS_MS, Schema, Store};
 use support_store::{
-    IMEI, NOON, OTHER, PostgresDatabase, SqliteDatabase, TestDatabase, batch, columns, committed, fleet, full_row, row,
+    IMEI, NOON, OTHER, PostgresDatabase, SqliteDatabase, TestDatabase, batch, columns, counts, fleet, full_row, row,
     until_committed,
 };
 
@@ -49,7 +49,7 @@ async fn every_column_comes_back_as_it_was(mut database: impl TestDatabase) {
     absent.row.valid = false;
     absent.row.faulty = true;
     let samples = [full_row(IMEI, NOON), absent];
-    assert_eq!(database.store().commit(&batch(&samples)).await.unwrap(), committed(2, 0));
+    assert_eq!(counts(database.store().commit(&batch(&samples)).await.unwrap()), (2, 0));
     let stored = database.rows("positions").await;
     for (stored, sample) in stored.iter().zip(&samples) {
         for ((cell, expected), column) in stored.iter().zip(&sample.cells()).zip(columns()) {
@@ -68,19 +68,19 @@ async fn columns_that_a_batch_lacks_are_null(mut database: impl TestDatabase) {
 
 async fn the_ends_of_the_calendar_are_kept(mut database: impl TestDatabase) {
     let samples = [row(IMEI, MIN_TS_MS, 1), row(IMEI, MAX_TS_MS, 1)];
-    assert_eq!(database.store().commit(&batch(&samples)).await.unwrap(), committed(2, 0));
+    assert_eq!(counts(database.store().commit(&batch(&samples)).await.unwrap()), (2, 0));
     assert_eq!(database.rows("positions").await, samples.map(|sample| sample.cells()));
 }
 
 async fn a_batch_committed_twice_is_stored_once(mut database: impl TestDatabase) {
     let samples = [full_row(IMEI, NOON), row(OTHER, NOON, 5)];
-    assert_eq!(database.store().commit(&batch(&samples)).await.unwrap(), committed(2, 0));
-    assert_eq!(database.store().commit(&batch(&samples)).await.unwrap(), committed(0, 2));
+    assert_eq!(counts(database.store().commit(&batch(&samples)).await.unwrap()), (2, 0));
+    assert_eq!(counts(database.store().commit(&batch(&samples)).await.unwrap()), (0, 2));
     // Resends come repacked, together with what is new, and later.
     let mut resent = samples[1].clone();
     resent.row.received_at_us += 60_000_000;
     let repacked = [resent, row(OTHER, NOON + 1, 6)];
-    assert_eq!(database.store().commit(&batch(&repacked)).await.unwrap(), committed(1, 1));
+    assert_eq!(counts(database.store().commit(&batch(&repacked)).await.unwrap()), (1, 1));
     let expected = [samples[0].cells(), samples[1].cells(), repacked[1].cells()];
     assert_eq!(database.rows("positions").await, expected);
 }
@@ -90,13 +90,13 @@ async fn a_record_twice_in_a_batch_is_stored_once(mut database: impl TestDatabas
     let mut second = first.clone();
     second.row.received_at_us += 1;
     let done = database.store().commit(&batch([&second, &row(IMEI, NOON + 1, 1), &first])).await.unwrap();
-    assert_eq!(done, committed(2, 1));
+    assert_eq!(counts(done), (2, 1));
     assert_eq!(database.rows("positions").await[0], first.cells(), "the earlier receive time is kept");
 }
 
 async fn two_records_of_one_millisecond_are_both_stored(mut database: impl TestDatabase) {
     let samples = [row(IMEI, NOON, -2), row(IMEI, NOON, 1)];
-    assert_eq!(database.store().commit(&batch(&samples)).await.unwrap(), committed(2, 0));
+    assert_eq!(counts(database.store().commit(&batch(&samples)).await.unwrap()), (2, 0));
     assert_eq!(database.rows("latest_positions").await, [samples[1].cells()], "the fingerprint decides");
     assert_eq!(database.rows("positions").await, samples.map(|sample| sample.cells()));
 }
@@ -142,8 +142,8 @@ async fn the_newest_position_is_replaced_in_every_column(mut database: impl Test
 async fn a_large_batch_of_many_devices_is_stored_whole(mut database: impl TestDatabase) {
     let samples = fleet(2000, 10);
     let (batch, rows) = (batch(&samples), samples.len());
-    assert_eq!(database.store().commit(&batch).await.unwrap(), committed(20_000, 0));
-    assert_eq!(database.store().commit(&batch).await.unwrap(), committed(0, 20_000));
+    assert_eq!(counts(database.store().commit(&batch).await.unwrap()), (20_000, 0));
+    assert_eq!(counts(database.store().commit(&batch).await.unwrap()), (0, 20_000));
     let mut expected: Vec<_> = samples.iter().collect();
     expected.sort_by_key(|sample| (sample.row.imei, sample.row.ts_ms));
     let stored = database.rows("positions").await;
@@ -161,10 +161,10 @@ async fn changing_column_sets_keep_working(mut database: impl TestDatabase) {
                 sample.row.elements.set(column, 1);
             }
         }
-        assert_eq!(database.store().commit(&batch([&sample])).await.unwrap(), committed(1, 0));
+        assert_eq!(counts(database.store().commit(&batch([&sample])).await.unwrap()), (1, 0));
     }
     let again = row(IMEI, NOON + 100, 1);
-    assert_eq!(database.store().commit(&batch([&again])).await.unwrap(), committed(1, 0));
+    assert_eq!(counts(database.store().commit(&batch([&again])).await.unwrap()), (1, 0));
     assert_eq!(database.rows("latest_positions").await, [again.cells()]);
 }
 
@@ -180,13 +180,13 @@ async fn a_commit_cancelled_at_any_moment_is_harmless(mut database: impl TestDat
         tokio::select! { biased; done = database.store().commit(&batch) => drop(done.unwrap()), () = pause => {} }
     }
     let done = until_committed(database.store(), &batch).await;
-    assert_eq!(done.inserted + done.duplicates, 500);
+    assert_eq!(done.0 + done.1, 500);
     assert_eq!(database.count("positions").await, 500);
     assert_eq!(database.count("latest_positions").await, 100);
 }
 
 async fn an_empty_batch_does_nothing(mut database: impl TestDatabase) {
-    assert_eq!(database.store().commit(&Batch::default()).await.unwrap(), committed(0, 0));
+    assert_eq!(counts(database.store().commit(&Batch::default()).await.unwrap()), (0, 0));
 }
 
 async fn the_schema_is_current_and_stays_so(mut database: impl TestDatabase) {

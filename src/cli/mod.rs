@@ -95,8 +95,18 @@ pub fn main() -> ExitCode {
 
 /// Where settings come from: the environment over the file named by `--config` or `ODOGRAPH_CONFIG`.
 fn lookup(file: Option<&PathBuf>) -> Lookup {
-    let variables = std::env::vars_os().filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)));
+    let named = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let (mut variables, mut not_text) = (Vec::new(), Vec::new());
+    for (name, value) in named {
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) => not_text.push(name),
+        }
+    }
+    // Left out, such a variable would silently mean the default: another database, for instance.
+    let ours = |name: &&String| *name == "DATABASE_URL" || name.starts_with("ODOGRAPH_");
     let lookup = Lookup::from_variables(variables);
+    let lookup = not_text.iter().filter(ours).fold(lookup, |lookup, name| lookup.with_mistake(name, "is not UTF-8"));
     let file = file.cloned().or_else(|| std::env::var_os("ODOGRAPH_CONFIG").map(PathBuf::from));
     match file {
         None => lookup,

@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     devices: u32,
     /// Records in a packet
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=200))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=150))]
     records: u8,
     /// Packets of each tracker
     #[arg(long, default_value_t = 100)]

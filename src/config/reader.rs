@@ -14,8 +14,7 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Variables as given: the process environment in `main`, a map in tests. Values that are no text are a mistake
-    /// only where they belong to a setting.
+    /// Variables as given: the process environment in `main`, a map in tests.
     pub fn from_variables<N: Into<String>, V: Into<String>>(variables: impl IntoIterator<Item = (N, V)>) -> Self {
         let environment = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         Self { environment, ..Self::default() }

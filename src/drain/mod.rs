@@ -39,8 +39,10 @@ pub struct Drain<S> {
     builder: RowBuilder,
     batch: Batch,
     frames: Vec<Submission>,
+    batch_bytes: usize,
     /// Device time of each frame's newest record, for the freshness histogram.
     newest_ms: Vec<i64>,
+    said_newer: bool,
 }
 
 impl<S: Store> Drain<S> {
@@ -64,7 +66,9 @@ impl<S: Store> Drain<S> {
             builder,
             batch,
             frames: Vec::new(),
+            batch_bytes: 0,
             newest_ms: Vec::new(),
+            said_newer: false,
         }
     }
 
@@ -100,7 +104,7 @@ impl<S: Store> Drain<S> {
         loop {
             match self.store.schema().await {
                 Ok(Schema::Outdated) => {
-                    self.health.clear(Reason::StoreDown);
+                    self.up();
                     self.health.raise(Reason::SchemaOutdated);
                     tracing::error!(
                         "the database lacks migrations: run `odograph migrate`; nothing is acknowledged until then"
@@ -108,7 +112,7 @@ impl<S: Store> Drain<S> {
                     sleep(SLOW_RETRY).await;
                 }
                 Ok(schema) => {
-                    if schema == Schema::Newer {
+                    if schema == Schema::Newer && !std::mem::replace(&mut self.said_newer, true) {
                         tracing::warn!("the database has migrations that this version does not know");
                     }
                     self.health.clear(Reason::SchemaOutdated);
@@ -124,6 +128,7 @@ impl<S: Store> Drain<S> {
     async fn gather(&mut self) -> bool {
         self.batch.clear();
         self.frames.clear();
+        self.batch_bytes = 0;
         loop {
             // Nothing to do for a while: look whether the database is still there, so that readiness tells the truth.
             match timeout(PROBE_EVERY, self.inbox.recv()).await {
@@ -136,19 +141,30 @@ impl<S: Store> Drain<S> {
             }
         }
         let until = tokio::time::Instant::now() + self.batching.linger;
-        while self.batch.rows().len() < self.batching.rows {
+        while !self.is_full() {
             match timeout_at(until, self.inbox.recv()).await {
                 Ok(Some(next)) => self.take(next),
                 Ok(None) | Err(_) => break,
             }
         }
+        // What queued up meanwhile goes along: batches grow with the backlog.
+        while !self.is_full()
+            && let Ok(next) = self.inbox.try_recv()
+        {
+            self.take(next);
+        }
         true
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.rows().len() >= self.batching.rows || self.batch_bytes >= BATCH_BYTES
     }
 
     fn take(&mut self, frame: Submission) {
         let had = self.batch.rows().len();
         match self.builder.rows(&frame, &mut self.batch) {
             Ok(()) => {
+                self.batch_bytes += frame.data.len();
                 self.newest_ms.extend(self.batch.rows().iter().skip(had).map(|row| row.ts_ms).max());
                 self.frames.push(frame);
             }
@@ -185,7 +201,7 @@ impl<S: Store> Drain<S> {
             let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
             self.metrics.freshness.record(Duration::from_millis(age_ms));
         }
-        self.tally.committed(committed.inserted, committed.duplicates);
+        self.tally.committed(committed.inserted(), committed.duplicates());
         for frame in self.frames.drain(..) {
             frame.settle(&committed);
         }
@@ -201,12 +217,12 @@ impl<S: Store> Drain<S> {
     async fn wait_after(&self, wrong: &StoreError, failures: &mut u32) {
         self.metrics.store_up.set(0.0);
         self.metrics.store_error(wrong.class);
-        let (raise, clear, pause) = match wrong.class {
-            ErrorClass::Unavailable => (Reason::StoreDown, Reason::StoreRefuses, back_off(*failures)),
-            ErrorClass::Refuses => (Reason::StoreRefuses, Reason::StoreDown, SLOW_RETRY),
+        let (other, pause) = match wrong.class {
+            ErrorClass::Unavailable => (ErrorClass::Refuses, back_off(*failures)),
+            ErrorClass::Refuses => (ErrorClass::Unavailable, SLOW_RETRY),
         };
-        self.health.raise(raise);
-        self.health.clear(clear);
+        self.health.raise(Reason::of(wrong.class));
+        self.health.clear(Reason::of(other));
         *failures += 1;
         tracing::warn!(class = %wrong.class, error = %wrong, cause = %wrong.source, retry_in = ?pause, "the store failed; nothing is lost");
         sleep(pause).await;
@@ -219,6 +235,8 @@ fn back_off(failures: u32) -> Duration {
     most.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
+/// Most bytes of frames in a batch, so that frames full of odd elements do not grow it without bound.
+const BATCH_BYTES: usize = 32 << 20;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 /// A refusal does not pass by itself.

@@ -24,9 +24,13 @@ impl RowBuilder {
     /// Adds the rows of a frame to the batch: all or none.
     ///
     /// # Errors
-    /// When the data field cannot be opened, which the session checked before.
-    pub(crate) fn rows(&mut self, frame: &Submission, batch: &mut Batch) -> Result<(), Rejection> {
+    /// When the data field cannot be opened, or does not hold as many records as the receipt will say: the session
+    /// checked both before.
+    pub(crate) fn rows(&mut self, frame: &Submission, batch: &mut Batch) -> Result<(), NotAsAccepted> {
         let avl = AvlData::open(&frame.data)?;
+        if avl.records().count() != usize::from(frame.records()) {
+            return Err(NotAsAccepted::Count);
+        }
         for record in avl.records() {
             self.row(frame.imei, frame.received_at_us, avl.codec(), &record, batch);
         }
@@ -83,6 +87,17 @@ impl RowBuilder {
                 .is_some_and(|seen| std::mem::replace(seen, self.record) == self.record)
         })
     }
+}
+
+/// A frame that is not what the session accepted: a fault of this program.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub(crate) enum NotAsAccepted {
+    /// The data field is refused.
+    #[error("the data field cannot be opened")]
+    Refused(#[from] Rejection),
+    /// It holds another number of records.
+    #[error("the number of records is not the accepted one")]
+    Count,
 }
 
 fn fitting(element: Element<'_>) -> Option<(usize, i64)> {

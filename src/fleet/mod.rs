@@ -77,7 +77,8 @@ pub async fn run(plan: Plan, progress: Arc<Progress>, stop: CancellationToken) -
     }
     let mut told = Vec::new();
     while let Some(ended) = trackers.join_next().await {
-        told.extend(ended.ok());
+        // A tracker that panicked must not pass for one that was told nothing.
+        told.push(ended.unwrap_or_else(|wrong| std::panic::resume_unwind(wrong.into_panic())));
     }
     told.sort_unstable_by_key(|told| told.route.imei());
     told

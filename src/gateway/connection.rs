@@ -1,19 +1,19 @@
 //! The socket around a session: reads, hands over, waits for receipts, writes answers. Every wait has a bound.
 
 use std::io;
+use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use teltonika_codecs::{AvlData, ENVELOPE_LEN, Imei, reply};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::session::READ_LEN;
 use super::{CloseReason, Gateway, Session, Step};
-use crate::receipt::{Budget, Receipt};
+use crate::receipt::Budget;
 
 /// Serves one connection to its end. Dropping the future closes the socket; frames that were handed over go on.
 pub(crate) async fn serve(stream: TcpStream, gateway: &Gateway, stop: &CancellationToken) -> CloseReason {
@@ -23,7 +23,7 @@ pub(crate) async fn serve(stream: TcpStream, gateway: &Gateway, stop: &Cancellat
         Ok(never) => match never {},
         Err(reason) => reason,
     };
-    if reason == CloseReason::Stopping {
+    if reason == CloseReason::Stopping || reason.refuses_data() {
         connection.part().await;
     }
     let Connection { buffer, session, .. } = connection;
@@ -55,11 +55,12 @@ impl Connection<'_> {
     async fn run(&mut self) -> Result<Never, CloseReason> {
         loop {
             let total = self.work_off().await?;
-            if let Some(total) = total {
-                self.reserve(total).await?;
-            }
             if self.ended {
                 return Err(CloseReason::PeerClosed);
+            }
+            // A login is too small to matter, and has a deadline of its own.
+            if let (Some(total), Some(_)) = (total, self.session.imei()) {
+                self.reserve(total).await?;
             }
             if self.buffer.is_empty() {
                 self.gateway.buffers.give(std::mem::take(&mut self.buffer));
@@ -109,8 +110,8 @@ impl Connection<'_> {
                     consumed
                 }
                 Step::Submit { imei, avl, consumed } => {
-                    let data = unread.get(ENVELOPE_LEN - CRC_LEN..consumed - CRC_LEN).unwrap_or_default();
-                    if let Err(reason) = self.submit(imei, avl, Bytes::copy_from_slice(data), consumed).await {
+                    let frame = unread.get(..consumed).unwrap_or_default();
+                    if let Err(reason) = self.submit(imei, avl, frame).await {
                         break Err(reason);
                     }
                     consumed
@@ -146,41 +147,52 @@ impl Connection<'_> {
     }
 
     /// Hands a frame over, waits for its receipt and acknowledges.
-    async fn submit(&mut self, imei: Imei, avl: AvlData<'_>, data: Bytes, len: usize) -> Result<(), CloseReason> {
+    async fn submit(&mut self, imei: Imei, avl: AvlData<'_>, frame: &[u8]) -> Result<(), CloseReason> {
         let (complete, received_at_us) = (Instant::now(), now_us());
-        self.reserve(len).await?;
+        self.reserve(frame.len()).await?;
         let Some((_, budget)) = self.budget.take() else { return Err(CloseReason::Stopping) };
-        let metrics = &self.gateway.metrics;
-        metrics.avl_frame(avl.codec(), avl.count());
-        let submitted = self.gateway.gate.submit(imei, received_at_us, data, avl.count(), budget).await;
-        let pending = submitted.map_err(|_| CloseReason::Stopping)?;
-        let receipt = self.receipt(pending).await?;
-        let (ack, records) = receipt.into_ack();
+        let data = frame.get(ENVELOPE_LEN - CRC_LEN..frame.len() - CRC_LEN).unwrap_or_default();
+        let data = Bytes::copy_from_slice(data);
+        let gateway = self.gateway;
+        gateway.metrics.avl_frame(avl.codec(), avl.count());
+        let receipt = self.attended(async {
+            let submitted = gateway.gate.submit(imei, received_at_us, data, avl.count(), budget).await;
+            // Both ends are gone only when the drain is: nobody will answer any more.
+            submitted.ok()?.await.ok()
+        });
+        let (ack, records) = receipt.await?.ok_or(CloseReason::Stopping)?.into_ack();
         self.write(&ack).await?;
-        self.gateway.tally.acknowledged(records);
-        metrics.ack_latency.record(complete.elapsed());
+        gateway.tally.acknowledged(records);
+        gateway.metrics.ack_latency.record(complete.elapsed());
         Ok(())
     }
 
-    /// Waits for a receipt, and meanwhile takes what the peer sends as far as the buffer's bound goes. A peer that has
+    /// Waits for the pipeline, and meanwhile takes what the peer sends as far as the buffer's bound goes. A peer that has
     /// sent its end may still want the answer; but for how long is bounded, for most of them are gone.
-    async fn receipt(&mut self, mut pending: oneshot::Receiver<Receipt>) -> Result<Receipt, CloseReason> {
-        let mut patience = tokio::time::Instant::now() + RECEIPT_PATIENCE;
+    async fn attended<T>(&mut self, pipeline: impl Future<Output = T>) -> Result<T, CloseReason> {
+        let mut pipeline = pin!(pipeline);
+        let begun = Instant::now();
+        let mut patience = begun + RECEIPT_PATIENCE;
+        let mut seen_end = false;
         loop {
+            if self.ended && !seen_end {
+                seen_end = true;
+                patience = patience.min(Instant::now() + self.gateway.timeouts.frame);
+            }
             let wants_more = !self.ended && self.buffer.len() < AHEAD_LEN;
             tokio::select! {
                 biased;
-                // Cancel-safe: the receiver is only borrowed.
-                receipt = &mut pending => return receipt.map_err(|_| CloseReason::Stopping),
+                // Only borrowed: losing the race loses nothing.
+                answer = &mut pipeline => {
+                    self.session.excuse(begun.elapsed());
+                    return Ok(answer);
+                }
                 // Cancel-safe: readiness loses no bytes.
                 ready = self.stream.readable(), if wants_more => {
                     ready.map_err(|_| CloseReason::ConnectionLost)?;
                     self.try_read(AHEAD_LEN)?;
-                    if self.ended {
-                        patience = patience.min(tokio::time::Instant::now() + self.gateway.timeouts.frame);
-                    }
                 }
-                () = sleep_until(patience) => {
+                () = sleep_until(patience.into()) => {
                     return Err(if self.ended { CloseReason::PeerClosed } else { CloseReason::NoReceipt });
                 }
             }
@@ -188,21 +200,21 @@ impl Connection<'_> {
     }
 
     /// Takes a share of the bytes in flight for an item of this length, unless it has one. Until there is one, the
-    /// socket is not read: that is the back-pressure.
+    /// socket is hardly read: that is the back-pressure.
     async fn reserve(&mut self, len: usize) -> Result<(), CloseReason> {
         let bytes = u32::try_from(len).unwrap_or(u32::MAX);
         if self.budget.as_ref().is_some_and(|(held, _)| *held >= bytes) {
             return Ok(());
         }
         self.budget = None;
-        let asked = Instant::now();
-        let budget = tokio::select! {
-            budget = self.gateway.gate.reserve(bytes) => budget.map_err(|_| CloseReason::Stopping)?,
-            () = self.stop.cancelled() => return Err(CloseReason::Stopping),
-            () = tokio::time::sleep(RECEIPT_PATIENCE) => return Err(CloseReason::NoReceipt),
-        };
-        self.budget = Some((bytes, budget));
-        self.session.excuse(asked.elapsed());
+        let (gateway, stop) = (self.gateway, self.stop);
+        let budget = self.attended(async {
+            tokio::select! {
+                budget = gateway.gate.reserve(bytes) => budget.ok(),
+                () = stop.cancelled() => None,
+            }
+        });
+        self.budget = Some((bytes, budget.await?.ok_or(CloseReason::Stopping)?));
         Ok(())
     }
 
@@ -210,6 +222,7 @@ impl Connection<'_> {
     async fn read(&mut self, total: Option<usize>) -> Result<(), CloseReason> {
         let (deadline, overdue) = self.session.deadline();
         tokio::select! {
+            biased;
             ready = self.stream.readable() => ready.map_err(|_| CloseReason::ConnectionLost)?,
             () = sleep_until(deadline.into()) => return Err(overdue),
             () = self.stop.cancelled() => return Err(CloseReason::Stopping),

@@ -114,6 +114,7 @@ impl Session {
 
     /// Takes time that the peer spent waiting for us off its account.
     pub fn excuse(&mut self, waited: Duration) {
+        self.last_item += waited;
         self.incomplete_since = self.incomplete_since.map(|since| since + waited);
     }
 

@@ -41,12 +41,29 @@ pub trait Store {
 }
 
 /// What a commit did. The sum is the number of rows of the batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
+    inserted: u64,
+    duplicates: u64,
+}
+
+impl Committed {
+    /// What a store says after its commit, and nobody else.
+    fn new(inserted: u64, duplicates: u64) -> Self {
+        Self { inserted, duplicates }
+    }
+
     /// Rows that were new.
-    pub inserted: u64,
+    #[must_use]
+    pub const fn inserted(&self) -> u64 {
+        self.inserted
+    }
+
     /// Rows that stood there before, or came twice in the batch.
-    pub duplicates: u64,
+    #[must_use]
+    pub const fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
 }
 
 /// The state of the database's schema against `db-init/` of this program.

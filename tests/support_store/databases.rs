@@ -74,7 +74,13 @@ impl PostgresDatabase {
     pub(crate) async fn until_blocked(&self) {
         let blocked = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() \
                        AND application_name = 'odograph' AND wait_event_type = 'Lock')";
-        while !self.client.query_one(blocked, &[]).await.unwrap().get::<_, bool>(0) {}
+        for _ in 0..6_000 {
+            if self.client.query_one(blocked, &[]).await.unwrap().get::<_, bool>(0) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("the commit was not blocked within a minute");
     }
 }
 

@@ -8,4 +8,4 @@ mod steps;
 
 pub(crate) use databases::{PostgresDatabase, PrivateServer, SqliteDatabase, TestDatabase, server_url};
 pub(crate) use rows::{Sample, batch, columns, full_row, row};
-pub(crate) use steps::{IMEI, NOON, OTHER, class, committed, fleet, until_committed};
+pub(crate) use steps::{IMEI, NOON, OTHER, class, counts, fleet, until_committed};

@@ -11,8 +11,9 @@ pub(crate) const NOON: i64 = 1_777_723_200_123;
 pub(crate) const IMEI: &str = "000000000000017";
 pub(crate) const OTHER: &str = "999999999999999";
 
-pub(crate) fn committed(inserted: u64, duplicates: u64) -> Committed {
-    Committed { inserted, duplicates }
+/// Inserted and duplicates.
+pub(crate) fn counts(committed: Committed) -> (u64, u64) {
+    (committed.inserted(), committed.duplicates())
 }
 
 /// Devices interleaved as they arrive, with a few elements and every fifth with an `io` object.
@@ -31,10 +32,10 @@ pub(crate) fn fleet(devices: i64, records: i64) -> Vec<Sample> {
 }
 
 /// Commits as the drain does it: again and again as long as the database may come back.
-pub(crate) async fn until_committed(store: &mut impl Store, batch: &Batch) -> Committed {
+pub(crate) async fn until_committed(store: &mut impl Store, batch: &Batch) -> (u64, u64) {
     for _ in 0..1000 {
         match store.commit(batch).await {
-            Ok(done) => return done,
+            Ok(done) => return counts(done),
             Err(error) => assert_eq!(error.class, ErrorClass::Unavailable, "{error:?}"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

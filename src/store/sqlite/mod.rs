@@ -7,7 +7,7 @@ mod insert;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
@@ -27,7 +27,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, makes it where it is missing, and applies the migrations. The directory must be there.
+    /// Opens the file, makes it and its directory where they are missing, and applies the migrations.
     ///
     /// A schema newer than this program is left as it is: [`Store::schema`] tells.
     ///
@@ -38,12 +38,14 @@ impl SqliteStore {
             return Err(StoreError::new(ErrorClass::Refuses, OPENING, "the URL is not one of SQLite"));
         };
         let options = options(path);
-        let mut connection = options.connect().await.map_err(failed(OPENING))?;
+        make_directory(path)?;
+        let mut connection = connect(&options).await?;
         migrate(&mut connection).await?;
         Ok(Self { options, connection: Some(connection), statements: HashMap::new() })
     }
 
     pub(super) async fn migrate(path: &Path, asked: &MigrateOptions) -> Result<MigrateReport, StoreError> {
+        make_directory(path)?;
         let mut connection = options(path).connect().await.map_err(failed(OPENING))?;
         let (schema, applied) = migrate(&mut connection).await?;
         if schema == Schema::Newer {
@@ -62,7 +64,7 @@ impl SqliteStore {
     async fn connection(&mut self) -> Result<SqliteConnection, StoreError> {
         match self.connection.take() {
             Some(connection) => Ok(connection),
-            None => self.options.connect().await.map_err(failed(OPENING)),
+            None => connect(&self.options).await,
         }
     }
 }
@@ -70,7 +72,7 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
         if batch.is_empty() {
-            return Ok(Committed::default());
+            return Ok(Committed::new(0, 0));
         }
         let columns = ColumnSet::of(batch);
         let mut connection = self.connection().await?;
@@ -92,7 +94,7 @@ impl Store for SqliteStore {
         transaction.commit().await.map_err(failed("committing"))?;
         self.connection = Some(connection);
         let rows = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-        Ok(Committed { inserted, duplicates: rows.saturating_sub(inserted) })
+        Ok(Committed::new(inserted, rows.saturating_sub(inserted)))
     }
 
     async fn schema(&mut self) -> Result<Schema, StoreError> {
@@ -116,7 +118,36 @@ fn newest<'a>(sorted: &[&'a Row]) -> impl Iterator<Item = &'a Row> {
         let ahead_us = row.ts_ms.saturating_mul(1000).saturating_sub(row.received_at_us);
         row.valid && !row.faulty && ahead_us <= NEWEST_AHEAD_MINUTES * 60 * 1_000_000
     };
-    sorted.chunk_by(|row, next| row.imei == next.imei).filter_map(move |device| device.iter().copied().rfind(counts))
+    sorted.chunk_by(|row, next| row.imei == next.imei).filter_map(move |device| {
+        let newest = device.iter().copied().rfind(counts)?;
+        // Of the same record twice, the copy that stands in positions.
+        device.iter().copied().find(|row| key(row) == key(newest))
+    })
+}
+
+fn make_directory(file: &Path) -> Result<(), StoreError> {
+    let directory = file.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory)
+        .map_err(|error| StoreError::new(ErrorClass::Refuses, "making the database's directory", error))
+}
+
+/// Opens the file, and syncs what its log holds. A process that was killed may have left rows in the log that were never
+/// synced; they would pass for stored, and a resend of them would be acknowledged without another sync.
+async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, StoreError> {
+    const SYNCING: &str = "syncing the database's log";
+    let mut connection = options.connect().await.map_err(failed(OPENING))?;
+    let given_up = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        let checkpoint = sqlx::query_scalar("PRAGMA wal_checkpoint(FULL)");
+        let busy: i64 = checkpoint.fetch_one(&mut connection).await.map_err(failed(SYNCING))?;
+        if busy == 0 {
+            return Ok(connection);
+        }
+        if Instant::now() > given_up {
+            return Err(StoreError::new(ErrorClass::Unavailable, SYNCING, "another process holds it"));
+        }
+        tokio::time::sleep(BUSY_PAUSE).await;
+    }
 }
 
 fn key(row: &Row) -> (u64, i64, i32) {
@@ -165,6 +196,7 @@ fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError + Copy {
 const OPENING: &str = "opening the database file";
 /// Another process (migrate, replay) writes for a second at most.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// Kept column sets, see [`Statements`]. A fleet has a handful, as each is the union over a batch.
 const STATEMENTS_MAX: usize = 32;
 /// 64 MiB (negative: KiB): the pages that a batch over thousands of devices touches.

@@ -66,7 +66,7 @@ impl Store for TimescaleStore {
     async fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
         const COMMITTING: &str = "committing a batch";
         if batch.is_empty() {
-            return Ok(Committed::default());
+            return Ok(Committed::new(0, 0));
         }
         let columns = ColumnSet::of(batch);
         copy::encode(batch, columns, &mut self.buffer)
@@ -141,7 +141,7 @@ impl Connection {
             )
         })?;
         transaction.commit().await.map_err(failed("committing"))?;
-        Ok(Committed { inserted, duplicates })
+        Ok(Committed::new(inserted, duplicates))
     }
 
     async fn applied_migrations(&self) -> Result<Vec<i64>, tokio_postgres::Error> {
