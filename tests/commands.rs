@@ -141,3 +141,39 @@ async fn a_fleet_of_200_trackers_reaches_the_hypertable_and_the_audit_is_clean()
     let latest = database.rows("SELECT count(*) AS n FROM latest_positions").await;
     assert_eq!(latest[0]["n"], 200);
 }
+
+#[test]
+fn decode_names_elements_with_units_and_scaled_values() {
+    let hex =
+        "000000000000002808010000016b40d9ad80010000000000000000000000000000000103021503010101425e100000010000f22a";
+    let output = odograph(&["decode", "--named", hex], "");
+    let record = &lines(&output)[0]["records"][0];
+    assert_eq!(record["io"], serde_json::json!({"21": 3, "1": 1, "66": 24080}));
+    assert_eq!(
+        record["named"],
+        serde_json::json!([
+            {"id": 21, "name": "GSM Signal", "value": 3, "unit": null},
+            {"id": 1, "name": "Digital Input 1", "value": 1, "unit": null},
+            {"id": 66, "name": "External Voltage", "value": 24.08, "unit": "V"},
+        ])
+    );
+}
+
+#[test]
+fn decode_answers_each_line_before_the_next_is_sent() {
+    use std::io::{BufRead as _, BufReader};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_odograph"))
+        .arg("decode")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut input, mut answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
+    for (item, kind) in [("ff", "ping"), ("000f333536333037303432343431303133", "login"), ("0", "error")] {
+        writeln!(input, "{item}").unwrap();
+        let answer: Json = serde_json::from_str(&answers.next().unwrap().unwrap()).unwrap();
+        assert_eq!(answer["kind"], kind);
+    }
+    drop(input);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}

@@ -13,6 +13,7 @@
 //! - [`Frame::open`]: one whole TCP frame; [`Datagram::open`]: one UDP datagram.
 //! - [`AvlData`], [`Record`], [`Element`]: borrowed views of Codec 8, 8E and 16 data.
 //! - [`Message`]: Codec 12, 13, 14 and 15, bytes first and text second.
+//! - [`dictionary`]: what the elements of FMB920 and FMB003 are called, and how their values scale.
 //! - [`reply`] and [`encode`]: answers of a server, and whole frames as a tracker sends them.
 //!
 //! Section numbers in these pages are those of the protocol notes that the project was built from: 1 is the TCP session,
@@ -36,10 +37,12 @@
 mod avl;
 mod crc;
 mod datagram;
+pub mod dictionary;
 mod element;
 pub mod encode;
 mod envelope;
 mod imei;
+mod layout;
 mod message;
 mod parse;
 mod record;
@@ -57,3 +60,8 @@ pub use message::{Message, MessageCodec};
 pub use record::Record;
 pub use rejection::{Reason, Rejection};
 pub use stream::{Item, LOGIN_LEN, Next, Phase, next_item};
+
+/// The README's example, tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,12 +1,8 @@
 //! One AVL record: the fixed part as values, the elements as a borrowed iterator (sections 2.1 and 2.2).
 
-use nom::Parser as _;
-use nom::error::context;
-use nom::number::complete::{be_i16, be_i32, be_u8, be_u16, be_u64};
-
 use crate::avl::AvlCodec;
-use crate::element::{Elements, groups};
-use crate::parse::Parsed;
+use crate::element::Elements;
+use crate::layout::{Extended, Layout, Narrow, Short, Sixteen, number, skip_groups};
 
 /// A record as the tracker sent it. Values are the wire's; degrees and dates are views.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +68,7 @@ impl<'a> Record<'a> {
 
     /// The I/O elements in wire order. Width groups follow one another; an id can come twice.
     #[must_use]
+    #[inline]
     pub fn elements(&self) -> Elements<'a> {
         Elements::new(self.codec, self.groups)
     }
@@ -83,39 +80,73 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Walks one record without reading it; gives the bytes behind it.
+#[inline]
+pub(crate) fn skip<L: Layout>(bytes: &[u8]) -> Result<&[u8], Short> {
+    match bytes.get(const { groups_at::<L>() }..) {
+        Some(groups) => skip_groups::<L>(groups),
+        None if bytes.len() < FIXED_LEN => Err(Short { left: bytes.len(), what: "fixed part of a record" }),
+        None => Err(Short { left: bytes.len(), what: "event id and total of elements" }),
+    }
+}
+
+/// Walks one record of a codec; gives its length.
+#[inline]
+pub(crate) fn length(codec: AvlCodec, bytes: &[u8]) -> Option<usize> {
+    let rest = match codec {
+        AvlCodec::Codec8 => skip::<Narrow>(bytes),
+        AvlCodec::Codec8E => skip::<Extended>(bytes),
+        AvlCodec::Codec16 => skip::<Sixteen>(bytes),
+    };
+    Some(bytes.len() - rest.ok()?.len())
+}
+
+/// Reads a record from its bytes, which were walked before.
+#[inline]
+pub(crate) fn read(codec: AvlCodec, wire: &[u8]) -> Option<Record<'_>> {
+    match codec {
+        AvlCodec::Codec8 => read_with::<Narrow>(codec, wire),
+        AvlCodec::Codec8E => read_with::<Extended>(codec, wire),
+        AvlCodec::Codec16 => read_with::<Sixteen>(codec, wire),
+    }
+}
+
+#[inline]
+fn read_with<L: Layout>(codec: AvlCodec, wire: &[u8]) -> Option<Record<'_>> {
+    let (fixed, io) = wire.split_first_chunk::<FIXED_LEN>()?;
+    let [t0, t1, t2, t3, t4, t5, t6, t7, priority, x0, x1, x2, x3, y0, y1, y2, y3, a0, a1, d0, d1, satellites, s0, s1] =
+        *fixed;
+    let (event, io) = number(io, L::ID)?;
+    let (generation_type, io) =
+        if L::GENERATION_TYPE { io.split_first().map(|(kind, io)| (Some(*kind), io))? } else { (None, io) };
+    let (total, groups) = number(io, L::COUNT)?;
+    let narrow = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+    Some(Record {
+        timestamp_ms: u64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7]),
+        priority,
+        longitude_raw: i32::from_be_bytes([x0, x1, x2, x3]),
+        latitude_raw: i32::from_be_bytes([y0, y1, y2, y3]),
+        altitude_m: i16::from_be_bytes([a0, a1]),
+        angle_deg: u16::from_be_bytes([d0, d1]),
+        satellites,
+        speed_kmh: u16::from_be_bytes([s0, s1]),
+        event_io_id: narrow(event),
+        generation_type,
+        announced_elements: narrow(total),
+        wire,
+        groups,
+        codec,
+    })
+}
+
+/// Offset of the first group's count: behind the fixed part, event id, generation type and total.
+const fn groups_at<L: Layout>() -> usize {
+    FIXED_LEN + L::ID + L::GENERATION_TYPE as usize + L::COUNT
+}
+
+/// Timestamp to speed, the same in all codecs (section 2.1).
+const FIXED_LEN: usize = 24;
 /// Wire units in a degree (section 2.1).
 const DEGREE: f64 = 10_000_000.0;
 const MAX_LONGITUDE: u32 = 1_800_000_000;
 const MAX_LATITUDE: u32 = 900_000_000;
-
-/// Reads one record and walks its elements.
-pub(crate) fn record(codec: AvlCodec, input: &[u8]) -> Parsed<'_, Record<'_>> {
-    let (rest, (timestamp_ms, priority, longitude_raw, latitude_raw)) =
-        context("fixed part of a record", (be_u64, be_u8, be_i32, be_i32)).parse(input)?;
-    let (rest, (altitude_m, angle_deg, satellites, speed_kmh)) =
-        context("fixed part of a record", (be_i16, be_u16, be_u8, be_u16)).parse(rest)?;
-    let (rest, event_io_id) = context("event id", |i| codec.read_id(i)).parse(rest)?;
-    let (rest, generation_type) = context("generation type", |i| codec.generation_type(i)).parse(rest)?;
-    let (at_groups, announced_elements) = context("total of elements", |i| codec.read_count(i)).parse(rest)?;
-    let (rest, _) = groups(codec, at_groups)?;
-    let before = |part: &'_ [u8]| part.len() - rest.len();
-    Ok((
-        rest,
-        Record {
-            timestamp_ms,
-            priority,
-            longitude_raw,
-            latitude_raw,
-            altitude_m,
-            angle_deg,
-            satellites,
-            speed_kmh,
-            event_io_id,
-            generation_type,
-            announced_elements,
-            wire: input.get(..before(input)).unwrap_or_default(),
-            groups: at_groups.get(..before(at_groups)).unwrap_or_default(),
-            codec,
-        },
-    ))
-}

@@ -4,7 +4,8 @@ use std::io::{self, BufRead as _, Write as _};
 
 use teltonika_codecs::{Datagram, Frame, Imei, LOGIN_LEN, Reason, Rejection};
 
-use super::{Failure, json};
+use super::Failure;
+use super::json::{Line, Refusal};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -14,10 +15,14 @@ pub(super) struct Arguments {
     /// Items are UDP datagrams
     #[arg(long)]
     udp: bool,
+    /// Also list each record's elements by name, with unit and scaled value
+    #[arg(long)]
+    named: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut decoder = Decoder { udp: arguments.udp, refused: false, bytes: Vec::new(), line: String::new() };
+    let mut decoder = Decoder { udp: arguments.udp, refused: false, bytes: Vec::new(), line: Line::default() };
+    decoder.line.named = arguments.named;
     match decoder.all(&arguments.items) {
         // Whoever reads our output has enough: that is no failure.
         Err(wrong) if wrong.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -31,7 +36,7 @@ struct Decoder {
     udp: bool,
     refused: bool,
     bytes: Vec<u8>,
-    line: String,
+    line: Line,
 }
 
 impl Decoder {
@@ -42,11 +47,15 @@ impl Decoder {
             out.write_all(self.line.as_bytes())?;
         }
         if items.is_empty() {
-            let (mut input, mut item) = (io::stdin().lock(), Vec::new());
+            let (mut input, mut item) = (io::BufReader::with_capacity(64 * 1024, io::stdin().lock()), Vec::new());
             while input.read_until(b'\n', &mut item)? > 0 {
                 self.item(&item);
                 out.write_all(self.line.as_bytes())?;
                 item.clear();
+                // Whoever sends one item and waits for its object gets it.
+                if input.buffer().is_empty() {
+                    out.flush()?;
+                }
             }
         }
         out.flush()
@@ -56,30 +65,30 @@ impl Decoder {
     fn item(&mut self, text: &[u8]) {
         self.line.clear();
         let outcome = match unhex(text.trim_ascii(), &mut self.bytes) {
-            Err(at) => Err(json::Refusal::not_hex(at)),
-            Ok(()) if self.udp => Datagram::open(&self.bytes)
-                .map(|datagram| json::datagram(&datagram, &mut self.line))
-                .map_err(json::Refusal::from),
-            Ok(()) => tcp_item(&self.bytes, &mut self.line).map_err(json::Refusal::from),
+            Err(at) => Err(Refusal::not_hex(at)),
+            Ok(()) if self.udp => {
+                Datagram::open(&self.bytes).map(|datagram| self.line.datagram(&datagram)).map_err(Refusal::from)
+            }
+            Ok(()) => tcp_item(&self.bytes, &mut self.line).map_err(Refusal::from),
         };
         if let Err(refusal) = outcome {
             self.refused = true;
             self.line.clear();
-            json::error(&refusal, &mut self.line);
+            self.line.error(&refusal);
         }
-        self.line.push('\n');
+        self.line.end();
     }
 }
 
 /// What stands on a TCP connection: a ping, a login or a frame. The order of the checks is part of the contract.
-fn tcp_item(bytes: &[u8], line: &mut String) -> Result<(), Rejection> {
+fn tcp_item(bytes: &[u8], line: &mut Line) -> Result<(), Rejection> {
     match bytes {
-        [0xFF] => json::ping(line),
-        [0x00, 0x0F, digits @ ..] => json::login(login(digits)?, line),
+        [0xFF] => line.ping(),
+        [0x00, 0x0F, digits @ ..] => line.login(login(digits)?),
         _ => match Frame::open(bytes)? {
-            Frame::Avl(avl) => json::avl(&avl, line),
-            Frame::Message(message) => json::message(&message, line),
-            Frame::EmptyMessage(_) => json::ping(line),
+            Frame::Avl(avl) => line.avl(&avl),
+            Frame::Message(message) => line.message(&message),
+            Frame::EmptyMessage(_) => line.ping(),
         },
     }
     Ok(())
