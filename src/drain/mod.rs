@@ -78,8 +78,7 @@ impl<S: Store> Drain<S> {
         let whole = async {
             self.establish().await;
             while self.gather().await {
-                let committed = self.commit().await;
-                self.settle(committed);
+                self.commit().await;
             }
         };
         let ended = tokio::select! {
@@ -126,9 +125,7 @@ impl<S: Store> Drain<S> {
 
     /// Fills the batch; false when every sender is gone and nothing is left.
     async fn gather(&mut self) -> bool {
-        self.batch.clear();
-        self.frames.clear();
-        self.batch_bytes = 0;
+        self.empty_batch();
         loop {
             // Nothing to do for a while: look whether the database is still there, so that readiness tells the truth.
             match timeout(PROBE_EVERY, self.inbox.recv()).await {
@@ -156,6 +153,13 @@ impl<S: Store> Drain<S> {
         true
     }
 
+    fn empty_batch(&mut self) {
+        self.batch.clear();
+        self.frames.clear();
+        self.newest_ms.clear();
+        self.batch_bytes = 0;
+    }
+
     fn is_full(&self) -> bool {
         self.batch.rows().len() >= self.batching.rows || self.batch_bytes >= BATCH_BYTES
     }
@@ -174,22 +178,56 @@ impl<S: Store> Drain<S> {
     }
 
     /// Commits the batch, again and again until it is committed.
-    async fn commit(&mut self) -> Committed {
-        let mut failures = 0;
-        loop {
-            let begun = Instant::now();
-            match self.store.commit(&self.batch).await {
-                Ok(committed) => {
-                    self.metrics.commit_duration.record(begun.elapsed());
-                    self.up();
-                    return committed;
-                }
-                Err(wrong) => {
-                    self.metrics.store_retries.increment(1);
-                    self.wait_after(&wrong, &mut failures).await;
+    async fn commit(&mut self) {
+        let (mut failures, mut though_it_answers) = (0, 0);
+        while let Err(wrong) = self.try_commit().await {
+            self.metrics.store_retries.increment(1);
+            self.wait_after(&wrong, &mut failures).await;
+            // A database that answers and will not take a batch may take its parts: a few frames with a record for every
+            // day of years need more locks in one transaction than it has. Everybody else must not wait for them.
+            let answers = matches!(self.store.schema().await, Ok(Schema::Current | Schema::Newer));
+            though_it_answers = if answers { though_it_answers + 1 } else { 0 };
+            if though_it_answers >= APART_AFTER {
+                self.commit_apart().await;
+                if self.frames.is_empty() {
+                    return;
                 }
             }
         }
+    }
+
+    /// Commits each frame on its own, as long as the database answers; those that are left are the batch then.
+    async fn commit_apart(&mut self) {
+        let mut left = Vec::new();
+        let mut answers = true;
+        for frame in std::mem::take(&mut self.frames) {
+            if !answers {
+                left.push(frame);
+                continue;
+            }
+            self.empty_batch();
+            self.take(frame);
+            if let Err(wrong) = self.try_commit().await {
+                self.metrics.store_error(wrong.class);
+                tracing::warn!(class = %wrong.class, cause = %wrong.source, "a frame fails on its own; it is tried again");
+                left.append(&mut self.frames);
+                answers = self.store.schema().await.is_ok();
+            }
+        }
+        self.empty_batch();
+        for frame in left {
+            self.take(frame);
+        }
+    }
+
+    /// Commits the batch once, and answers its frames.
+    async fn try_commit(&mut self) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        let committed = self.store.commit(&self.batch).await?;
+        self.metrics.commit_duration.record(begun.elapsed());
+        self.up();
+        self.settle(committed);
+        Ok(())
     }
 
     fn settle(&mut self, committed: Committed) {
@@ -235,6 +273,9 @@ fn back_off(failures: u32) -> Duration {
     most.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
+/// Failures of a batch in a row, with a database that answers, before its frames are tried one by one. One is ordinary:
+/// the database came back after an outage.
+const APART_AFTER: u32 = 2;
 /// Most bytes of frames in a batch, so that frames full of odd elements do not grow it without bound.
 const BATCH_BYTES: usize = 32 << 20;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
