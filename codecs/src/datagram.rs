@@ -7,7 +7,7 @@ use nom::number::complete::{be_u8, be_u16};
 
 use crate::avl::AvlData;
 use crate::imei::Imei;
-use crate::parse::{Parsed, exactly};
+use crate::parse::Parsed;
 use crate::rejection::{Reason, Rejection};
 
 /// A datagram: two packet ids to echo in the answer, the device and its records.
@@ -39,7 +39,7 @@ impl<'a> Datagram<'a> {
         let Ok((data, (packet_id, _, avl_packet_id, imei))) = channel(packet) else {
             return Err(Rejection::new(Reason::BadStructure, end, "channel and AVL header"));
         };
-        let imei = exactly(imei, "IMEI", |input| Ok((&[], Imei::from_ascii(input))))?
+        let imei = Imei::from_ascii(imei)
             .map_err(|wrong| Rejection::new(Reason::BadImei, IMEI_AT + wrong.at, "digit of an IMEI"))?;
         let avl = AvlData::open(data).map_err(|rejection| rejection.shifted(end - data.len()))?;
         if bytes.len() > end {

@@ -60,7 +60,12 @@ impl Connection<'_> {
             }
             // A login is too small to matter, and has a deadline of its own.
             if let (Some(total), Some(_)) = (total, self.session.imei()) {
+                let had = self.buffer.len();
                 self.reserve(total).await?;
+                // The rest of the item may have come in during a long wait.
+                if self.ended || self.buffer.len() > had {
+                    continue;
+                }
             }
             if self.buffer.is_empty() {
                 self.gateway.buffers.give(std::mem::take(&mut self.buffer));
