@@ -11,6 +11,7 @@
 //!
 //! - [`gateway`] owns the sockets: login, frames, limits, acknowledgements. It never sees the store.
 //! - [`receipt`] is the type between them: only a commit makes one, only writing the ACK consumes it.
+//! - [`checkpoint`] is where a lane stands in its journal: the words that journal, drain and store share.
 //! - [`drain`] takes frames, decodes them, builds rows and batches, and commits batch by batch.
 //! - [`store`] knows rows and nothing of frames: TimescaleDB by binary COPY, SQLite as the embedded default.
 //! - [`admin`] answers `/metrics`, `/livez` and `/readyz` from [`metrics`] and [`health`], also when the data path is stuck.
@@ -23,6 +24,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod drain;
