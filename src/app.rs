@@ -9,13 +9,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
+use crate::checkpoint::JournalId;
 use crate::config::{AckAfter, Settings};
-use crate::drain::{Batching, Drain};
+use crate::drain::{Batching, Drain, TimeWindow};
 use crate::gateway::{self, Gateway, Limits, Timeouts};
 use crate::health::{Health, Reason};
 use crate::metrics::{Counts, DrainMetrics, GatewayMetrics, Registry};
 use crate::receipt::commit_gate;
-use crate::store::{DatabaseUrl, Schema, SqliteStore, Store, StoreError, TimescaleStore};
+use crate::store::{DatabaseUrl, Lane, Schema, SqliteStore, Store, StoreError, TimescaleStore};
 
 /// A service that runs.
 pub struct Running {
@@ -72,13 +73,15 @@ pub async fn start(settings: &Settings) -> Result<Running, StartError> {
     let AckAfter::Commit = settings.ack_after;
     let registry = Arc::new(Registry::new());
     let health = Arc::new(Health::default());
+    // Without a journal the fence belongs to this process alone.
+    let lane = Lane::only(JournalId::random());
     match &settings.database_url {
         url @ DatabaseUrl::Sqlite(_) => {
-            let store = SqliteStore::open(url).await.map_err(StartError::Store)?;
+            let store = SqliteStore::open(url, lane).await.map_err(StartError::Store)?;
             start_with(store, settings, registry, health)
         }
         url @ DatabaseUrl::Postgres(_) => {
-            let mut store = TimescaleStore::new(url).map_err(StartError::Store)?;
+            let mut store = TimescaleStore::new(url, lane).map_err(StartError::Store)?;
             match store.schema().await {
                 Ok(Schema::Outdated) => return Err(StartError::SchemaOutdated),
                 Ok(Schema::Current | Schema::Newer) => {}
@@ -88,7 +91,7 @@ pub async fn start(settings: &Settings) -> Result<Running, StartError> {
                 }
             }
             // A store of its own for the drain: a connection lives on the runtime, so the thread, that made it.
-            let store = TimescaleStore::new(url).map_err(StartError::Store)?;
+            let store = TimescaleStore::new(url, lane).map_err(StartError::Store)?;
             start_with(store, settings, registry, health)
         }
     }
@@ -108,7 +111,8 @@ fn start_with<S: Store + Send + 'static>(
 
     let tally = registry.tally();
     let (gate, inbox) = commit_gate(settings.inflight_max, Arc::clone(&tally));
-    let batching = Batching { rows: settings.batch_rows, linger: settings.batch_linger };
+    let window = TimeWindow { past: settings.time_window_past, future: settings.time_window_future };
+    let batching = Batching { rows: settings.batch_rows, linger: settings.batch_linger, window };
     let drain =
         Drain::new(store, inbox, batching, DrainMetrics::new(&registry), Arc::clone(&tally), Arc::clone(&health));
     let give_up = CancellationToken::new();

@@ -3,13 +3,14 @@
 //! Labels are enums: never an IMEI, an address or an error text. Names are those of the documentation.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Recorder, counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use teltonika_codecs::{AvlCodec, MessageCodec, Reason as Refusal};
 
 use crate::gateway::CloseReason;
-use crate::store::ErrorClass;
+use crate::store::{CommitWay, ErrorClass, QuarantineReason};
 
 /// The registry of one running service. Not global, so that several can run in one process.
 pub struct Registry {
@@ -20,7 +21,8 @@ pub struct Registry {
 }
 
 struct Published {
-    counters: [Counter; 6],
+    counters: [Counter; 5],
+    quarantined: [Counter; QuarantineReason::ALL.len()],
     waiting: Gauge,
 }
 
@@ -47,12 +49,13 @@ impl Registry {
                 counter!("odograph_records_journaled_total"),
                 counter!("odograph_records_committed_total"),
                 counter!("odograph_records_duplicate_total"),
-                counter!("odograph_records_quarantined_total"),
                 counter!("odograph_records_acknowledged_total"),
             ];
             let process = metrics_process::Collector::default();
             process.describe();
-            (Published { counters, waiting: gauge!("odograph_records_waiting") }, process)
+            let quarantined = QuarantineReason::ALL
+                .map(|reason| counter!("odograph_records_quarantined_total", "reason" => reason.as_str()));
+            (Published { counters, quarantined, waiting: gauge!("odograph_records_waiting") }, process)
         });
         Self { recorder, tally: Arc::default(), published: Mutex::new(published), process }
     }
@@ -75,8 +78,11 @@ impl Registry {
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         self.register(|| self.process.collect());
         let now = self.tally.read();
-        let values = [0, now.journaled, now.committed, now.duplicate, 0, now.acknowledged];
+        let values = [0, now.journaled, now.committed, now.duplicate, now.acknowledged];
         for (counter, value) in published.counters.iter().zip(values) {
+            counter.absolute(value);
+        }
+        for (counter, value) in published.quarantined.iter().zip(now.quarantined) {
             counter.absolute(value);
         }
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 records never wait at once")]
@@ -100,7 +106,8 @@ impl Default for Registry {
     }
 }
 
-/// Counts of AVL records along the path. At any instant `journaled = committed + duplicate + waiting`.
+/// Counts of AVL records along the path. At any instant
+/// `journaled = committed + duplicate + quarantined + waiting`.
 #[derive(Debug, Default)]
 pub struct Tally(Mutex<Counts>);
 
@@ -113,6 +120,8 @@ pub struct Counts {
     pub committed: u64,
     /// Found stored already.
     pub duplicate: u64,
+    /// Put into quarantine, by [`QuarantineReason`].
+    pub quarantined: [u64; QuarantineReason::ALL.len()],
     /// In the pipeline.
     pub waiting: u64,
     /// Told "accepted".
@@ -127,12 +136,17 @@ impl Tally {
         });
     }
 
-    pub(crate) fn committed(&self, inserted: u64, duplicates: u64) {
+    /// `quarantined` by [`QuarantineReason`].
+    pub(crate) fn committed(&self, inserted: u64, duplicates: u64, quarantined: [u64; QuarantineReason::ALL.len()]) {
+        let settled = inserted + duplicates + quarantined.iter().sum::<u64>();
         self.change(|counts| {
             counts.committed += inserted;
             counts.duplicate += duplicates;
-            debug_assert!(inserted + duplicates <= counts.waiting, "more was committed than was handed over");
-            counts.waiting = counts.waiting.saturating_sub(inserted + duplicates);
+            for (count, more) in counts.quarantined.iter_mut().zip(quarantined) {
+                *count += more;
+            }
+            debug_assert!(settled <= counts.waiting, "more was committed than was handed over");
+            counts.waiting = counts.waiting.saturating_sub(settled);
         });
     }
 
@@ -211,7 +225,7 @@ impl GatewayMetrics {
 
 /// What the drain counts.
 pub struct DrainMetrics {
-    pub(crate) commit_duration: Histogram,
+    commit_duration: [Histogram; CommitWay::ALL.len()],
     pub(crate) commit_rows: Histogram,
     pub(crate) freshness: Histogram,
     store_errors: [Counter; ErrorClass::ALL.len()],
@@ -224,13 +238,18 @@ impl DrainMetrics {
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
         registry.register(|| Self {
-            commit_duration: histogram!("odograph_commit_duration_seconds", "way" => "conflict"),
+            commit_duration: CommitWay::ALL
+                .map(|way| histogram!("odograph_commit_duration_seconds", "way" => way.as_str())),
             commit_rows: histogram!("odograph_commit_rows"),
             freshness: histogram!("odograph_freshness_seconds"),
             store_errors: ErrorClass::ALL.map(|c| counter!("odograph_store_errors_total", "class" => c.as_str())),
             store_retries: counter!("odograph_store_retries_total"),
             store_up: gauge!("odograph_store_up"),
         })
+    }
+
+    pub(crate) fn commit_duration(&self, way: CommitWay, duration: Duration) {
+        self.commit_duration[way as usize].record(duration);
     }
 
     pub(crate) fn store_error(&self, class: ErrorClass) {

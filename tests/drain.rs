@@ -8,30 +8,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use odograph::drain::{Batching, Drain};
+use odograph::checkpoint::JournalId;
+use odograph::drain::{Batching, Drain, TimeWindow};
 use odograph::health::Health;
 use odograph::metrics::{DrainMetrics, Registry};
 use odograph::receipt::commit_gate;
-use odograph::store::{Batch, Committed, DatabaseUrl, ErrorClass, Schema, SqliteStore, Store, StoreError};
+use odograph::store::{
+    Batch, Checkpoint, DatabaseUrl, ErrorClass, Lane, Outcome, Schema, SqliteStore, Step, Store, StoreError,
+};
 use support::database::Database;
 use support::tracker::{frame, imei, record};
 use tokio_util::sync::CancellationToken;
 
+const ANY_TIME: TimeWindow = TimeWindow { past: Duration::from_hours(500_000), future: Duration::from_hours(500_000) };
 const T: u64 = 1_780_000_000_000;
 
 /// Takes batches of so many rows and no more, as a server does that runs out of locks in one transaction.
 struct Choosy {
     inner: SqliteStore,
-    most_rows: usize,
+    most_rows: u64,
 }
 
 impl Store for Choosy {
-    async fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
-        if batch.rows().len() > self.most_rows {
-            let source = "out of shared memory".into();
-            return Err(StoreError { class: ErrorClass::Unavailable, doing: "committing a batch", source });
+    async fn open_lane(&mut self) -> Result<Checkpoint, StoreError> {
+        self.inner.open_lane().await
+    }
+
+    async fn commit(&mut self, batch: &mut Batch, step: &Step) -> Result<Outcome, StoreError> {
+        if batch.offered() > self.most_rows {
+            return Err(StoreError::new(ErrorClass::Unavailable, "committing a batch", "out of shared memory"));
         }
-        self.inner.commit(batch).await
+        self.inner.commit(batch, step).await
+    }
+
+    async fn retire(&mut self) -> Result<(), StoreError> {
+        self.inner.retire().await
     }
 
     async fn schema(&mut self) -> Result<Schema, StoreError> {
@@ -44,12 +55,14 @@ impl Store for Choosy {
 }
 
 #[tokio::test]
-async fn a_batch_that_the_database_will_not_take_whole_is_committed_frame_by_frame() {
+async fn a_batch_that_the_database_will_not_take_whole_is_committed_in_parts() {
     let database = Database::sqlite();
-    let inner = SqliteStore::open(&DatabaseUrl::parse(&database.url()).unwrap()).await.unwrap();
+    let inner = SqliteStore::open(&DatabaseUrl::parse(&database.url()).unwrap(), Lane::only(JournalId::random()))
+        .await
+        .unwrap();
     let registry = Registry::new();
     let (gate, inbox) = commit_gate(1 << 20, registry.tally());
-    let batching = Batching { rows: 1000, linger: Duration::from_millis(50) };
+    let batching = Batching { rows: 1000, linger: Duration::from_millis(50), window: ANY_TIME };
     let metrics = DrainMetrics::new(&registry);
     let store = Choosy { inner, most_rows: 3 };
     let drain = Drain::new(store, inbox, batching, metrics, registry.tally(), Arc::new(Health::default()));

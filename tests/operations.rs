@@ -60,13 +60,14 @@ async fn records_are_conserved_in_every_scrape_under_load() {
     let mut scrapes = 0;
     while !load.is_finished() {
         let (_, text) = get(admin, "/metrics").await;
-        let value = |name: &str| -> u64 {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}"));
-            line.trim().parse().unwrap()
+        let sum = |name: &str| -> u64 {
+            let name = format!("odograph_records_{name}");
+            let values = text.lines().filter_map(|line| line.strip_prefix(&name)?.rsplit_once(' '));
+            values.map(|(_, value)| value.parse::<u64>().unwrap()).reduce(|sum, value| sum + value).expect("is there")
         };
-        let sources = value("odograph_records_recovered_total ") + value("odograph_records_journaled_total ");
-        let sinks = ["committed_total ", "duplicate_total ", "quarantined_total ", "waiting "];
-        let sinks: u64 = sinks.iter().map(|sink| value(&format!("odograph_records_{sink}"))).sum();
+        let sources = sum("recovered_total") + sum("journaled_total");
+        let sinks = ["committed_total", "duplicate_total", "quarantined_total", "waiting"];
+        let sinks: u64 = sinks.iter().map(|sink| sum(sink)).sum();
         assert_eq!(sources, sinks);
         scrapes += 1;
     }

@@ -6,12 +6,10 @@ mod support_store;
 
 use std::time::Duration;
 
-use odograph::store::{
-    DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, Schema, Store, TimescaleStore, migrate,
-};
+use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, Schema, TimescaleStore, migrate};
 use support_store::{
     IMEI, NOON, PostgresDatabase, PrivateServer, TestDatabase, batch, class, columns, counts, fleet, row, server_url,
-    until_committed,
+    some_lane, timescale, until_committed,
 };
 
 #[tokio::test]
@@ -19,7 +17,7 @@ async fn the_schema_is_outdated_current_then_newer() {
     let mut database = PostgresDatabase::empty().await;
     assert_eq!(database.store.schema().await.unwrap(), Schema::Outdated);
     let report = migrate(&database.url, &MigrateOptions::default()).await.unwrap();
-    assert_eq!(report.applied, ["0001_positions", "0002_hypertable"]);
+    assert_eq!(report.applied[..3], ["0001_positions", "0002_hypertable", "0003_ingest"]);
     assert!(matches!(report.positions, PositionsTable::Hypertable { .. }), "{report:?}");
     assert_eq!(database.store.schema().await.unwrap(), Schema::Current);
 
@@ -37,10 +35,16 @@ async fn migrating_is_safe_to_repeat_and_to_do_twice_at_once() {
     let (one, two) = tokio::join!(migrate(&database.url, &options), migrate(&database.url, &options));
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!(one.positions, two.positions);
-    assert_eq!(one.applied.len() + two.applied.len(), 2, "each is applied by one of them");
+    let all = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/db-init")).unwrap();
+    let all = all.filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|end| end == "sql")).count();
+    assert_eq!(one.applied.len() + two.applied.len(), all, "each is applied by one of them");
     assert!(migrate(&database.url, &options).await.unwrap().applied.is_empty());
     // Also when run by hand, statement by statement, over what is there.
-    for sql in [include_str!("../db-init/0001_positions.sql"), include_str!("../db-init/0002_hypertable.sql")] {
+    for sql in [
+        include_str!("../db-init/0001_positions.sql"),
+        include_str!("../db-init/0002_hypertable.sql"),
+        include_str!("../db-init/0003_ingest.sql"),
+    ] {
         database.client.batch_execute(sql).await.unwrap();
     }
 }
@@ -101,7 +105,7 @@ async fn a_role_that_may_not_have_the_extension_is_told_so() {
 
     assert_eq!(refused.unwrap_err().class, ErrorClass::Refuses);
     assert_eq!(schema, Schema::Outdated);
-    assert_eq!(mended.unwrap().applied, ["0002_hypertable"]);
+    assert_eq!(mended.unwrap().applied[..1], ["0002_hypertable"]);
 }
 
 #[tokio::test]
@@ -110,13 +114,13 @@ async fn the_operator_is_called_where_waiting_does_not_help() {
     let batch = batch([&row(IMEI, NOON, 1)]);
     assert_eq!(class(database.store.commit(&batch)).await, ErrorClass::Refuses, "no tables");
 
-    let mut stranger = TimescaleStore::new(&database.url_as("nobody_of_that_name")).unwrap();
+    let mut stranger = timescale(&database.url_as("nobody_of_that_name"));
     assert_eq!(class(stranger.commit(&batch)).await, ErrorClass::Refuses, "no such role");
     assert_eq!(class(stranger.schema()).await, ErrorClass::Refuses, "no such role");
 
     let (server, _) = server_url().rsplit_once('/').map(|(server, name)| (server.to_owned(), name.len())).unwrap();
     let elsewhere = DatabaseUrl::parse(&format!("{server}/no_database_of_that_name")).unwrap();
-    assert_eq!(class(TimescaleStore::new(&elsewhere).unwrap().commit(&batch)).await, ErrorClass::Refuses);
+    assert_eq!(class(timescale(&elsewhere).commit(&batch)).await, ErrorClass::Refuses);
     assert_eq!(class(migrate(&elsewhere, &MigrateOptions::default())).await, ErrorClass::Refuses);
 
     migrate(&database.url, &MigrateOptions::default()).await.unwrap();
@@ -135,10 +139,10 @@ async fn a_server_that_is_away_is_unavailable() {
     // Accepted by the kernel, never answered: connecting is bounded as a whole.
     let silent = DatabaseUrl::parse(&format!("postgres://u@127.0.0.1:{port}/db?connect_timeout=1")).unwrap();
     let batch = batch([&row(IMEI, NOON, 1)]);
-    assert_eq!(class(TimescaleStore::new(&silent).unwrap().commit(&batch)).await, ErrorClass::Unavailable);
+    assert_eq!(class(timescale(&silent).commit(&batch)).await, ErrorClass::Unavailable);
     assert_eq!(class(migrate(&silent, &MigrateOptions::default())).await, ErrorClass::Unavailable);
     drop(listener);
-    assert_eq!(class(TimescaleStore::new(&silent).unwrap().schema()).await, ErrorClass::Unavailable);
+    assert_eq!(class(timescale(&silent).schema()).await, ErrorClass::Unavailable);
     assert_eq!(class(migrate(&silent, &MigrateOptions::default())).await, ErrorClass::Unavailable);
 }
 
@@ -176,7 +180,7 @@ async fn a_connection_killed_during_a_commit_leaves_nothing_or_all() {
     let mut database = PostgresDatabase::new().await;
     let batch = batch(&fleet(50, 4));
     let blocker = database.blocker().await;
-    let mut store = TimescaleStore::new(&database.url).unwrap();
+    let mut store = timescale(&database.url);
     let disturb = async {
         database.until_blocked().await;
         database.terminate().await
@@ -194,7 +198,7 @@ async fn a_commit_cancelled_while_it_waits_leaves_no_transaction_behind() {
     let mut database = PostgresDatabase::new().await;
     let batch = batch(&fleet(50, 4));
     let blocker = database.blocker().await;
-    let mut store = TimescaleStore::new(&database.url).unwrap();
+    let mut store = timescale(&database.url);
     tokio::select! { done = store.commit(&batch) => panic!("{done:?}"), () = database.until_blocked() => {} }
     blocker.batch_execute("COMMIT").await.unwrap();
     // The old backend may still be at it: the keys decide who of the two was first.
@@ -206,7 +210,7 @@ async fn a_commit_cancelled_while_it_waits_leaves_no_transaction_behind() {
 #[tokio::test]
 async fn two_writers_with_the_same_rows_in_opposite_order_both_finish() {
     let database = PostgresDatabase::new().await;
-    let mut stores = [TimescaleStore::new(&database.url).unwrap(), TimescaleStore::new(&database.url).unwrap()];
+    let mut stores = [timescale(&database.url), timescale(&database.url)];
     let [one, two] = &mut stores;
     for round in 0..10 {
         let mut samples = fleet(500, 4);
@@ -226,7 +230,7 @@ async fn two_writers_with_the_same_rows_in_opposite_order_both_finish() {
 async fn a_plain_server_serves_and_restarts_are_survived() {
     let server = PrivateServer::new("stores");
     let url = DatabaseUrl::parse(&server.url).unwrap();
-    let mut store = TimescaleStore::new(&url).unwrap();
+    let mut store = timescale(&url);
     let samples = fleet(50, 4);
     let (first, all) = (batch(&samples[..100]), batch(&samples));
 
@@ -258,6 +262,6 @@ async fn a_plain_server_serves_and_restarts_are_survived() {
 
 #[test]
 fn a_url_of_the_other_kind_is_refused() {
-    let error = TimescaleStore::new(&DatabaseUrl::sqlite("positions.db")).map(|_| ()).unwrap_err();
+    let error = TimescaleStore::new(&DatabaseUrl::sqlite("positions.db"), some_lane()).map(|_| ()).unwrap_err();
     assert_eq!(error.class, ErrorClass::Refuses);
 }

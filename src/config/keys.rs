@@ -42,6 +42,11 @@ keys! {
     MAX_CONNECTIONS = "max_connections", "ODOGRAPH_MAX_CONNECTIONS", None, "default: from the file limit";
     MAX_CONNECTIONS_PER_IP = "max_connections_per_ip", "ODOGRAPH_MAX_CONNECTIONS_PER_IP", None,
         "default: none, as whole fleets share one carrier address";
+    // A stray date would make a chunk of its own; a tracker that was in a garage for a winter is believed.
+    TIME_WINDOW_PAST = "time_window_past", "ODOGRAPH_TIME_WINDOW_PAST", Some("400d"),
+        "how far a record's time may lie behind its receive time; beyond: quarantine";
+    TIME_WINDOW_FUTURE = "time_window_future", "ODOGRAPH_TIME_WINDOW_FUTURE", Some("1h"),
+        "how far it may lie ahead";
     SHUTDOWN_GRACE = "shutdown_grace", "ODOGRAPH_SHUTDOWN_GRACE", Some("20s"), "how long a stop waits for what is under way";
     LOG = "log", "ODOGRAPH_LOG", Some("info"), "log filter: a level, or target=level pairs";
     LOG_FORMAT = "log_format", "ODOGRAPH_LOG_FORMAT", Some("text"), "text or json";

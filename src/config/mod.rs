@@ -44,6 +44,10 @@ pub struct Settings {
     pub max_connections: Option<usize>,
     /// Connections of one address; `None` for no limit.
     pub max_connections_per_ip: Option<usize>,
+    /// How far a record's time may lie behind its receive time.
+    pub time_window_past: Duration,
+    /// How far it may lie ahead.
+    pub time_window_future: Duration,
     /// How long a stop waits for what is on its way.
     pub shutdown_grace: Duration,
     /// Log filter, a valid one.
@@ -97,6 +101,9 @@ impl Settings {
             idle_timeout: read.value(&keys::IDLE_TIMEOUT, |t| value::duration(t, SECOND / 10, 168 * HOUR)),
             max_connections: read.optional(&keys::MAX_CONNECTIONS, count),
             max_connections_per_ip: read.optional(&keys::MAX_CONNECTIONS_PER_IP, count),
+            time_window_past: read.value(&keys::TIME_WINDOW_PAST, |t| value::duration(t, HOUR, 100_000 * DAY)),
+            time_window_future: read
+                .value(&keys::TIME_WINDOW_FUTURE, |t| value::duration(t, Duration::ZERO, 100_000 * DAY)),
             shutdown_grace: read.value(&keys::SHUTDOWN_GRACE, |t| value::duration(t, Duration::ZERO, HOUR)),
             log: read.value(&keys::LOG, |text| {
                 EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|wrong| format!("is no log filter: {wrong}"))
@@ -144,4 +151,5 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 const MIB: u64 = 1 << 20;

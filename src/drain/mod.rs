@@ -3,8 +3,12 @@
 //! While a batch is being committed further frames queue up, so batches grow with the backlog by themselves. Errors are
 //! met by committing the same batch again, for as long as it takes: nothing is dropped.
 
+mod builder;
+mod newest;
 mod rows;
+mod seen;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,12 +16,16 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-pub use rows::RowBuilder;
+pub use builder::{BatchBuilder, Frame, TimeWindow};
+pub use newest::NewestPositions;
+pub use rows::{NotAsAccepted, RowBuilder};
+pub use seen::{Seen, SeenKeys, Sizes};
 
+use crate::checkpoint::{Mark, Position};
 use crate::health::{Health, Reason};
 use crate::metrics::{DrainMetrics, Tally};
 use crate::receipt::Submission;
-use crate::store::{Batch, Committed, ErrorClass, Schema, Store, StoreError};
+use crate::store::{Checkpoint, Committed, ErrorClass, Outcome, QuarantineReason, Schema, Step, Store, StoreError};
 
 /// How batches are made.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +34,8 @@ pub struct Batching {
     pub rows: usize,
     /// How long the first frame of a batch waits for others.
     pub linger: Duration,
+    /// Device times that are believed.
+    pub window: TimeWindow,
 }
 
 /// The drain and what it reports to.
@@ -36,14 +46,23 @@ pub struct Drain<S> {
     metrics: DrainMetrics,
     tally: Arc<Tally>,
     health: Arc<Health>,
-    builder: RowBuilder,
-    batch: Batch,
-    frames: Vec<Submission>,
-    batch_bytes: usize,
-    /// Device time of each frame's newest record, for the freshness histogram.
+    builder: BatchBuilder,
+    /// What was taken and is not committed; the first ones are in the batch.
+    frames: VecDeque<Submission>,
+    in_batch: usize,
+    /// Most frames in a batch, lowered while the database does not take larger ones.
+    most_frames: usize,
+    /// Where the lane stands in the database; `None` until it was asked.
+    cursor: Option<Mark>,
+    next: u64,
+    tag: i64,
+    /// Device time of each frame's newest record in the batch, for the freshness histogram.
     newest_ms: Vec<i64>,
     said_newer: bool,
 }
+
+/// Another process writes under this drain's id.
+struct Fenced;
 
 impl<S: Store> Drain<S> {
     /// A drain from `inbox` into `store`.
@@ -55,7 +74,7 @@ impl<S: Store> Drain<S> {
         tally: Arc<Tally>,
         health: Arc<Health>,
     ) -> Self {
-        let (builder, batch) = (RowBuilder::default(), Batch::default());
+        let builder = BatchBuilder::new(batching.window, SeenKeys::new(Sizes::default()));
         Self {
             store,
             inbox,
@@ -64,9 +83,12 @@ impl<S: Store> Drain<S> {
             tally,
             health,
             builder,
-            batch,
-            frames: Vec::new(),
-            batch_bytes: 0,
+            frames: VecDeque::new(),
+            in_batch: 0,
+            most_frames: usize::MAX,
+            cursor: None,
+            next: 0,
+            tag: fastrand::i64(1..),
             newest_ms: Vec::new(),
             said_newer: false,
         }
@@ -78,7 +100,10 @@ impl<S: Store> Drain<S> {
         let whole = async {
             self.establish().await;
             while self.gather().await {
-                self.commit().await;
+                if let Err(Fenced) = self.commit().await {
+                    tracing::error!("another process writes under this process's id in ingest_checkpoints");
+                    return;
+                }
             }
         };
         let ended = tokio::select! {
@@ -94,6 +119,9 @@ impl<S: Store> Drain<S> {
         // Unanswered frames go first, so that sessions do not wait for the store to close.
         self.frames.clear();
         drop(self.inbox);
+        if ended {
+            let _ = timeout(CLOSE_PATIENCE, self.store.retire()).await;
+        }
         let _ = timeout(CLOSE_PATIENCE, self.store.close()).await;
     }
 
@@ -123,126 +151,158 @@ impl<S: Store> Drain<S> {
         }
     }
 
-    /// Fills the batch; false when every sender is gone and nothing is left.
+    /// Takes frames; false when every sender is gone.
     async fn gather(&mut self) -> bool {
-        self.empty_batch();
-        loop {
+        let (mut records, mut bytes) = (0, 0);
+        let most_rows = self.batching.rows;
+        let mut is_full = |frame: &Submission| {
+            records += usize::from(frame.records());
+            bytes += frame.data.len();
+            records >= most_rows || bytes >= BATCH_BYTES
+        };
+        let mut full = loop {
             // Nothing to do for a while: look whether the database is still there, so that readiness tells the truth.
             match timeout(PROBE_EVERY, self.inbox.recv()).await {
                 Ok(None) => return false,
                 Ok(Some(first)) => {
-                    self.take(first);
-                    break;
+                    let full = is_full(&first);
+                    self.frames.push_back(first);
+                    break full;
                 }
                 Err(_) => self.establish().await,
             }
-        }
+        };
         let until = tokio::time::Instant::now() + self.batching.linger;
-        while !self.is_full() {
+        while !full {
             match timeout_at(until, self.inbox.recv()).await {
-                Ok(Some(next)) => self.take(next),
+                Ok(Some(next)) => {
+                    full = is_full(&next);
+                    self.frames.push_back(next);
+                }
                 Ok(None) | Err(_) => break,
             }
         }
         // What queued up meanwhile goes along: batches grow with the backlog.
-        while !self.is_full()
-            && let Ok(next) = self.inbox.try_recv()
-        {
-            self.take(next);
+        while !full && let Ok(next) = self.inbox.try_recv() {
+            full = is_full(&next);
+            self.frames.push_back(next);
         }
         true
     }
 
-    fn empty_batch(&mut self) {
-        self.batch.clear();
-        self.frames.clear();
-        self.newest_ms.clear();
-        self.batch_bytes = 0;
-    }
-
-    fn is_full(&self) -> bool {
-        self.batch.rows().len() >= self.batching.rows || self.batch_bytes >= BATCH_BYTES
-    }
-
-    fn take(&mut self, frame: Submission) {
-        let had = self.batch.rows().len();
-        match self.builder.rows(&frame, &mut self.batch) {
-            Ok(()) => {
-                self.batch_bytes += frame.data.len();
-                self.newest_ms.extend(self.batch.rows().iter().skip(had).map(|row| row.ts_ms).max());
-                self.frames.push(frame);
-            }
-            // The session opened the same bytes; dropping the frame leaves the tracker unanswered, and it resends.
-            Err(wrong) => tracing::error!(error = %wrong, "a frame that was accepted cannot be decoded"),
-        }
-    }
-
-    /// Commits the batch, again and again until it is committed.
-    async fn commit(&mut self) {
+    /// Commits what was taken, for as long as it takes.
+    async fn commit(&mut self) -> Result<(), Fenced> {
         let (mut failures, mut though_it_answers) = (0, 0);
-        while let Err(wrong) = self.try_commit().await {
-            self.metrics.store_retries.increment(1);
-            self.wait_after(&wrong, &mut failures).await;
-            // A database that answers and will not take a batch may take its parts: a few frames with a record for every
-            // day of years need more locks in one transaction than it has. Everybody else must not wait for them.
-            let answers = matches!(self.store.schema().await, Ok(Schema::Current | Schema::Newer));
-            though_it_answers = if answers { though_it_answers + 1 } else { 0 };
-            if though_it_answers >= APART_AFTER {
-                self.commit_apart().await;
-                if self.frames.is_empty() {
-                    return;
+        while !self.frames.is_empty() {
+            match self.offer().await {
+                Ok(Outcome::Committed(committed)) => {
+                    (failures, though_it_answers) = (0, 0);
+                    self.settle(&committed);
+                    self.most_frames = self.most_frames.saturating_mul(2);
+                }
+                Ok(Outcome::WentBack(_)) => {
+                    tracing::warn!("the database went back: what it lost was acknowledged and is gone");
+                    self.cursor = None;
+                    self.abandon();
+                }
+                Ok(Outcome::Fenced) => return Err(Fenced),
+                Err(wrong) => {
+                    self.metrics.store_retries.increment(1);
+                    self.wait_after(&wrong, &mut failures).await;
+                    // A database that answers and will not take a batch may take its parts: a few frames with a record
+                    // for every day of a year need more locks in one transaction than it has. Everybody else must not
+                    // wait for them. A batch in doubt stays as it is.
+                    let answers = matches!(self.store.schema().await, Ok(Schema::Current | Schema::Newer));
+                    though_it_answers = if answers { though_it_answers + 1 } else { 0 };
+                    if though_it_answers >= APART_AFTER && !wrong.in_doubt() && self.in_batch > 1 {
+                        self.most_frames = self.in_batch / 2;
+                        self.abandon();
+                    }
                 }
             }
         }
-    }
-
-    /// Commits each frame on its own, as long as the database answers; those that are left are the batch then.
-    async fn commit_apart(&mut self) {
-        let mut left = Vec::new();
-        let mut answers = true;
-        for frame in std::mem::take(&mut self.frames) {
-            if !answers {
-                left.push(frame);
-                continue;
-            }
-            self.empty_batch();
-            self.take(frame);
-            if let Err(wrong) = self.try_commit().await {
-                self.metrics.store_error(wrong.class);
-                tracing::warn!(class = %wrong.class, cause = %wrong.source, "a frame fails on its own; it is tried again");
-                left.append(&mut self.frames);
-                answers = self.store.schema().await.is_ok();
-            }
-        }
-        self.empty_batch();
-        for frame in left {
-            self.take(frame);
-        }
-    }
-
-    /// Commits the batch once, and answers its frames.
-    async fn try_commit(&mut self) -> Result<(), StoreError> {
-        let begun = Instant::now();
-        let committed = self.store.commit(&self.batch).await?;
-        self.metrics.commit_duration.record(begun.elapsed());
-        self.up();
-        self.settle(committed);
         Ok(())
     }
 
-    fn settle(&mut self, committed: Committed) {
+    /// Offers a batch of the first frames to the store: the one that it did not take, or a new one.
+    async fn offer(&mut self) -> Result<Outcome, StoreError> {
+        let from = match self.cursor {
+            Some(cursor) => cursor,
+            None => self.store.open_lane().await?.mark,
+        };
+        self.cursor = Some(from);
+        self.next = self.next.max(from.position.0);
+        if self.in_batch == 0 {
+            self.build();
+        }
+        let to = Mark { position: Position(self.next), tag: self.tag };
+        let step = Step { from, to: Checkpoint { mark: to, newest: to.position } };
+        let begun = Instant::now();
+        let outcome = self.store.commit(self.builder.batch(), &step).await?;
+        if let Outcome::Committed(committed) = &outcome {
+            self.cursor = Some(to);
+            self.metrics.commit_duration(committed.way(), begun.elapsed());
+        }
+        self.up();
+        Ok(outcome)
+    }
+
+    fn build(&mut self) {
+        while self.in_batch < self.most_frames
+            && let Some(frame) = self.frames.get(self.in_batch)
+        {
+            let position = Position(self.next);
+            self.next += 1;
+            let opened = self.builder.frame(&Frame {
+                imei: frame.imei,
+                received_at_us: frame.received_at_us,
+                position,
+                data: &frame.data,
+                records: frame.records(),
+            });
+            match opened {
+                Ok(newest_ms) => {
+                    self.newest_ms.extend(newest_ms);
+                    self.in_batch += 1;
+                }
+                // The session opened the same bytes; dropping the frame leaves the tracker unanswered, and it resends.
+                Err(wrong) => {
+                    tracing::error!(error = %wrong, "a frame that was accepted cannot be decoded");
+                    self.frames.remove(self.in_batch);
+                }
+            }
+        }
+        // Nothing rebuilds them after a crash without a journal, so they go along every time.
+        self.builder.add_newest();
+    }
+
+    fn abandon(&mut self) {
+        self.builder.abandon();
+        self.newest_ms.clear();
+        self.in_batch = 0;
+    }
+
+    fn settle(&mut self, committed: &Committed) {
+        let batch = self.builder.batch();
         #[expect(clippy::cast_precision_loss, reason = "a histogram sample is a float")]
-        self.metrics.commit_rows.record(self.batch.rows().len() as f64);
+        self.metrics.commit_rows.record(batch.offered() as f64);
+        let mut quarantined = [0; QuarantineReason::ALL.len()];
+        for record in &batch.quarantined {
+            quarantined[record.reason as usize] += 1;
+        }
+        quarantined[QuarantineReason::Refused as usize] += u64::try_from(committed.refused().len()).unwrap_or(u64::MAX);
         let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
         for newest_ms in self.newest_ms.drain(..) {
             let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
             self.metrics.freshness.record(Duration::from_millis(age_ms));
         }
-        self.tally.committed(committed.inserted(), committed.duplicates());
-        for frame in self.frames.drain(..) {
-            frame.settle(&committed);
+        self.tally.committed(committed.inserted(), committed.duplicates(), quarantined);
+        for frame in self.frames.drain(..self.in_batch) {
+            frame.settle(committed);
         }
+        self.in_batch = 0;
+        self.builder.committed(committed);
     }
 
     fn up(&self) {

@@ -2,46 +2,33 @@
 
 use std::fmt::Write as _;
 
-use teltonika_codecs::{AvlCodec, AvlData, Element, Imei, Record, Rejection, Value};
+use teltonika_codecs::{AvlCodec, Element, Imei, Record, Rejection, Value};
 
-use crate::receipt::Submission;
-use crate::store::{Batch, ELEMENTS, IoSpan, Row, TypedElements, column_of};
+use crate::checkpoint::Position;
+use crate::store::{ELEMENTS, Row, Spans, TypedElements, column_of};
 
 /// Builds rows. Keeps a table over all element ids, so that ids that come twice are seen without a search.
 pub struct RowBuilder {
     /// By element id: the number of the record in which it was last seen.
     seen_in: Vec<u32>,
     record: u32,
+    /// Whether an id came twice in the last record.
+    repeats: bool,
 }
 
 impl Default for RowBuilder {
     fn default() -> Self {
-        Self { seen_in: vec![0; usize::from(u16::MAX) + 1], record: 0 }
+        Self { seen_in: vec![0; usize::from(u16::MAX) + 1], record: 0, repeats: false }
     }
 }
 
 impl RowBuilder {
-    /// Adds the rows of a frame to the batch: all or none.
-    ///
-    /// # Errors
-    /// When the data field cannot be opened, or does not hold as many records as the receipt will say: the session
-    /// checked both before.
-    pub(crate) fn rows(&mut self, frame: &Submission, batch: &mut Batch) -> Result<(), NotAsAccepted> {
-        let avl = AvlData::open(&frame.data)?;
-        if avl.records().count() != usize::from(frame.records()) {
-            return Err(NotAsAccepted::Count);
-        }
-        for record in avl.records() {
-            self.row(frame.imei, frame.received_at_us, avl.codec(), &record, batch);
-        }
-        Ok(())
-    }
-
-    /// Adds one row.
-    pub fn row(&mut self, imei: Imei, received_at_us: i64, codec: AvlCodec, record: &Record<'_>, batch: &mut Batch) {
-        let mut row = Row {
+    /// The row of a record, without its `io` object.
+    pub fn row(&mut self, imei: Imei, received_at_us: i64, codec: AvlCodec, record: &Record<'_>) -> Row {
+        let elements =
+            if self.ids_repeat(record) { typed(last_of_each(record).into_iter()) } else { typed(record.elements()) };
+        Row {
             imei,
-            // The session refuses frames whose times no calendar holds.
             ts_ms: record.calendar_ms().unwrap_or(crate::store::MAX_TS_MS),
             fingerprint: crc32fast::hash(record.wire()).cast_signed(),
             longitude: record.longitude(),
@@ -57,21 +44,20 @@ impl RowBuilder {
             valid: record.has_position(),
             faulty: false,
             received_at_us,
-            elements: TypedElements::default(),
-            io: IoSpan::default(),
-        };
-        if self.ids_repeat(record) {
-            // Never seen from a tracker; the last one counts (section 2.2).
-            let mut elements: Vec<Element<'_>> = record.elements().collect();
-            elements.reverse();
-            elements.sort_by_key(|element| element.id);
-            elements.dedup_by_key(|element| element.id);
-            let typed = typed(elements.iter().copied());
-            row.elements = typed;
-            batch.push(row, |text| write_io(elements.into_iter(), text));
+            elements,
+            frame: Position::default(),
+            record_index: 0,
+            spans: Spans::default(),
+        }
+    }
+
+    /// Writes what has no column as a JSON object: `{"id": unsigned integer | "hex"}`; nothing where there is nothing. For the
+    /// record of which [`RowBuilder::row`] was made last.
+    pub fn write_io(&self, record: &Record<'_>, text: &mut String) {
+        if self.repeats {
+            write_io(last_of_each(record).into_iter(), text);
         } else {
-            row.elements = typed(record.elements());
-            batch.push(row, |text| write_io(record.elements(), text));
+            write_io(record.elements(), text);
         }
     }
 
@@ -81,17 +67,27 @@ impl RowBuilder {
             self.seen_in.fill(0);
             self.record = 1;
         }
-        record.elements().any(|element| {
+        self.repeats = record.elements().any(|element| {
             self.seen_in
                 .get_mut(usize::from(element.id))
                 .is_some_and(|seen| std::mem::replace(seen, self.record) == self.record)
-        })
+        });
+        self.repeats
     }
+}
+
+/// Ids that come twice were never seen from a tracker; the last one counts (section 2.2).
+fn last_of_each<'a>(record: &Record<'a>) -> Vec<Element<'a>> {
+    let mut elements: Vec<Element<'_>> = record.elements().collect();
+    elements.reverse();
+    elements.sort_by_key(|element| element.id);
+    elements.dedup_by_key(|element| element.id);
+    elements
 }
 
 /// A frame that is not what the session accepted: a fault of this program.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-pub(crate) enum NotAsAccepted {
+pub enum NotAsAccepted {
     /// The data field is refused.
     #[error("the data field cannot be opened")]
     Refused(#[from] Rejection),
@@ -113,7 +109,6 @@ fn typed<'a>(elements: impl Iterator<Item = Element<'a>>) -> TypedElements {
     typed
 }
 
-/// Writes what has no column as a JSON object: `{"id": unsigned integer | "hex"}`; nothing where there is nothing.
 fn write_io<'a>(elements: impl Iterator<Item = Element<'a>>, text: &mut String) {
     let mut open = false;
     for Element { id, value } in elements.filter(|element| fitting(*element).is_none()) {

@@ -165,10 +165,13 @@ impl Migrations {
 pub(super) const MIGRATIONS: Migrations = Migrations(&[
     (1, "0001_positions", include_str!("../../db-init/0001_positions.sql")),
     (2, "0002_hypertable", HYPERTABLE),
+    (3, "0003_ingest", include_str!("../../db-init/0003_ingest.sql")),
 ]);
 /// For SQLite.
-pub(super) const SQLITE_MIGRATIONS: Migrations =
-    Migrations(&[(1, "0001_positions", include_str!("../../db-init/sqlite/0001_positions.sql"))]);
+pub(super) const SQLITE_MIGRATIONS: Migrations = Migrations(&[
+    (1, "0001_positions", include_str!("../../db-init/sqlite/0001_positions.sql")),
+    (2, "0002_ingest", include_str!("../../db-init/sqlite/0002_ingest.sql")),
+]);
 
 /// Whether PostgreSQL has the table that sqlx keeps.
 pub(super) const MIGRATIONS_TABLE_EXISTS: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
@@ -190,8 +193,9 @@ mod tests {
     fn a_schema_is_current_outdated_or_newer() {
         assert_eq!(MIGRATIONS.compare(&[]), Schema::Outdated);
         assert_eq!(MIGRATIONS.compare(&[1]), Schema::Outdated);
-        assert_eq!(MIGRATIONS.compare(&[2, 1]), Schema::Current);
-        assert_eq!(MIGRATIONS.compare(&[1, 2, 7]), Schema::Newer);
-        assert_eq!(MIGRATIONS.compare(&[7]), Schema::Newer);
+        let all: Vec<_> = MIGRATIONS.0.iter().rev().map(|(version, ..)| *version).collect();
+        assert_eq!(MIGRATIONS.compare(&all), Schema::Current);
+        assert_eq!(MIGRATIONS.compare(&[all, vec![9999]].concat()), Schema::Newer);
+        assert_eq!(MIGRATIONS.compare(&[9999]), Schema::Newer);
     }
 }

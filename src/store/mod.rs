@@ -1,34 +1,61 @@
 //! The stores: they know rows, not frames. A batch is committed whole, in one transaction, or not at all.
 //!
-//! Every row stands in `positions` exactly once under its key (imei, ts, fingerprint), however often it is committed: so
-//! after an error, or a commit whose answer was lost, the same batch is simply committed again.
+//! Every row stands in `positions` exactly once under its key (imei, ts, fingerprint), however often it is committed. Each
+//! transaction begins at the lane's checkpoint, which is a fence (see [`Lane`]): it finds a commit whose answer was lost,
+//! and stops a second owner of the journal.
 
+mod batch;
 mod columns;
 mod failure;
+mod fence;
 mod migrate;
 mod row;
+mod rows;
 mod sql;
 mod sqlite;
 mod timescale;
 mod url;
+mod verdict;
 
 use std::fmt;
 
+pub use batch::{Batch, Message, QuarantineReason, Quarantined};
 pub use columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
+pub use fence::{Checkpoint, Lane, Outcome, Step};
 pub use migrate::{MigrateOptions, MigrateReport, PositionsTable, migrate};
-pub use row::{Batch, IoSpan, MAX_TS_MS, MIN_TS_MS, Row, TypedElements};
+pub use row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
+pub use rows::Rows;
 pub use sqlite::SqliteStore;
 pub use timescale::TimescaleStore;
 pub use url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 
-/// A database that takes batches. Implemented by [`TimescaleStore`] and [`SqliteStore`].
+use sha2::{Digest, Sha256};
+
+use self::verdict::Verdict;
+
+/// A database that takes the batches of one lane. Implemented by [`TimescaleStore`] and [`SqliteStore`].
 pub trait Store {
-    /// Commits every row of the batch and the newest positions that follow from it, in one transaction. When it
-    /// returns, the rows survive a crash of this process and of the database.
+    /// Claims the lane, and tells where it stands: at [`Checkpoint::default`] where the database does not know it. Where the
+    /// journal had another number of lanes, all of them go back to the one that was furthest behind.
     ///
     /// # Errors
-    /// Nothing is known of the batch then: it may have been committed. Commit it again; keys make that harmless.
-    fn commit(&mut self, batch: &Batch) -> impl Future<Output = Result<Committed, StoreError>> + Send;
+    /// Nothing has changed then, or all has; call it again. While another session holds the lane it is unavailable.
+    fn open_lane(&mut self) -> impl Future<Output = Result<Checkpoint, StoreError>> + Send;
+
+    /// Commits everything that the batch brings, and the lane's new place, in one transaction. Where it returns
+    /// [`Outcome::Committed`], that survives a crash of this process and of the database. The batch is sorted, and stays as
+    /// it is otherwise.
+    ///
+    /// # Errors
+    /// Nothing is known of the batch then if [`StoreError::in_doubt`]: offer the same batch again, unchanged, and the fence
+    /// tells. Otherwise nothing was committed, and another batch may be offered from the same place.
+    fn commit(&mut self, batch: &mut Batch, step: &Step) -> impl Future<Output = Result<Outcome, StoreError>> + Send;
+
+    /// Forgets the journal: it will not be written from again under its id.
+    ///
+    /// # Errors
+    /// Harmless: a few checkpoint rows are left over.
+    fn retire(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Looks at the schema: whether this program can write to it.
     ///
@@ -40,17 +67,48 @@ pub trait Store {
     fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-/// What a commit did. The sum is the number of rows of the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a commit did. The sum is the number of rows that the batch offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     inserted: u64,
     duplicates: u64,
+    refused: Vec<Key>,
+    way: CommitWay,
+}
+
+/// How most rows of a batch were written; also a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CommitWay {
+    /// Straight into the table.
+    Copy,
+    /// Under the key, which decides row by row.
+    Conflict,
+}
+
+impl CommitWay {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Copy, Self::Conflict];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Conflict => "conflict",
+        }
+    }
 }
 
 impl Committed {
     /// What a store says after its commit, and nobody else.
-    fn new(inserted: u64, duplicates: u64) -> Self {
-        Self { inserted, duplicates }
+    fn new(inserted: u64, duplicates: u64, refused: Vec<Key>, way: CommitWay) -> Self {
+        Self { inserted, duplicates, refused, way }
+    }
+
+    /// How they were written.
+    #[must_use]
+    pub const fn way(&self) -> CommitWay {
+        self.way
     }
 
     /// Rows that were new.
@@ -63,6 +121,12 @@ impl Committed {
     #[must_use]
     pub const fn duplicates(&self) -> u64 {
         self.duplicates
+    }
+
+    /// Rows that the database would not take; they are in quarantine.
+    #[must_use]
+    pub fn refused(&self) -> &[Key] {
+        &self.refused
     }
 }
 
@@ -88,6 +152,29 @@ pub struct StoreError {
     /// The cause.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
+    verdict: Verdict,
+    in_doubt: bool,
+}
+
+impl StoreError {
+    /// An error of a class.
+    pub fn new(
+        class: ErrorClass,
+        doing: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        let verdict = match class {
+            ErrorClass::Unavailable => Verdict::Retry,
+            ErrorClass::Refuses => Verdict::Refuse,
+        };
+        Self { class, doing, source: source.into(), verdict, in_doubt: false }
+    }
+
+    /// Whether the commit was sent and not answered: it may stand, or come to stand a moment later.
+    #[must_use]
+    pub const fn in_doubt(&self) -> bool {
+        self.in_doubt
+    }
 }
 
 /// What a store error asks for. Nothing is ever dropped: both are tried again, the second slowly.
@@ -117,4 +204,9 @@ impl fmt::Display for ErrorClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// What quarantine tells the same bytes by: their SHA-256.
+fn digest(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
 }

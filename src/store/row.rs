@@ -1,8 +1,9 @@
-//! Rows and batches as every store takes them: plain values in wire units, no text but the `io` object.
+//! A row as every store takes it: plain values in wire units.
 
 use teltonika_codecs::Imei;
 
-use super::columns::ELEMENT_COLUMNS;
+use super::columns::{ELEMENT_COLUMNS, ELEMENTS};
+use crate::checkpoint::Position;
 
 /// One position, ready to be stored. Identity: (imei, `ts_ms`, fingerprint).
 #[derive(Clone, Debug, PartialEq)]
@@ -41,8 +42,32 @@ pub struct Row {
     pub received_at_us: i64,
     /// Values of the typed columns.
     pub elements: TypedElements,
-    /// Where the row's `io` object stands in [`Batch::io`]; empty for NULL.
-    pub io: IoSpan,
+    /// The frame that brought it.
+    pub frame: Position,
+    /// Its place among the frame's records, from 0.
+    pub record_index: u8,
+    /// Where its `io` object and its bytes on the wire stand in the collection that holds it.
+    pub spans: Spans,
+}
+
+/// What makes a record the same record: device, device time, and the fingerprint of its bytes. The order is that of the
+/// table's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The device.
+    pub imei: u64,
+    /// Device time, milliseconds since 1970-01-01 UTC.
+    pub ts_ms: i64,
+    /// CRC-32 over the record's wire bytes.
+    pub fingerprint: i32,
+}
+
+impl Row {
+    /// The key of the row.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        Key { imei: self.imei.get(), ts_ms: self.ts_ms, fingerprint: self.fingerprint }
+    }
 }
 
 /// Earliest device time that every store can hold: a tracker sends unsigned milliseconds.
@@ -50,18 +75,22 @@ pub const MIN_TS_MS: i64 = 0;
 /// Latest device time that every store and calendar can hold: 9999-12-31T23:59:59.999Z.
 pub const MAX_TS_MS: i64 = 253_402_300_799_999;
 
-/// Values of the typed element columns of one row, as [`super::columns::ElementColumn::fit`] gives them.
+/// Values of the typed element columns of one row, as [`super::columns::ElementColumn::fit`] gives them. Kept in 32 bits:
+/// no typed element is wider on the wire, and the columns say which are signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TypedElements {
     present: u32,
-    values: [i64; ELEMENT_COLUMNS],
+    values: [u32; ELEMENT_COLUMNS],
 }
 
 impl TypedElements {
-    /// Sets the value of a column; a second one replaces the first.
+    /// Sets the value of a column; a second one replaces the first. Only the low 32 bits count.
     pub fn set(&mut self, column: usize, value: i64) {
         if let Some(place) = self.values.get_mut(column) {
-            *place = value;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "elements of 1, 2 or 4 bytes")]
+            {
+                *place = value as u32;
+            }
             self.present |= 1 << column;
         }
     }
@@ -75,9 +104,11 @@ impl TypedElements {
 
     /// The value of a column.
     #[must_use]
+    #[inline]
     pub fn get(&self, column: usize) -> Option<i64> {
-        let value = self.values.get(column)?;
-        (self.present & (1 << column) != 0).then_some(*value)
+        let (value, element) = (*self.values.get(column)?, ELEMENTS.get(column)?);
+        let value = if element.signed { i64::from(value.cast_signed()) } else { i64::from(value) };
+        (self.present & (1 << column) != 0).then_some(value)
     }
 
     /// Bit n is set where column n has a value.
@@ -87,69 +118,31 @@ impl TypedElements {
     }
 }
 
-/// Start and end of a row's `io` object in the batch's text.
+/// Start and end of a row's `io` object and of its wire bytes, in the collection that holds the row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct IoSpan {
+pub struct Spans {
+    pub(super) io: Span,
+    pub(super) wire: Span,
+}
+
+/// Start and end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span {
     start: u32,
     end: u32,
 }
 
-/// Rows that are committed together. Cleared and filled again, so a batch allocates once.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    rows: Vec<Row>,
-    io: String,
-    present: u32,
-}
-
-impl Batch {
-    /// The rows, in order of arrival.
-    #[must_use]
-    pub fn rows(&self) -> &[Row] {
-        &self.rows
+impl Span {
+    /// Batches are bounded far below 4 GiB; what lay past it would be an empty span and an empty `io`.
+    pub(super) fn new(start: usize, end: usize) -> Self {
+        match (u32::try_from(start), u32::try_from(end)) {
+            (Ok(start), Ok(end)) => Self { start, end },
+            _ => Self::default(),
+        }
     }
 
-    /// Whether there is nothing to commit.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// The `io` object of one of this batch's rows as JSON text; `None` for NULL.
-    #[must_use]
-    pub fn io(&self, row: &Row) -> Option<&str> {
-        let text = self.io.get(usize::try_from(row.io.start).ok()?..usize::try_from(row.io.end).ok()?)?;
-        (!text.is_empty()).then_some(text)
-    }
-
-    /// Typed columns that at least one row has a value for: bit n for column n. A NULL column costs as much as a value,
-    /// so stores name only these.
-    #[must_use]
-    pub const fn present(&self) -> u32 {
-        self.present
-    }
-
-    /// Whether at least one row has an `io` object.
-    #[must_use]
-    pub fn has_io(&self) -> bool {
-        !self.io.is_empty()
-    }
-
-    /// Adds a row whose `io` object is what `write_io` appends (nothing for NULL).
-    pub fn push(&mut self, mut row: Row, write_io: impl FnOnce(&mut String)) {
-        let start = self.io.len();
-        write_io(&mut self.io);
-        // Frames are bounded by 16 KiB and batches by 50,000 rows; text past 4 GiB cannot come together in memory.
-        let at = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        row.io = IoSpan { start: at(start), end: at(self.io.len()) };
-        self.present |= row.elements.present();
-        self.rows.push(row);
-    }
-
-    /// Forgets the rows and keeps the memory.
-    pub fn clear(&mut self) {
-        self.rows.clear();
-        self.io.clear();
-        self.present = 0;
+    pub(super) fn range(self) -> std::ops::Range<usize> {
+        let at = |offset| usize::try_from(offset).unwrap_or(usize::MAX);
+        at(self.start)..at(self.end)
     }
 }

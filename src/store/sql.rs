@@ -1,7 +1,7 @@
 //! The columns of `positions` as both stores name them in SQL.
 
 use super::columns::{ELEMENT_COLUMNS, ELEMENTS};
-use super::row::Batch;
+use super::rows::Rows;
 
 /// The columns that every row fills, in the order of the table.
 pub(super) const BASE_COLUMNS: [&str; 16] = [
@@ -23,11 +23,7 @@ pub(super) const BASE_COLUMNS: [&str; 16] = [
     "received_at",
 ];
 
-/// How far a record may lie ahead of its receive time and still count as the newest position, in minutes: trackers' clocks
-/// are set by GNSS, and one that runs ahead would hide all that follows.
-pub(super) const NEWEST_AHEAD_MINUTES: i64 = 5;
-
-/// The columns that a batch fills: all of the above, some of the elements, `io` or not.
+/// The columns that rows fill: all of the above, some of the elements, `io` or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ColumnSet {
     present: u32,
@@ -35,8 +31,13 @@ pub(super) struct ColumnSet {
 }
 
 impl ColumnSet {
-    pub(super) fn of(batch: &Batch) -> Self {
-        Self { present: batch.present(), io: batch.has_io() }
+    pub(super) fn of(rows: &Rows) -> Self {
+        Self { present: rows.present(), io: rows.has_io() }
+    }
+
+    /// The columns of both.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { present: self.present | other.present, io: self.io || other.io }
     }
 
     pub(super) fn has_io(self) -> bool {

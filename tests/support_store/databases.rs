@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
 use super::rows::{Cell, columns};
+use super::steps::{OneLane, sqlite, timescale};
 
 /// What the shared tests need of a database and its store.
 pub(crate) trait TestDatabase {
@@ -15,7 +16,7 @@ pub(crate) trait TestDatabase {
 
     /// A database of its own with the schema in place.
     async fn new() -> Self;
-    fn store(&mut self) -> &mut Self::Store;
+    fn store(&mut self) -> &mut OneLane<Self::Store>;
     /// Every row of a table, sorted by key.
     async fn rows(&self, table: &str) -> Vec<Vec<Cell>>;
     async fn count(&self, table: &str) -> i64;
@@ -24,7 +25,7 @@ pub(crate) trait TestDatabase {
 pub(crate) struct PostgresDatabase {
     pub(crate) name: String,
     pub(crate) url: DatabaseUrl,
-    pub(crate) store: TimescaleStore,
+    pub(crate) store: OneLane<TimescaleStore>,
     /// For looking at what was stored, and for disturbing it.
     pub(crate) client: Client,
 }
@@ -43,7 +44,7 @@ impl PostgresDatabase {
     async fn at(url: &str, name: String) -> Self {
         let client = connect(url).await;
         let url = DatabaseUrl::parse(url).unwrap();
-        let store = TimescaleStore::new(&url).unwrap();
+        let store = timescale(&url);
         Self { name, url, store, client }
     }
 
@@ -93,7 +94,7 @@ impl TestDatabase for PostgresDatabase {
         database
     }
 
-    fn store(&mut self) -> &mut TimescaleStore {
+    fn store(&mut self) -> &mut OneLane<TimescaleStore> {
         &mut self.store
     }
 
@@ -184,7 +185,7 @@ fn services(arguments: &[&str]) -> String {
 pub(crate) struct SqliteDatabase {
     pub(crate) directory: TempDir,
     pub(crate) url: DatabaseUrl,
-    pub(crate) store: SqliteStore,
+    pub(crate) store: OneLane<SqliteStore>,
 }
 
 impl SqliteDatabase {
@@ -200,11 +201,11 @@ impl TestDatabase for SqliteDatabase {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = DatabaseUrl::sqlite(directory.path().join("positions.db"));
-        let store = SqliteStore::open(&url).await.unwrap();
+        let store = sqlite(&url).await;
         Self { directory, url, store }
     }
 
-    fn store(&mut self) -> &mut SqliteStore {
+    fn store(&mut self) -> &mut OneLane<SqliteStore> {
         &mut self.store
     }
 

@@ -7,5 +7,7 @@ mod rows;
 mod steps;
 
 pub(crate) use databases::{PostgresDatabase, PrivateServer, SqliteDatabase, TestDatabase, server_url};
-pub(crate) use rows::{Sample, batch, columns, full_row, row};
-pub(crate) use steps::{IMEI, NOON, OTHER, class, counts, fleet, until_committed};
+pub(crate) use rows::{Sample, batch, columns, full_row, row, wire};
+pub(crate) use steps::{
+    IMEI, NOON, OTHER, OneLane, class, counts, fleet, some_lane, sqlite, timescale, until_committed,
+};

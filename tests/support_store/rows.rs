@@ -1,6 +1,8 @@
 //! Sample rows, and the cells that they should come back as.
 
-use odograph::store::{Batch, ColumnType, ELEMENTS, IoSpan, Row, TypedElements};
+use odograph::checkpoint::Position;
+use odograph::drain::NewestPositions;
+use odograph::store::{Batch, ColumnType, ELEMENTS, Row, Spans, TypedElements};
 use serde_json::Value;
 use teltonika_codecs::Imei;
 
@@ -96,12 +98,21 @@ pub(crate) fn columns() -> Vec<(&'static str, &'static str, &'static str)> {
     base.into_iter().chain(elements).chain([("io", "jsonb", "TEXT")]).collect()
 }
 
+/// All rows as certainly new, and the newest positions among them.
 pub(crate) fn batch<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Batch {
-    let mut batch = Batch::default();
+    let (mut batch, mut newest) = (Batch::default(), NewestPositions::default());
     for sample in samples {
-        batch.push(sample.row.clone(), |io| io.push_str(&sample.io));
+        batch.new.push(sample.row.clone(), &wire(sample), |io| io.push_str(&sample.io));
+        newest.see(&sample.row, &sample.io);
     }
+    newest.fill(&mut batch.newest);
     batch
+}
+
+/// Stands for the bytes on the wire: other bytes for another record.
+pub(crate) fn wire(sample: &Sample) -> Vec<u8> {
+    let row = &sample.row;
+    [&row.imei.get().to_be_bytes()[..], &row.ts_ms.to_be_bytes(), &row.fingerprint.to_be_bytes()].concat()
 }
 
 /// A valid position without elements, received two seconds later.
@@ -124,7 +135,9 @@ pub(crate) fn row(imei: &str, ts_ms: i64, fingerprint: i32) -> Sample {
         faulty: false,
         received_at_us: (ts_ms + 2000) * 1000,
         elements: TypedElements::default(),
-        io: IoSpan::default(),
+        frame: Position(7),
+        record_index: 3,
+        spans: Spans::default(),
     };
     Sample { row, io: String::new() }
 }

@@ -3,7 +3,11 @@
 use std::future::Future;
 use std::time::Duration;
 
-use odograph::store::{Batch, Committed, ErrorClass, Store, StoreError};
+use odograph::checkpoint::{JournalId, Mark, Position};
+use odograph::store::{
+    Batch, Checkpoint, Committed, DatabaseUrl, ErrorClass, Lane, Outcome, Schema, SqliteStore, Step, Store, StoreError,
+    TimescaleStore,
+};
 
 use super::rows::{Sample, row};
 
@@ -11,9 +15,65 @@ pub(crate) const NOON: i64 = 1_777_723_200_123;
 pub(crate) const IMEI: &str = "000000000000017";
 pub(crate) const OTHER: &str = "999999999999999";
 
+/// A store, and where its lane stands: batch after batch, each a step further.
+pub(crate) struct OneLane<S> {
+    pub(crate) store: S,
+    pub(crate) at: Option<Mark>,
+}
+
+impl<S: Store> OneLane<S> {
+    pub(crate) fn new(store: S) -> Self {
+        Self { store, at: None }
+    }
+
+    /// Offers a batch as the next step, the same step until it is committed.
+    pub(crate) async fn offer(&mut self, batch: &Batch) -> Result<Outcome, StoreError> {
+        let from = match self.at {
+            Some(at) => at,
+            None => self.store.open_lane().await?.mark,
+        };
+        self.at = Some(from);
+        let to = Mark { position: Position(from.position.0 + 100), tag: 5 };
+        let step = Step { from, to: Checkpoint { mark: to, newest: to.position } };
+        let outcome = self.store.commit(&mut batch.clone(), &step).await?;
+        if let Outcome::Committed(_) = &outcome {
+            self.at = Some(to);
+        }
+        Ok(outcome)
+    }
+
+    pub(crate) async fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
+        match self.offer(batch).await? {
+            Outcome::Committed(committed) => Ok(committed),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn schema(&mut self) -> Result<Schema, StoreError> {
+        self.store.schema().await
+    }
+
+    pub(crate) async fn close(&mut self) {
+        self.store.close().await;
+    }
+}
+
+/// A lane of a journal of its own.
+pub(crate) fn some_lane() -> Lane {
+    Lane::only(JournalId::random())
+}
+
+pub(crate) fn timescale(url: &DatabaseUrl) -> OneLane<TimescaleStore> {
+    OneLane::new(TimescaleStore::new(url, some_lane()).unwrap())
+}
+
+pub(crate) async fn sqlite(url: &DatabaseUrl) -> OneLane<SqliteStore> {
+    OneLane::new(SqliteStore::open(url, some_lane()).await.unwrap())
+}
+
 /// Inserted and duplicates.
-pub(crate) fn counts(committed: Committed) -> (u64, u64) {
-    (committed.inserted(), committed.duplicates())
+pub(crate) fn counts(committed: impl std::borrow::Borrow<Committed>) -> (u64, u64) {
+    (committed.borrow().inserted(), committed.borrow().duplicates())
 }
 
 /// Devices interleaved as they arrive, with a few elements and every fifth with an `io` object.
@@ -32,7 +92,7 @@ pub(crate) fn fleet(devices: i64, records: i64) -> Vec<Sample> {
 }
 
 /// Commits as the drain does it: again and again as long as the database may come back.
-pub(crate) async fn until_committed(store: &mut impl Store, batch: &Batch) -> (u64, u64) {
+pub(crate) async fn until_committed<S: Store>(store: &mut OneLane<S>, batch: &Batch) -> (u64, u64) {
     for _ in 0..1000 {
         match store.commit(batch).await {
             Ok(done) => return counts(done),

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe};
 
+use crate::store::StoreError;
 use crate::store::columns::{ColumnType, ELEMENTS};
-use crate::store::row::{Batch, Row};
+use crate::store::row::Row;
+use crate::store::rows::{Part, Rows};
 use crate::store::sql::{ColumnSet, newest_wins};
+use crate::store::verdict::Verdict;
 
 /// The two inserts of a column set.
 pub(super) struct Statements {
@@ -18,7 +21,7 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(columns: ColumnSet) -> Self {
         Self {
-            positions: Insert::new("positions", columns, "ON CONFLICT DO NOTHING"),
+            positions: Insert::new("positions", columns, "ON CONFLICT (imei, ts, fingerprint) DO NOTHING"),
             latest: Insert::new("latest_positions", columns, &newest_wins()),
         }
     }
@@ -59,32 +62,47 @@ impl Insert {
         text
     }
 
-    /// Gives the number of rows that were written.
+    /// Gives the number of rows that were written. A row that the database will not take is handed to `refuse`; SQLite undoes
+    /// a failing statement and goes on with the transaction, so halves are tried until it stands alone.
     pub(super) async fn run(
         &self,
         connection: &mut SqliteConnection,
-        batch: &Batch,
-        rows: &[&Row],
-    ) -> Result<u64, sqlx::Error> {
+        rows: &Rows,
+        mut refuse: impl FnMut(&Row, &StoreError),
+    ) -> Result<u64, StoreError> {
+        let mut parts: Vec<_> = rows.whole().chunks(self.rows).rev().collect();
         let mut written = 0;
-        for part in rows.chunks(self.rows) {
-            let full = part.len() == self.rows;
-            let text = if full { Arc::clone(&self.full) } else { Arc::new(self.text(part.len())) };
-            let mut arguments = SqliteArguments::default();
-            arguments.reserve(part.len() * self.columns.len(), 0);
-            for row in part {
-                bind(&mut arguments, batch, row, self.columns).map_err(sqlx::Error::Encode)?;
+        while let Some(part) = parts.pop() {
+            match self.insert(connection, part).await {
+                Ok(count) => written += count,
+                Err(error) if error.verdict() == Verdict::Row => match part.halves() {
+                    Ok([front, back]) => parts.extend([back, front]),
+                    Err(row) => row.into_iter().for_each(|row| refuse(row, &error)),
+                },
+                Err(error) => return Err(error),
             }
-            let query = sqlx::query_with(AssertSqlSafe(text), arguments).persistent(full);
-            written += query.execute(&mut *connection).await?.rows_affected();
         }
         Ok(written)
+    }
+
+    async fn insert(&self, connection: &mut SqliteConnection, part: Part<'_>) -> Result<u64, StoreError> {
+        const INSERTING: &str = "inserting rows";
+        let failed = |error| StoreError::sqlx(INSERTING, error);
+        let full = part.len() == self.rows;
+        let text = if full { Arc::clone(&self.full) } else { Arc::new(self.text(part.len())) };
+        let mut arguments = SqliteArguments::default();
+        arguments.reserve(part.len() * self.columns.len(), 0);
+        for row in (0..part.len()).filter_map(|index| part.get(index)) {
+            bind(&mut arguments, part.rows, row, self.columns).map_err(|error| failed(sqlx::Error::Encode(error)))?;
+        }
+        let query = sqlx::query_with(AssertSqlSafe(text), arguments).persistent(full);
+        Ok(query.execute(&mut *connection).await.map_err(failed)?.rows_affected())
     }
 }
 
 type BindResult = Result<(), sqlx::error::BoxDynError>;
 
-fn bind(arguments: &mut SqliteArguments, batch: &Batch, row: &Row, columns: ColumnSet) -> BindResult {
+fn bind(arguments: &mut SqliteArguments, rows: &Rows, row: &Row, columns: ColumnSet) -> BindResult {
     // Every field by name: one added to Row must not be forgotten here. In the order of BASE_COLUMNS.
     let Row {
         imei,
@@ -104,7 +122,9 @@ fn bind(arguments: &mut SqliteArguments, batch: &Batch, row: &Row, columns: Colu
         faulty,
         received_at_us,
         elements,
-        io: _,
+        frame: _,
+        record_index: _,
+        spans: _,
     } = row;
     arguments.add(i64::try_from(imei.get())?)?;
     arguments.add(*ts_ms)?;
@@ -132,7 +152,7 @@ fn bind(arguments: &mut SqliteArguments, batch: &Batch, row: &Row, columns: Colu
         }
     }
     if columns.has_io() {
-        arguments.add(batch.io(row).map(str::to_owned))?;
+        arguments.add(rows.io(row).map(str::to_owned))?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! connection that met an error or a cancelled commit is closed and never used again.
 
 mod insert;
+mod transaction;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,14 +14,18 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, Connection};
 
 use self::insert::Statements;
+use self::transaction::Transaction;
+use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
 use super::migrate::{APPLIED, APPLYING, MigrateOptions, MigrateReport, PositionsTable, SQLITE_MIGRATIONS};
-use super::row::{Batch, Row};
-use super::sql::{ColumnSet, NEWEST_AHEAD_MINUTES};
-use super::{Committed, DatabaseUrl, ErrorClass, Schema, Store, StoreError};
+use super::sql::ColumnSet;
+use super::{Batch, DatabaseUrl, ErrorClass, Schema, Store, StoreError};
 
-/// Writes to a SQLite file over one connection.
+/// Writes the only lane of a journal to a SQLite file over one connection.
 pub struct SqliteStore {
     options: SqliteConnectOptions,
+    lane: Lane,
+    /// The commit that was sent and failed.
+    doubt: Option<Doubt>,
     /// Taken out for each operation and put back only when all went well.
     connection: Option<SqliteConnection>,
     statements: HashMap<ColumnSet, Statements>,
@@ -33,7 +38,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// When the URL is not one of SQLite, or the file cannot be opened and migrated.
-    pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+    pub async fn open(url: &DatabaseUrl, lane: Lane) -> Result<Self, StoreError> {
         let DatabaseUrl::Sqlite(path) = url else {
             return Err(StoreError::new(ErrorClass::Refuses, OPENING, "the URL is not one of SQLite"));
         };
@@ -41,7 +46,7 @@ impl SqliteStore {
         make_directory(path)?;
         let mut connection = connect(&options).await?;
         migrate(&mut connection).await?;
-        Ok(Self { options, connection: Some(connection), statements: HashMap::new() })
+        Ok(Self { options, lane, doubt: None, connection: Some(connection), statements: HashMap::new() })
     }
 
     pub(super) async fn migrate(path: &Path, asked: &MigrateOptions) -> Result<MigrateReport, StoreError> {
@@ -70,31 +75,32 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    async fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
-        if batch.is_empty() {
-            return Ok(Committed::new(0, 0));
-        }
-        let columns = ColumnSet::of(batch);
+    async fn open_lane(&mut self) -> Result<Checkpoint, StoreError> {
+        let mut connection = self.connection().await?;
+        let checkpoint = transaction::open_lane(&mut connection, self.lane).await?;
+        self.connection = Some(connection);
+        Ok(checkpoint)
+    }
+
+    async fn commit(&mut self, batch: &mut Batch, step: &Step) -> Result<Outcome, StoreError> {
+        batch.sort();
         let mut connection = self.connection().await?;
         if self.statements.len() >= STATEMENTS_MAX {
             self.statements.clear();
         }
-        let statements = self.statements.entry(columns).or_insert_with(|| Statements::new(columns));
-        let mut rows: Vec<_> = batch.rows().iter().collect();
-        // Neighbours in the key's index are written together, and of the same record twice the earlier one is kept.
-        rows.sort_unstable_by_key(|row| (key(row), row.received_at_us));
-
-        let mut transaction =
-            connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed("beginning a transaction"))?;
-        let inserted = statements.positions.run(&mut transaction, batch, &rows).await;
-        let inserted = inserted.map_err(failed("inserting rows"))?;
-        let newest: Vec<_> = newest(&rows).collect();
-        let written = statements.latest.run(&mut transaction, batch, &newest).await;
-        written.map_err(failed("writing the newest positions"))?;
-        transaction.commit().await.map_err(failed("committing"))?;
+        let transaction =
+            Transaction { connection: &mut connection, lane: self.lane, statements: &mut self.statements };
+        let outcome = transaction.run(batch, step, &mut self.doubt).await;
+        let outcome = outcome.map_err(|error| error.with_doubt(self.doubt.is_some()))?;
         self.connection = Some(connection);
-        let rows = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-        Ok(Committed::new(inserted, rows.saturating_sub(inserted)))
+        Ok(outcome)
+    }
+
+    async fn retire(&mut self) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        transaction::forget(&mut connection, self.lane).await?;
+        self.connection = Some(connection);
+        Ok(())
     }
 
     async fn schema(&mut self) -> Result<Schema, StoreError> {
@@ -110,19 +116,6 @@ impl Store for SqliteStore {
             let _ = connection.close().await;
         }
     }
-}
-
-/// The newest position of each device among rows sorted by key, by the same rule as the other store's statement.
-fn newest<'a>(sorted: &[&'a Row]) -> impl Iterator<Item = &'a Row> {
-    let counts = |row: &&Row| {
-        let ahead_us = row.ts_ms.saturating_mul(1000).saturating_sub(row.received_at_us);
-        row.valid && !row.faulty && ahead_us <= NEWEST_AHEAD_MINUTES * 60 * 1_000_000
-    };
-    sorted.chunk_by(|row, next| row.imei == next.imei).filter_map(move |device| {
-        let newest = device.iter().copied().rfind(counts)?;
-        // Of the same record twice, the copy that stands in positions.
-        device.iter().copied().find(|row| key(row) == key(newest))
-    })
 }
 
 fn make_directory(file: &Path) -> Result<(), StoreError> {
@@ -148,10 +141,6 @@ async fn connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, Sto
         }
         tokio::time::sleep(BUSY_PAUSE).await;
     }
-}
-
-fn key(row: &Row) -> (u64, i64, i32) {
-    (row.imei.get(), row.ts_ms, row.fingerprint)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -189,7 +178,7 @@ async fn applied(connection: &mut SqliteConnection) -> Result<Vec<i64>, StoreErr
     if begun { sqlx::query_scalar(APPLIED).fetch_all(connection).await.map_err(looking) } else { Ok(Vec::new()) }
 }
 
-fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError + Copy {
+pub(super) fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> StoreError + Copy {
     move |error| StoreError::sqlx(doing, error)
 }
 

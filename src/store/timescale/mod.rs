@@ -1,34 +1,75 @@
-//! PostgreSQL, with TimescaleDB or without: a batch goes by binary COPY into a temporary table, and from there under the
-//! keys into `positions`, in one transaction.
+//! PostgreSQL, with TimescaleDB or without: rows go by binary COPY straight into `positions`, those that may stand there
+//! already through a temporary table under the key, all in one transaction behind the lane's fence.
 //!
 //! A connection that met an error, a timeout or a cancelled commit is closed and never used again: what state it was left
 //! in is nobody's guess.
 
+mod apart;
+mod connection;
 mod copy;
+mod lanes;
 mod sql;
+mod transaction;
 
-use std::collections::HashMap;
-use std::pin::pin;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use deadpool_postgres::{ClientWrapper, Manager, Object, Pool, Runtime};
-use futures_util::SinkExt;
+use bytes::BytesMut;
+use deadpool_postgres::{Manager, Object, Pool, Runtime};
+use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
-use self::sql::{CREATE_INCOMING, Statements};
+use self::connection::Connection;
+use self::transaction::Transaction;
+use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
 use super::migrate::{APPLIED, MIGRATIONS, MIGRATIONS_TABLE_EXISTS};
-use super::sql::ColumnSet;
-use super::{Batch, Committed, DatabaseUrl, ErrorClass, Schema, Store, StoreError};
+use super::verdict::Verdict;
+use super::{Batch, DatabaseUrl, ErrorClass, Schema, Store, StoreError};
 
-/// Writes to PostgreSQL over one connection, which is made when it is needed: the database may be away at the start.
+/// Writes one lane to PostgreSQL over one connection, which is made when it is needed: the database may be away at the
+/// start.
 pub struct TimescaleStore {
     /// Makes connections within a time limit. It keeps none: one that is given back would be used again, whatever its state.
     pool: Pool,
+    lane: Lane,
     /// Taken out for each operation and put back only when all went well.
     connection: Option<Connection>,
-    /// The encoded batch; its memory serves the next one.
+    /// For encoding; its memory serves the next batch.
     buffer: BytesMut,
+    /// The commit that was sent and not answered.
+    doubt: Option<Doubt>,
+    /// How the next batch begins: the fast way, unless it lately met rows that it should not.
+    way: Way,
+}
+
+/// How the rows of a batch are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// New rows by COPY, others under the key.
+    Copy,
+    /// All rows under the key.
+    Conflict,
+    /// Under the key, in halves until refused rows stand alone.
+    Apart,
+}
+
+impl Way {
+    /// The way to take after an error on this one, if another helps.
+    fn after(self, verdict: Verdict) -> Option<Self> {
+        match (self, verdict) {
+            (Self::Copy, Verdict::Stored) => Some(Self::Conflict),
+            (Self::Copy | Self::Conflict, Verdict::Row) => Some(Self::Apart),
+            _ => None,
+        }
+    }
+
+    /// A batch takes a second at most; the server gives up on a statement after 45. Longer means that nobody is there.
+    /// Standing rows apart takes a few statements for each.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Copy | Self::Conflict => Duration::from_mins(1),
+            Self::Apart => Duration::from_mins(10),
+        }
+    }
 }
 
 impl TimescaleStore {
@@ -36,7 +77,7 @@ impl TimescaleStore {
     ///
     /// # Errors
     /// When the URL is not one of PostgreSQL.
-    pub fn new(url: &DatabaseUrl) -> Result<Self, StoreError> {
+    pub fn new(url: &DatabaseUrl, lane: Lane) -> Result<Self, StoreError> {
         const PREPARING: &str = "preparing the database connection";
         let DatabaseUrl::Postgres(url) = url else {
             return Err(StoreError::new(ErrorClass::Refuses, PREPARING, "the URL is not one of PostgreSQL"));
@@ -48,45 +89,76 @@ impl TimescaleStore {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::new(ErrorClass::Refuses, PREPARING, error))?;
-        Ok(Self { pool, connection: None, buffer: BytesMut::new() })
+        Ok(Self { pool, lane, connection: None, buffer: BytesMut::new(), doubt: None, way: Way::Copy })
     }
 
     /// The connection that served last, if it still lives, or a new one. The caller owns it, and gives it back or not.
     async fn connection(&mut self) -> Result<Connection, StoreError> {
-        if let Some(connection) = self.connection.take().filter(|connection| !connection.client.is_closed()) {
+        if let Some(connection) = self.connection.take().filter(|connection| !connection.is_closed()) {
             return Ok(connection);
         }
         let object =
             self.pool.get().await.map_err(|error| StoreError::postgres_connect("connecting to the database", error))?;
-        Ok(Connection { client: Object::take(object), statements: None })
+        Ok(Connection::new(Object::take(object)))
+    }
+
+    async fn attempt(&mut self, way: Way, batch: &Batch, step: &Step) -> Result<Outcome, StoreError> {
+        let mut connection = self.connection().await?;
+        let attempt = async {
+            connection.claim(self.lane).await?;
+            let (connection, buffer) = (&mut connection, &mut self.buffer);
+            Transaction { connection, lane: self.lane, buffer }.run(way, batch, step, &mut self.doubt).await
+        };
+        let outcome = timeout(way.patience(), attempt)
+            .await
+            .map_err(|_| StoreError::timed_out("committing a batch", way.patience()))??;
+        self.connection = Some(connection);
+        Ok(outcome)
     }
 }
 
 impl Store for TimescaleStore {
-    async fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
-        const COMMITTING: &str = "committing a batch";
-        if batch.is_empty() {
-            return Ok(Committed::new(0, 0));
-        }
-        let columns = ColumnSet::of(batch);
-        copy::encode(batch, columns, &mut self.buffer)
-            .map_err(|error| StoreError::new(ErrorClass::Refuses, "encoding a batch", error))?;
-        let encoded = self.buffer.split().freeze();
+    async fn open_lane(&mut self) -> Result<Checkpoint, StoreError> {
         let mut connection = self.connection().await?;
-        let committed = tokio::time::timeout(COMMIT_TIMEOUT, connection.commit(encoded, columns, batch.rows().len()))
-            .await
-            .map_err(|_| StoreError::timed_out(COMMITTING, COMMIT_TIMEOUT))??;
+        let opening = async {
+            connection.claim(self.lane).await?;
+            lanes::open(&mut connection, self.lane).await
+        };
+        let checkpoint = bounded("opening a lane", opening).await?;
         self.connection = Some(connection);
-        Ok(committed)
+        Ok(checkpoint)
+    }
+
+    async fn commit(&mut self, batch: &mut Batch, step: &Step) -> Result<Outcome, StoreError> {
+        batch.sort();
+        let mut way = self.way;
+        loop {
+            let error = match self.attempt(way, batch, step).await {
+                Ok(Outcome::Committed(committed)) => {
+                    self.way = next_way(way, batch, committed.duplicates());
+                    return Ok(Outcome::Committed(committed));
+                }
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error,
+            };
+            match way.after(error.verdict()) {
+                Some(next) if self.doubt.is_none() => way = next,
+                _ => return Err(error.with_doubt(self.doubt.is_some())),
+            }
+        }
+    }
+
+    async fn retire(&mut self) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        bounded("forgetting a journal", lanes::forget(&mut connection, self.lane)).await?;
+        self.connection = Some(connection);
+        Ok(())
     }
 
     async fn schema(&mut self) -> Result<Schema, StoreError> {
         const LOOKING: &str = "looking at the schema";
-        let connection = self.connection().await?;
-        let applied = tokio::time::timeout(SCHEMA_TIMEOUT, connection.applied_migrations())
-            .await
-            .map_err(|_| StoreError::timed_out(LOOKING, SCHEMA_TIMEOUT))?
-            .map_err(|error| StoreError::postgres(LOOKING, error))?;
+        let mut connection = self.connection().await?;
+        let applied = bounded(LOOKING, applied_migrations(&mut connection)).await?;
         self.connection = Some(connection);
         Ok(MIGRATIONS.compare(&applied))
     }
@@ -97,69 +169,26 @@ impl Store for TimescaleStore {
     }
 }
 
-/// A connection that we own: dropping it closes the socket, and the server rolls back what was open.
-struct Connection {
-    client: ClientWrapper,
-    /// `None` until the table `incoming` is made.
-    statements: Option<HashMap<ColumnSet, Statements>>,
+/// The fast way again, unless rows that were thought to be new were not: then more of them are on their way, and a failed
+/// COPY costs more than the detour.
+fn next_way(way: Way, batch: &Batch, duplicates: u64) -> Way {
+    let expected = batch.known_stored + u64::try_from(batch.perhaps_stored.len()).unwrap_or(u64::MAX);
+    if way == Way::Conflict && duplicates > expected { Way::Conflict } else { Way::Copy }
 }
 
-impl Connection {
-    async fn commit(&mut self, encoded: Bytes, columns: ColumnSet, rows: usize) -> Result<Committed, StoreError> {
-        let Self { client, statements } = self;
-        if statements.is_none() {
-            client.batch_execute(CREATE_INCOMING).await.map_err(failed("making the table incoming"))?;
-        }
-        let prepared = statements.get_or_insert_default();
-        if !prepared.contains_key(&columns) {
-            if prepared.len() >= STATEMENTS_MAX {
-                prepared.clear();
-            }
-            let made = Statements::prepare(client, columns).await.map_err(failed("preparing statements"))?;
-            prepared.insert(columns, made);
-        }
-        let statements = prepared.get(&columns).expect("inserted above where it was missing");
+async fn bounded<T>(doing: &'static str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    timeout(SHORT_PATIENCE, work).await.map_err(|_| StoreError::timed_out(doing, SHORT_PATIENCE))?
+}
 
-        let transaction = client.transaction().await.map_err(failed("beginning a transaction"))?;
-        let mut sink = pin!(transaction.copy_in::<_, Bytes>(&statements.copy).await.map_err(failed("beginning COPY"))?);
-        let mut rest = encoded;
-        while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(COPY_PART));
-            sink.send(part).await.map_err(failed("copying rows"))?;
-        }
-        let copied = sink.finish().await.map_err(failed("copying rows"))?;
-        let inserted = transaction.execute(&statements.insert, &[]).await.map_err(failed("inserting rows"))?;
-        transaction.execute(&statements.newest, &[]).await.map_err(failed("writing the newest positions"))?;
-        let duplicates =
-            u64::try_from(rows).ok().filter(|rows| *rows == copied).and_then(|rows| rows.checked_sub(inserted));
-        // Triggers or rules on the table could make it so; then a commit would mean something else than it says.
-        let duplicates = duplicates.ok_or_else(|| {
-            StoreError::new(
-                ErrorClass::Refuses,
-                "counting rows",
-                format!("{copied} copied, {inserted} inserted of {rows}"),
-            )
-        })?;
-        transaction.commit().await.map_err(failed("committing"))?;
-        Ok(Committed::new(inserted, duplicates))
+async fn applied_migrations(connection: &mut Connection) -> Result<Vec<i64>, StoreError> {
+    const LOOKING: &str = "looking at the schema";
+    let failed = |error| StoreError::postgres(LOOKING, error);
+    let begun = connection.query(LOOKING, MIGRATIONS_TABLE_EXISTS, &[]).await?;
+    if !begun.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+        return Ok(Vec::new());
     }
-
-    async fn applied_migrations(&self) -> Result<Vec<i64>, tokio_postgres::Error> {
-        if !self.client.query_one(MIGRATIONS_TABLE_EXISTS, &[]).await?.try_get::<_, bool>(0)? {
-            return Ok(Vec::new());
-        }
-        self.client.query(APPLIED, &[]).await?.iter().map(|row| row.try_get(0)).collect()
-    }
+    connection.query(LOOKING, APPLIED, &[]).await?.iter().map(|row| row.try_get(0).map_err(failed)).collect()
 }
 
-fn failed(doing: &'static str) -> impl FnOnce(tokio_postgres::Error) -> StoreError {
-    move |error| StoreError::postgres(doing, error)
-}
-
-/// A batch takes a second at most; the server gives up on a statement after 45. Longer means that nobody is there.
-const COMMIT_TIMEOUT: Duration = Duration::from_mins(1);
-const SCHEMA_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes handed to the connection at a time: it keeps a buffer of that size for good.
-const COPY_PART: usize = 256 * 1024;
-/// Column sets whose statements are kept. A fleet has a handful, as each is the union over a batch.
-const STATEMENTS_MAX: usize = 32;
+/// Longer than the lock timeout: the server's error says more than ours.
+const SHORT_PATIENCE: Duration = Duration::from_secs(15);

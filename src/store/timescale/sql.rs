@@ -1,39 +1,89 @@
-//! The statements of a batch, for the columns that it fills.
+//! The texts of the statements, for the columns that they fill.
 
-use tokio_postgres::{Client, Error, Statement};
+use crate::store::sql::{ColumnSet, newest_wins};
 
-use crate::store::sql::{ColumnSet, NEWEST_AHEAD_MINUTES, newest_wins};
-
-/// The statements of one column set, prepared on one connection.
-pub(super) struct Statements {
-    pub(super) copy: Statement,
-    pub(super) insert: Statement,
-    pub(super) newest: Statement,
+/// What a statement does; with its columns it is what is prepared once on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// The fast way, into `positions` itself.
+    CopyPositions,
+    /// The conflict-safe way, first part: into the table `incoming`.
+    CopyIncoming,
+    /// Its second part: from there into `positions`, where the key decides.
+    InsertPositions,
+    /// Newest positions into the table `incoming_newest`.
+    CopyNewest,
+    /// From there into `latest_positions`, only forward.
+    InsertNewest,
 }
 
-impl Statements {
-    /// Needs the table `incoming`.
-    pub(super) async fn prepare(client: &Client, columns: ColumnSet) -> Result<Self, Error> {
+impl Kind {
+    /// The text for these columns.
+    pub(super) fn text(self, columns: ColumnSet) -> String {
         let names = columns.names();
-        // Sorted, so that two writers with the same rows meet them in the same order and cannot deadlock. The same record
-        // twice in a batch differs at most in its receive time: the earlier one is kept.
-        let insert = format!(
-            "INSERT INTO positions ({names}) SELECT {names} FROM incoming \
-             ORDER BY imei, ts, fingerprint, received_at ON CONFLICT DO NOTHING"
-        );
-        let newest = format!(
-            "INSERT INTO latest_positions ({names}) SELECT DISTINCT ON (imei) {names} FROM incoming \
-             WHERE valid AND NOT faulty AND ts <= received_at + interval '{NEWEST_AHEAD_MINUTES} minutes' \
-             ORDER BY imei, ts DESC, fingerprint DESC, received_at {}",
-            newest_wins()
-        );
-        Ok(Self {
-            copy: client.prepare(&format!("COPY incoming ({names}) FROM STDIN (FORMAT binary)")).await?,
-            insert: client.prepare(&insert).await?,
-            newest: client.prepare(&newest).await?,
-        })
+        match self {
+            Self::CopyPositions => format!("COPY positions ({names}) FROM STDIN (FORMAT binary)"),
+            Self::CopyIncoming => format!("COPY incoming ({names}) FROM STDIN (FORMAT binary)"),
+            // Sorted, so that two writers with the same rows meet them in the same order. The same record twice in a
+            // batch differs at most in its receive time: the earlier one is kept. The key is named, so that a unique
+            // index which somebody added refuses loudly what it refuses.
+            Self::InsertPositions => format!(
+                "INSERT INTO positions ({names}) SELECT {names} FROM incoming \
+                 ORDER BY imei, ts, fingerprint, received_at ON CONFLICT (imei, ts, fingerprint) DO NOTHING"
+            ),
+            Self::CopyNewest => format!("COPY incoming_newest ({names}) FROM STDIN (FORMAT binary)"),
+            // Sorted for the same reason; one row a device, or the statement would fail.
+            Self::InsertNewest => format!(
+                "INSERT INTO latest_positions ({names}) SELECT DISTINCT ON (imei) {names} FROM incoming_newest \
+                 ORDER BY imei, ts DESC, fingerprint DESC {}",
+                newest_wins()
+            ),
+        }
     }
 }
 
-/// Where a batch lands before the keys decide, as COPY itself cannot skip a row. One for each connection.
-pub(super) const CREATE_INCOMING: &str = "CREATE TEMPORARY TABLE incoming (LIKE positions) ON COMMIT DELETE ROWS";
+/// Where rows land before the keys decide, as COPY itself cannot skip a row. Each connection has its own.
+pub(super) const CREATE_INCOMING: &str =
+    "CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE positions) ON COMMIT DELETE ROWS;
+     CREATE TEMPORARY TABLE IF NOT EXISTS incoming_newest (LIKE latest_positions) ON COMMIT DELETE ROWS";
+
+/// $1 the lane's key. Waits no longer than the lock timeout; ends with the session.
+pub(super) const LOCK_LANE: &str = "SELECT pg_advisory_lock($1)";
+/// $1 journal, $2 lane. Waits for the backend of an earlier attempt to end.
+pub(super) const FENCE: &str = "SELECT lanes, position, tag, latest_position FROM ingest_checkpoints \
+     WHERE journal_id = $1 AND lane = $2 FOR UPDATE";
+/// $1 journal, $2 lane, $3 position, $4 tag, $5 latest position.
+pub(super) const CHECKPOINT: &str = "UPDATE ingest_checkpoints \
+     SET position = $3, tag = $4, latest_position = $5, updated_at = now() WHERE journal_id = $1 AND lane = $2";
+
+/// Serialises those who look at a journal's lanes and may make them anew; ends with the transaction.
+pub(super) const LOCK_LANES: &str = "SELECT pg_advisory_xact_lock($1)";
+/// $1 journal.
+pub(super) const LANES: &str = "SELECT lane, lanes, position, tag, latest_position FROM ingest_checkpoints \
+     WHERE journal_id = $1 ORDER BY lane FOR UPDATE";
+/// $1 journal.
+pub(super) const FORGET_LANES: &str = "DELETE FROM ingest_checkpoints WHERE journal_id = $1";
+/// $1 journal, $2 lanes, $3 position, $4 tag, $5 latest position.
+pub(super) const MAKE_LANES: &str = "INSERT INTO ingest_checkpoints \
+     (journal_id, lane, lanes, position, tag, latest_position) \
+     SELECT $1, lane, $2, $3, $4, $5 FROM generate_series(0, $2::smallint - 1) lane";
+
+/// Arrays, one element each: imei, reason, detail, received µs, frame, record index, codec, bytes, digest; $10 journal. The
+/// same bytes can come twice in a batch, and an insert cannot meet a row of its own twice.
+pub(super) const QUARANTINE: &str = "INSERT INTO quarantined_records \
+     (imei, digest, reason, detail, received_at, journal_id, position, record_index, codec, bytes, seen) \
+     SELECT DISTINCT ON (imei, digest) imei, digest, reason, detail, \
+            timestamptz 'epoch' + received_us * interval '1 microsecond', $10, frame, record_index, codec, bytes, \
+            count(*) OVER (PARTITION BY imei, digest) \
+     FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::smallint[], $7::smallint[], \
+                 $8::bytea[], $9::bytea[]) \
+          AS t (imei, reason, detail, received_us, frame, record_index, codec, bytes, digest) \
+     ORDER BY imei, digest, received_us \
+     ON CONFLICT (imei, digest) DO UPDATE SET seen = quarantined_records.seen + excluded.seen";
+/// Arrays, one element each: frame, imei, received µs, codec, type, bytes, text; $8 journal.
+pub(super) const MESSAGES: &str = "INSERT INTO device_messages \
+     (journal_id, position, imei, received_at, codec, type, bytes, text) \
+     SELECT $8, frame, imei, timestamptz 'epoch' + received_us * interval '1 microsecond', codec, type, bytes, text \
+     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::smallint[], $6::bytea[], $7::text[]) \
+          AS t (frame, imei, received_us, codec, type, bytes, text) \
+     ON CONFLICT (journal_id, position) DO NOTHING";

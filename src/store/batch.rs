@@ -1,0 +1,123 @@
+//! Everything that one transaction brings: rows by what is known of them, quarantined bytes, messages, newest positions.
+
+use teltonika_codecs::Imei;
+
+use super::rows::Rows;
+use crate::checkpoint::Position;
+
+/// What is committed together. Cleared and filled again, so that a batch allocates once.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Rows that are certainly new as far as the filter remembers: they go by the fast way. Should one stand in the
+    /// table all the same, the whole batch takes the other way.
+    pub new: Rows,
+    /// Rows that may stand in the table.
+    pub perhaps_stored: Rows,
+    /// Rows that stand in the table for certain, by this lane's own earlier commits, and are not sent again.
+    pub known_stored: u64,
+    /// The newest position of devices, at most one row each. Written only forward.
+    pub newest: Rows,
+    /// What cannot become a row.
+    pub quarantined: Vec<Quarantined>,
+    /// Codec 12 to 15.
+    pub messages: Vec<Message>,
+}
+
+impl Batch {
+    /// Rows that the batch offers, those that are known to be stored among them.
+    #[must_use]
+    pub fn offered(&self) -> u64 {
+        let counted = |rows: &Rows| u64::try_from(rows.len()).unwrap_or(u64::MAX);
+        counted(&self.new) + counted(&self.perhaps_stored) + self.known_stored
+    }
+
+    /// Whether there is nothing to write but a checkpoint.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.offered() == 0 && self.newest.is_empty() && self.quarantined.is_empty() && self.messages.is_empty()
+    }
+
+    /// Puts all rows into the order of the table's key, in which they are written.
+    pub fn sort(&mut self) {
+        self.new.sort();
+        self.perhaps_stored.sort();
+        self.newest.sort();
+    }
+
+    /// Forgets everything and keeps the memory.
+    pub fn clear(&mut self) {
+        let Self { new, perhaps_stored, known_stored, newest, quarantined, messages } = self;
+        new.clear();
+        perhaps_stored.clear();
+        *known_stored = 0;
+        newest.clear();
+        quarantined.clear();
+        messages.clear();
+    }
+}
+
+/// Bytes that cannot become a row, kept for the operator. The same bytes of a device stand there once, with a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Who sent it.
+    pub imei: Imei,
+    /// Why.
+    pub reason: QuarantineReason,
+    /// What exactly, without values: a SQLSTATE, the name of a constraint, a decoder's reason.
+    pub detail: String,
+    /// Receive time, microseconds since 1970-01-01 UTC.
+    pub received_at_us: i64,
+    /// The frame that brought it.
+    pub frame: Position,
+    /// Its place among the frame's records, from 0; `None` for a whole frame.
+    pub record_index: Option<u8>,
+    /// Codec id on the wire.
+    pub codec: u8,
+    /// A record's bytes on the wire, or a frame's data field.
+    pub bytes: Vec<u8>,
+}
+
+/// Why something is in quarantine; also a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QuarantineReason {
+    /// The frame's checksum is right and its content is not.
+    Undecodable,
+    /// Device time lies outside the window around the receive time.
+    TimeWindow,
+    /// The database refuses the row.
+    Refused,
+}
+
+impl QuarantineReason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Undecodable, Self::TimeWindow, Self::Refused];
+
+    /// The label, and the value of the column.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::TimeWindow => "time_window",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// A message of Codec 12, 13, 14 or 15.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who sent it, on the connection.
+    pub imei: Imei,
+    /// Receive time, microseconds since 1970-01-01 UTC.
+    pub received_at_us: i64,
+    /// The frame that brought it.
+    pub frame: Position,
+    /// Codec id on the wire.
+    pub codec: u8,
+    /// The message's type byte.
+    pub message_type: u8,
+    /// The payload.
+    pub bytes: Vec<u8>,
+    /// The payload as text, where it is text that every database takes.
+    pub text: Option<String>,
+}

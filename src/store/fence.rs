@@ -1,0 +1,174 @@
+//! The checkpoint as a fence: whether a lane may commit, decided by what the database holds under lock.
+//!
+//! Every transaction reads its lane's checkpoint row and locks it. Only where that row stands where the lane stands may
+//! anything be written; so a commit whose answer was lost is found, a database that went back is noticed, and a second
+//! owner of the journal is stopped.
+
+use super::Committed;
+use crate::checkpoint::{JournalId, Mark, Position};
+
+/// One lane of one journal: the owner of a checkpoint row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// The journal, or, where there is none, a random id of this process.
+    pub journal: JournalId,
+    /// This lane, from 0.
+    pub number: u16,
+    /// How many lanes share the journal, at least 1.
+    pub lanes: u16,
+}
+
+impl Lane {
+    /// The only lane of a journal.
+    #[must_use]
+    pub const fn only(journal: JournalId) -> Self {
+        Self { journal, number: 0, lanes: 1 }
+    }
+}
+
+/// Where a lane stands, as the database knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Everything before is committed.
+    pub mark: Mark,
+    /// Everything before is also seen in the newest positions.
+    pub newest: Position,
+}
+
+/// The part of the journal that a batch covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The lane's cursor: where the batch begins.
+    pub from: Mark,
+    /// Where the lane stands once the batch is committed.
+    pub to: Checkpoint,
+}
+
+/// What came of offering a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is committed: now, or by an earlier attempt whose answer was lost.
+    Committed(Committed),
+    /// Nothing was written. The database went back (failover, restore): go on from there.
+    WentBack(Checkpoint),
+    /// Nothing was written. Another process owns this journal: stop.
+    Fenced,
+}
+
+/// A commit that was sent and not answered.
+#[derive(Clone, Debug)]
+pub(super) struct Doubt {
+    pub(super) to: Mark,
+    pub(super) committed: Committed,
+}
+
+/// The checkpoint row of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) lanes: u16,
+    pub(super) checkpoint: Checkpoint,
+}
+
+/// What to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Write.
+    Go,
+    /// Write nothing, and this is the outcome.
+    Settled(Outcome),
+}
+
+/// Decides. `stored` must have been read under its lock, which waits until the backend of an earlier attempt has ended: a
+/// plain read can still show the old place while the lost transaction commits a moment later.
+pub(super) fn judge(lane: Lane, step: &Step, doubt: Option<&Doubt>, stored: Option<Stored>) -> Standing {
+    let Some(Stored { lanes, checkpoint }) = stored else {
+        // It was there when the lane began: the database is from before.
+        return Standing::Settled(Outcome::WentBack(Checkpoint::default()));
+    };
+    if lanes != lane.lanes {
+        return Standing::Settled(Outcome::Fenced);
+    }
+    if checkpoint.mark == step.from {
+        return Standing::Go;
+    }
+    match doubt {
+        Some(doubt) if doubt.to == checkpoint.mark && doubt.to == step.to.mark => {
+            Standing::Settled(Outcome::Committed(doubt.committed.clone()))
+        }
+        _ if checkpoint.mark.position < step.from.position => Standing::Settled(Outcome::WentBack(checkpoint)),
+        // Ahead of us, or at our place by another way.
+        _ => Standing::Settled(Outcome::Fenced),
+    }
+}
+
+/// Where a lane begins, given all rows of its journal in the order of their lanes, and whether the rows must be made: a
+/// new journal begins at its beginning, and with another number of lanes all go back to the one furthest behind.
+pub(super) fn lanes_at(lane: Lane, found: &[Stored]) -> (Checkpoint, bool) {
+    let complete = found.len() == usize::from(lane.lanes) && found.iter().all(|row| row.lanes == lane.lanes);
+    match found.get(usize::from(lane.number)) {
+        Some(own) if complete => (own.checkpoint, false),
+        _ => {
+            let behind = found.iter().map(|row| row.checkpoint).min_by_key(|at| at.mark.position).unwrap_or_default();
+            let newest = found.iter().map(|row| row.checkpoint.newest).min().unwrap_or_default();
+            (Checkpoint { newest, ..behind }, true)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::CommitWay;
+
+    fn at(position: u64, tag: i64) -> Mark {
+        Mark { position: Position(position), tag }
+    }
+
+    fn stored(lanes: u16, position: u64, tag: i64) -> Stored {
+        Stored { lanes, checkpoint: Checkpoint { mark: at(position, tag), newest: Position(0) } }
+    }
+
+    #[test]
+    fn only_the_lane_that_stands_where_the_database_stands_may_write() {
+        let lane = Lane::only(JournalId::random());
+        let step = Step { from: at(10, 7), to: Checkpoint { mark: at(20, 7), newest: Position(20) } };
+        let committed = Committed::new(3, 1, Vec::new(), CommitWay::Copy);
+        let doubt = Doubt { to: at(20, 7), committed: committed.clone() };
+        let other_doubt = Doubt { to: at(15, 7), committed: committed.clone() };
+        let judge = |doubt, stored| judge(lane, &step, doubt, stored);
+        let back = |position, tag| {
+            let checkpoint = Checkpoint { mark: at(position, tag), newest: Position(0) };
+            Standing::Settled(Outcome::WentBack(checkpoint))
+        };
+        let fenced = Standing::Settled(Outcome::Fenced);
+
+        assert_eq!(judge(None, Some(stored(1, 10, 7))), Standing::Go);
+        assert_eq!(judge(Some(&doubt), Some(stored(1, 10, 7))), Standing::Go, "the lost commit did not happen");
+        assert_eq!(judge(Some(&doubt), Some(stored(1, 20, 7))), Standing::Settled(Outcome::Committed(committed)));
+        assert_eq!(judge(None, Some(stored(1, 20, 7))), fenced, "somebody else wrote that");
+        assert_eq!(judge(Some(&other_doubt), Some(stored(1, 15, 7))), fenced, "not the batch that is offered");
+        assert_eq!(judge(None, Some(stored(1, 9, 7))), back(9, 7));
+        assert_eq!(judge(Some(&doubt), Some(stored(1, 9, 3))), back(9, 3));
+        assert_eq!(judge(None, None), back(0, 0));
+        assert_eq!(judge(None, Some(stored(1, 10, 8))), fenced, "the same place by another way");
+        assert_eq!(judge(Some(&doubt), Some(stored(1, 20, 8))), fenced, "the same place by another way");
+        assert_eq!(judge(None, Some(stored(2, 10, 7))), fenced, "other lanes");
+    }
+
+    #[test]
+    fn another_number_of_lanes_begins_at_the_one_furthest_behind() {
+        let row = |lanes, position, newest| Stored {
+            lanes,
+            checkpoint: Checkpoint { mark: at(position, 7), newest: Position(newest) },
+        };
+        let lane = |number, lanes| Lane { journal: JournalId::random(), number, lanes };
+        let checkpoint = |position, newest| Checkpoint { mark: at(position, 7), newest: Position(newest) };
+        let two = [row(2, 30, 25), row(2, 20, 22)];
+        assert_eq!(lanes_at(lane(0, 2), &two), (checkpoint(30, 25), false));
+        assert_eq!(lanes_at(lane(1, 2), &two), (checkpoint(20, 22), false));
+        assert_eq!(lanes_at(lane(0, 1), &two), (checkpoint(20, 22), true));
+        assert_eq!(lanes_at(lane(2, 3), &two), (checkpoint(20, 22), true));
+        assert_eq!(lanes_at(lane(1, 2), &two[..1]), (checkpoint(30, 25), true), "a row is missing");
+        assert_eq!(lanes_at(lane(0, 1), &[]), (Checkpoint::default(), true));
+    }
+}

@@ -1,0 +1,146 @@
+//! A collection of rows with what varies in length beside them: cleared and filled again, so that it allocates once.
+
+use super::row::{Key, Row, Span, Spans};
+
+/// Rows, their `io` objects and their bytes on the wire.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    list: Vec<Row>,
+    order: Vec<(Key, u32)>,
+    io: String,
+    wire: Vec<u8>,
+    present: u32,
+}
+
+impl Rows {
+    /// The rows, in order of arrival.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Row] {
+        &self.list
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Adds a row with its bytes on the wire, and with what `write_io` appends as its `io` object (nothing for NULL).
+    pub fn push(&mut self, mut row: Row, wire: &[u8], write_io: impl FnOnce(&mut String)) {
+        let (io_start, wire_start) = (self.io.len(), self.wire.len());
+        write_io(&mut self.io);
+        self.wire.extend_from_slice(wire);
+        let io = Span::new(io_start, self.io.len());
+        row.spans = Spans { io, wire: Span::new(wire_start, self.wire.len()) };
+        self.present |= row.elements.present();
+        // 32 bits are enough for what comes together in memory.
+        self.order.push((row.key(), u32::try_from(self.list.len()).unwrap_or(u32::MAX)));
+        self.list.push(row);
+    }
+
+    /// Puts the rows into the order of the table's key. Of the same record twice the one that came first stays in front.
+    pub fn sort(&mut self) {
+        self.order.sort_unstable();
+    }
+
+    /// The rows in order: of arrival, or of the key after [`Rows::sort`].
+    pub fn ordered(&self) -> impl Iterator<Item = &Row> {
+        self.whole().order.iter().map(|place| self.at(*place))
+    }
+
+    /// All rows in that order.
+    pub(super) fn whole(&self) -> Part<'_> {
+        Part { rows: self, order: &self.order }
+    }
+
+    #[inline]
+    fn at(&self, (_, index): (Key, u32)) -> &Row {
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        self.list.get(index).expect("each index was pushed with its row")
+    }
+
+    /// The `io` object of one of these rows as JSON text; `None` for NULL.
+    #[must_use]
+    pub fn io(&self, row: &Row) -> Option<&str> {
+        self.io.get(row.spans.io.range()).filter(|text| !text.is_empty())
+    }
+
+    /// The bytes on the wire of one of these rows.
+    #[must_use]
+    pub fn wire(&self, row: &Row) -> &[u8] {
+        self.wire.get(row.spans.wire.range()).unwrap_or_default()
+    }
+
+    /// Typed columns that at least one row has a value for: bit n for column n. A NULL column costs as much as a value,
+    /// so stores name only these.
+    #[must_use]
+    pub const fn present(&self) -> u32 {
+        self.present
+    }
+
+    /// Whether at least one row has an `io` object.
+    #[must_use]
+    pub fn has_io(&self) -> bool {
+        !self.io.is_empty()
+    }
+
+    /// Bytes beside the rows themselves.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.io.len() + self.wire.len()
+    }
+
+    /// A copy without the rows of these keys.
+    pub(super) fn without(&self, keys: &[Key]) -> Self {
+        let mut copy = self.clone();
+        copy.order.retain(|(key, _)| !keys.contains(key));
+        copy
+    }
+
+    /// Forgets the rows and keeps the memory.
+    pub fn clear(&mut self) {
+        let Self { list, order, io, wire, present } = self;
+        list.clear();
+        order.clear();
+        io.clear();
+        wire.clear();
+        *present = 0;
+    }
+}
+
+/// Some of a collection's rows, in their order.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) rows: &'a Rows,
+    order: &'a [(Key, u32)],
+}
+
+impl<'a> Part<'a> {
+    pub(super) fn len(self) -> usize {
+        self.order.len()
+    }
+
+    pub(super) fn get(self, index: usize) -> Option<&'a Row> {
+        Some(self.rows.at(*self.order.get(index)?))
+    }
+
+    /// The two halves of what is more than one row, else the only row, if any.
+    pub(super) fn halves(self) -> Result<[Self; 2], Option<&'a Row>> {
+        if self.order.len() < 2 {
+            return Err(self.get(0));
+        }
+        let (front, back) = self.order.split_at(self.order.len() / 2);
+        Ok([front, back].map(|order| Self { order, ..self }))
+    }
+
+    /// In parts of at most so many rows.
+    pub(super) fn chunks(self, rows: usize) -> impl DoubleEndedIterator<Item = Self> {
+        self.order.chunks(rows.max(1)).map(move |order| Self { order, ..self })
+    }
+}

@@ -1,0 +1,226 @@
+//! The transaction of a batch in SQLite: the same steps as in the other store, every row under the key.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::SystemTime;
+
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection, Row as _};
+
+use super::failed;
+use super::insert::{Insert, Statements};
+use crate::checkpoint::{Mark, Position};
+use crate::store::batch::{Batch, Message, QuarantineReason, Quarantined};
+use crate::store::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge, lanes_at};
+use crate::store::rows::Rows;
+use crate::store::sql::ColumnSet;
+use crate::store::{CommitWay, Committed, StoreError, digest};
+
+/// A connection, and what it writes with. Any error ends both.
+pub(super) struct Transaction<'a> {
+    pub(super) connection: &'a mut SqliteConnection,
+    pub(super) lane: Lane,
+    pub(super) statements: &'a mut HashMap<ColumnSet, Statements>,
+}
+
+impl Transaction<'_> {
+    /// Offers a batch, its rows sorted. From the moment that the commit is asked for until it is done, `doubt` says what is
+    /// not known, also when this future is dropped.
+    pub(super) async fn run(
+        self,
+        batch: &Batch,
+        step: &Step,
+        doubt: &mut Option<Doubt>,
+    ) -> Result<Outcome, StoreError> {
+        let Self { connection, lane, statements } = self;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(BEGINNING))?;
+        let stored = stored(&mut transaction, lane).await?;
+        if let Standing::Settled(outcome) = judge(lane, step, doubt.as_ref(), stored) {
+            transaction.rollback().await.map_err(failed("ending a transaction"))?;
+            *doubt = None;
+            return Ok(outcome);
+        }
+        *doubt = None;
+
+        let (mut inserted, mut keys, mut quarantined) = (0, Vec::new(), Vec::new());
+        for rows in [&batch.new, &batch.perhaps_stored] {
+            let Some(statements) = statements_of(statements, rows) else { continue };
+            let refuse = |row: &crate::store::Row, error: &StoreError| {
+                keys.push(row.key());
+                quarantined.push(Quarantined {
+                    imei: row.imei,
+                    reason: QuarantineReason::Refused,
+                    detail: error.detail(),
+                    received_at_us: row.received_at_us,
+                    frame: row.frame,
+                    record_index: Some(row.record_index),
+                    codec: row.codec,
+                    bytes: rows.wire(row).to_vec(),
+                });
+            };
+            inserted += statements.positions.run(&mut transaction, rows, refuse).await?;
+        }
+        if let Some(statements) = statements_of(statements, &batch.newest) {
+            newest(&statements.latest, &mut transaction, &batch.newest.without(&keys)).await?;
+        }
+        quarantine(&mut transaction, lane, &batch.quarantined).await?;
+        quarantine(&mut transaction, lane, &quarantined).await?;
+        messages(&mut transaction, lane, &batch.messages).await?;
+        checkpoint(&mut transaction, lane, &step.to).await?;
+
+        let refused = u64::try_from(keys.len()).unwrap_or(u64::MAX);
+        let duplicates = batch.offered().saturating_sub(inserted).saturating_sub(refused);
+        let committed = Committed::new(inserted, duplicates, keys, CommitWay::Conflict);
+        *doubt = Some(Doubt { to: step.to.mark, committed: committed.clone() });
+        transaction.commit().await.map_err(failed("committing"))?;
+        *doubt = None;
+        Ok(Outcome::Committed(committed))
+    }
+}
+
+fn statements_of<'a>(kept: &'a mut HashMap<ColumnSet, Statements>, rows: &Rows) -> Option<&'a Statements> {
+    if rows.is_empty() {
+        return None;
+    }
+    let columns = ColumnSet::of(rows);
+    Some(match kept.entry(columns) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => entry.insert(Statements::new(columns)),
+    })
+}
+
+/// One that the database does not take is left out: its record is in `positions` or in quarantine.
+async fn newest(insert: &Insert, connection: &mut SqliteConnection, rows: &Rows) -> Result<(), StoreError> {
+    let refuse = |_: &crate::store::Row, error: &StoreError| {
+        tracing::warn!(detail = error.detail(), "the database refuses a newest position");
+    };
+    insert.run(connection, rows, refuse).await?;
+    Ok(())
+}
+
+async fn stored(connection: &mut SqliteConnection, lane: Lane) -> Result<Option<Stored>, StoreError> {
+    let rows = lanes(connection, lane).await?;
+    Ok(rows.into_iter().find(|(number, _)| *number == lane.number).map(|(_, stored)| stored))
+}
+
+async fn lanes(connection: &mut SqliteConnection, lane: Lane) -> Result<Vec<(u16, Stored)>, StoreError> {
+    const READING: &str = "reading the checkpoints";
+    let query = "SELECT lane, lanes, position, tag, latest_position FROM ingest_checkpoints \
+                 WHERE journal_id = ? ORDER BY lane";
+    let rows = sqlx::query(query).bind(journal(lane)).fetch_all(connection).await.map_err(failed(READING))?;
+    rows.iter().map(read).collect::<Result<_, _>>().map_err(failed(READING))
+}
+
+fn read(row: &SqliteRow) -> Result<(u16, Stored), sqlx::Error> {
+    let wrong = |error: std::num::TryFromIntError| sqlx::Error::Decode(error.into());
+    let number = |column| row.try_get::<i64, _>(column).and_then(|number| u16::try_from(number).map_err(wrong));
+    let position = |column| {
+        row.try_get::<i64, _>(column).and_then(|position| u64::try_from(position).map(Position).map_err(wrong))
+    };
+    let mark = Mark { position: position(2)?, tag: row.try_get(3)? };
+    Ok((number(0)?, Stored { lanes: number(1)?, checkpoint: Checkpoint { mark, newest: position(4)? } }))
+}
+
+pub(super) async fn open_lane(connection: &mut SqliteConnection, lane: Lane) -> Result<Checkpoint, StoreError> {
+    const OPENING: &str = "opening a lane";
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(OPENING))?;
+    let found: Vec<_> = lanes(&mut transaction, lane).await?.into_iter().map(|(_, stored)| stored).collect();
+    let (checkpoint, make) = lanes_at(lane, &found);
+    if make {
+        forget(&mut transaction, lane).await?;
+        for number in 0..lane.lanes {
+            let insert = "INSERT INTO ingest_checkpoints \
+                          (journal_id, lane, lanes, position, tag, latest_position, updated_at) \
+                          VALUES (?, ?, ?, ?, ?, ?, ?)";
+            sqlx::query(insert)
+                .bind(journal(lane))
+                .bind(i64::from(number))
+                .bind(i64::from(lane.lanes))
+                .bind(checkpoint.mark.position.0.cast_signed())
+                .bind(checkpoint.mark.tag)
+                .bind(checkpoint.newest.0.cast_signed())
+                .bind(now_us())
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(OPENING))?;
+        }
+    }
+    transaction.commit().await.map_err(failed(OPENING))?;
+    Ok(checkpoint)
+}
+
+pub(super) async fn forget(connection: &mut SqliteConnection, lane: Lane) -> Result<(), StoreError> {
+    let delete = sqlx::query("DELETE FROM ingest_checkpoints WHERE journal_id = ?").bind(journal(lane));
+    delete.execute(connection).await.map_err(failed("forgetting a journal"))?;
+    Ok(())
+}
+
+async fn checkpoint(connection: &mut SqliteConnection, lane: Lane, to: &Checkpoint) -> Result<(), StoreError> {
+    let update = "UPDATE ingest_checkpoints SET position = ?, tag = ?, latest_position = ?, updated_at = ? \
+                  WHERE journal_id = ? AND lane = ?";
+    sqlx::query(update)
+        .bind(to.mark.position.0.cast_signed())
+        .bind(to.mark.tag)
+        .bind(to.newest.0.cast_signed())
+        .bind(now_us())
+        .bind(journal(lane))
+        .bind(i64::from(lane.number))
+        .execute(connection)
+        .await
+        .map_err(failed("writing the checkpoint"))?;
+    Ok(())
+}
+
+async fn quarantine(connection: &mut SqliteConnection, lane: Lane, records: &[Quarantined]) -> Result<(), StoreError> {
+    let insert = "INSERT INTO quarantined_records \
+                  (imei, digest, reason, detail, received_at, journal_id, position, record_index, codec, bytes) \
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (imei, digest) DO UPDATE SET seen = seen + 1";
+    for record in records {
+        sqlx::query(insert)
+            .bind(record.imei.get().cast_signed())
+            .bind(digest(&record.bytes).to_vec())
+            .bind(record.reason.as_str())
+            .bind(&record.detail)
+            .bind(record.received_at_us)
+            .bind(journal(lane))
+            .bind(record.frame.0.cast_signed())
+            .bind(record.record_index.map(i64::from))
+            .bind(i64::from(record.codec))
+            .bind(&record.bytes)
+            .execute(&mut *connection)
+            .await
+            .map_err(failed("writing into quarantine"))?;
+    }
+    Ok(())
+}
+
+async fn messages(connection: &mut SqliteConnection, lane: Lane, messages: &[Message]) -> Result<(), StoreError> {
+    let insert = "INSERT INTO device_messages (journal_id, position, imei, received_at, codec, type, bytes, text) \
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (journal_id, position) DO NOTHING";
+    for message in messages {
+        sqlx::query(insert)
+            .bind(journal(lane))
+            .bind(message.frame.0.cast_signed())
+            .bind(message.imei.get().cast_signed())
+            .bind(message.received_at_us)
+            .bind(i64::from(message.codec))
+            .bind(i64::from(message.message_type))
+            .bind(&message.bytes)
+            .bind(&message.text)
+            .execute(&mut *connection)
+            .await
+            .map_err(failed("writing messages"))?;
+    }
+    Ok(())
+}
+
+fn journal(lane: Lane) -> Vec<u8> {
+    lane.journal.to_bytes().to_vec()
+}
+
+fn now_us() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+}
+
+const BEGINNING: &str = "beginning a transaction";

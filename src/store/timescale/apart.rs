@@ -1,0 +1,85 @@
+//! The third way: a batch in which the database refuses some row. Halves are tried within savepoints until the refused rows
+//! stand alone; they go into quarantine, and all others commit.
+
+use super::sql::Kind;
+use super::transaction::Transaction;
+use crate::store::batch::{Batch, QuarantineReason, Quarantined};
+use crate::store::row::Row;
+use crate::store::rows::{Part, Rows};
+use crate::store::verdict::Verdict;
+use crate::store::{CommitWay, Committed, StoreError};
+
+/// Inserts every row that the database takes; those that it refuses are added to `quarantined`.
+pub(super) async fn insert(
+    transaction: &mut Transaction<'_>,
+    batch: &Batch,
+    quarantined: &mut Vec<Quarantined>,
+) -> Result<Committed, StoreError> {
+    let (mut inserted, mut keys) = (0, Vec::new());
+    for rows in [&batch.new, &batch.perhaps_stored] {
+        let into = [Kind::CopyIncoming, Kind::InsertPositions];
+        inserted += divide(transaction, rows.whole(), into, |row, error| {
+            keys.push(row.key());
+            quarantined.push(Quarantined {
+                imei: row.imei,
+                reason: QuarantineReason::Refused,
+                detail: error.detail(),
+                received_at_us: row.received_at_us,
+                frame: row.frame,
+                record_index: Some(row.record_index),
+                codec: row.codec,
+                bytes: rows.wire(row).to_vec(),
+            });
+        })
+        .await?;
+    }
+    let refused = u64::try_from(keys.len()).unwrap_or(u64::MAX);
+    let duplicates = batch.offered().saturating_sub(inserted).saturating_sub(refused);
+    Ok(Committed::new(inserted, duplicates, keys, CommitWay::Conflict))
+}
+
+/// Writes every newest position that the database takes. One that it does not take is left out: its record is in
+/// `positions` or in quarantine.
+pub(super) async fn newest(transaction: &mut Transaction<'_>, rows: &Rows) -> Result<(), StoreError> {
+    let into = [Kind::CopyNewest, Kind::InsertNewest];
+    divide(transaction, rows.whole(), into, |_, error| {
+        tracing::warn!(detail = error.detail(), "the database refuses a newest position");
+    })
+    .await?;
+    Ok(())
+}
+
+/// Gives the number of rows that were written.
+async fn divide(
+    transaction: &mut Transaction<'_>,
+    whole: Part<'_>,
+    into: [Kind; 2],
+    mut refuse: impl FnMut(&Row, &StoreError),
+) -> Result<u64, StoreError> {
+    const DIVIDING: &str = "setting a savepoint";
+    let mut inserted = 0;
+    let mut parts = vec![whole];
+    while let Some(part) = parts.pop() {
+        if part.len() == 0 {
+            continue;
+        }
+        transaction.connection.batch(DIVIDING, "SAVEPOINT part").await?;
+        match transaction.insert_part(part, into).await {
+            Ok(written) => {
+                inserted += written;
+                // What lies in the temporary tables must not be inserted with the next part.
+                let forget = "TRUNCATE incoming, incoming_newest; RELEASE part";
+                transaction.connection.batch(DIVIDING, forget).await?;
+            }
+            Err(error) if error.verdict() == Verdict::Row => {
+                transaction.connection.batch(DIVIDING, "ROLLBACK TO part; RELEASE part").await?;
+                match part.halves() {
+                    Ok([front, back]) => parts.extend([back, front]),
+                    Err(row) => row.into_iter().for_each(|row| refuse(row, &error)),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(inserted)
+}

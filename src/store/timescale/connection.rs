@@ -1,0 +1,168 @@
+//! One connection to the server: what was prepared and locked on it, and the single statements of a transaction.
+
+use std::collections::HashMap;
+use std::pin::pin;
+
+use bytes::{Bytes, BytesMut};
+use deadpool_postgres::ClientWrapper;
+use futures_util::SinkExt;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row as Answer, Statement};
+
+use super::copy::Encoder;
+use super::sql::{CREATE_INCOMING, Kind, LOCK_LANE};
+use crate::store::fence::Lane;
+use crate::store::rows::Part;
+use crate::store::sql::ColumnSet;
+use crate::store::{ErrorClass, StoreError};
+
+/// A connection that we own: dropping it closes the socket, and the server rolls back what was open.
+pub(super) struct Connection {
+    client: ClientWrapper,
+    prepared: HashMap<(Kind, ColumnSet), Statement>,
+    texts: HashMap<&'static str, Statement>,
+    has_incoming: bool,
+    has_lane: bool,
+}
+
+impl Connection {
+    pub(super) fn new(client: ClientWrapper) -> Self {
+        Self { client, prepared: HashMap::new(), texts: HashMap::new(), has_incoming: false, has_lane: false }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Makes this session the owner of the lane, as long as it lasts. One that was cut off holds it until the server
+    /// notices, so nobody writes while an earlier attempt may still be running.
+    pub(super) async fn claim(&mut self, lane: Lane) -> Result<(), StoreError> {
+        if !self.has_lane {
+            self.execute("waiting for the session that holds this journal's lane", LOCK_LANE, &[&key_of(lane)]).await?;
+            self.has_lane = true;
+        }
+        Ok(())
+    }
+
+    /// Sends statements without parameters.
+    pub(super) async fn batch(&self, doing: &'static str, text: &str) -> Result<(), StoreError> {
+        self.client.batch_execute(text).await.map_err(|error| StoreError::postgres(doing, error))
+    }
+
+    /// Runs a statement; gives the number of rows it touched.
+    pub(super) async fn execute(
+        &mut self,
+        doing: &'static str,
+        text: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, StoreError> {
+        let statement = self.statement(doing, text).await?;
+        self.client.execute(&statement, parameters).await.map_err(|error| StoreError::postgres(doing, error))
+    }
+
+    /// Runs a query.
+    pub(super) async fn query(
+        &mut self,
+        doing: &'static str,
+        text: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Answer>, StoreError> {
+        let statement = self.statement(doing, text).await?;
+        self.client.query(&statement, parameters).await.map_err(|error| StoreError::postgres(doing, error))
+    }
+
+    /// The tables in which rows land before the keys decide.
+    pub(super) async fn need_incoming(&mut self) -> Result<(), StoreError> {
+        if !self.has_incoming {
+            self.batch("making the tables incoming", CREATE_INCOMING).await?;
+            self.has_incoming = true;
+        }
+        Ok(())
+    }
+
+    /// Runs a statement over a set of columns; gives the number of rows it wrote.
+    pub(super) async fn insert(
+        &mut self,
+        doing: &'static str,
+        kind: Kind,
+        columns: ColumnSet,
+    ) -> Result<u64, StoreError> {
+        let statement = self.prepared(doing, kind, columns).await?;
+        self.client.execute(&statement, &[]).await.map_err(|error| StoreError::postgres(doing, error))
+    }
+
+    /// Copies rows in their order; encodes a part while the server works on the one before. Gives what the server counted,
+    /// which is the number of the rows.
+    pub(super) async fn copy(
+        &mut self,
+        doing: &'static str,
+        kind: Kind,
+        columns: ColumnSet,
+        parts: &[Part<'_>],
+        buffer: &mut BytesMut,
+    ) -> Result<u64, StoreError> {
+        let statement = self.prepared(doing, kind, columns).await?;
+        let failed = |error| StoreError::postgres(doing, error);
+        let mut sink = pin!(self.client.copy_in::<_, Bytes>(&statement).await.map_err(failed)?);
+        buffer.clear();
+        let mut encoder = Encoder::begin(columns, buffer);
+        let mut sent = 0;
+        for part in parts {
+            let mut next = 0;
+            while next < part.len() {
+                // No await but between full buffers.
+                let filled = encoder.fill(*part, &mut next, COPY_PART, buffer);
+                filled.map_err(|error| StoreError::new(ErrorClass::Refuses, doing, error))?;
+                if buffer.len() >= COPY_PART {
+                    sink.send(buffer.split().freeze()).await.map_err(failed)?;
+                    buffer.reserve(COPY_PART + ROW_USUALLY);
+                }
+            }
+            sent += u64::try_from(part.len()).unwrap_or(u64::MAX);
+        }
+        Encoder::end(buffer);
+        sink.send(buffer.split().freeze()).await.map_err(failed)?;
+        let copied = sink.finish().await.map_err(failed)?;
+        // Triggers or rules on the table could make it so; then a commit would mean something else than it says.
+        if copied == sent { Ok(copied) } else { Err(miscounted(copied, sent)) }
+    }
+
+    async fn statement(&mut self, doing: &'static str, text: &'static str) -> Result<Statement, StoreError> {
+        if let Some(statement) = self.texts.get(text) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(text).await.map_err(|error| StoreError::postgres(doing, error))?;
+        self.texts.insert(text, statement.clone());
+        Ok(statement)
+    }
+
+    async fn prepared(&mut self, doing: &'static str, kind: Kind, columns: ColumnSet) -> Result<Statement, StoreError> {
+        if let Some(statement) = self.prepared.get(&(kind, columns)) {
+            return Ok(statement.clone());
+        }
+        if self.prepared.len() >= STATEMENTS_MAX {
+            self.prepared.clear();
+        }
+        let text = kind.text(columns);
+        let statement = self.client.prepare(&text).await.map_err(|error| StoreError::postgres(doing, error))?;
+        self.prepared.insert((kind, columns), statement.clone());
+        Ok(statement)
+    }
+}
+
+pub(super) fn miscounted(found: u64, expected: u64) -> StoreError {
+    StoreError::new(ErrorClass::Refuses, "counting rows", format!("the server counts {found} rows of {expected}"))
+}
+
+/// The number under which a lane is locked: sixty-four bits of the journal's id, and the lane.
+pub(super) fn key_of(lane: Lane) -> i64 {
+    let (high, _) = lane.journal.uuid().as_u64_pair();
+    high.wrapping_add(u64::from(lane.number)).cast_signed()
+}
+
+/// Bytes handed to the connection at a time. Larger parts are no faster, and the connection keeps as much.
+const COPY_PART: usize = 64 * 1024;
+/// Without a large `io`.
+const ROW_USUALLY: usize = 512;
+/// Statements that are kept. A fleet has a handful of column sets, as each is the union over a batch.
+const STATEMENTS_MAX: usize = 64;

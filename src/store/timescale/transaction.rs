@@ -1,0 +1,217 @@
+//! The transaction of a batch: fence, rows by one of three ways, newest positions, quarantine, messages, checkpoint, commit.
+
+use bytes::BytesMut;
+
+use super::connection::{Connection, miscounted};
+use super::sql::{CHECKPOINT, FENCE, Kind, MESSAGES, QUARANTINE};
+use super::{Way, apart};
+use crate::checkpoint::{Mark, Position};
+use crate::store::batch::{Batch, Message, Quarantined};
+use crate::store::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge};
+use crate::store::row::Key;
+use crate::store::rows::{Part, Rows};
+use crate::store::sql::ColumnSet;
+use crate::store::{CommitWay, Committed, ErrorClass, StoreError, digest};
+
+/// A connection within a transaction. Any error ends both.
+pub(super) struct Transaction<'a> {
+    pub(super) connection: &'a mut Connection,
+    pub(super) lane: Lane,
+    /// For encoding; its memory serves the next batch.
+    pub(super) buffer: &'a mut BytesMut,
+}
+
+impl Transaction<'_> {
+    /// Offers a batch, its rows sorted. From the moment that the commit is sent until it is answered, `doubt` says what is
+    /// not known, also when this future is dropped.
+    pub(super) async fn run(
+        &mut self,
+        way: Way,
+        batch: &Batch,
+        step: &Step,
+        doubt: &mut Option<Doubt>,
+    ) -> Result<Outcome, StoreError> {
+        if !(way == Way::Copy && batch.perhaps_stored.is_empty() && batch.newest.is_empty()) {
+            self.connection.need_incoming().await?;
+        }
+        self.connection.batch("beginning a transaction", "BEGIN").await?;
+        let stored = self.stored().await?;
+        if let Standing::Settled(outcome) = judge(self.lane, step, doubt.as_ref(), stored) {
+            self.connection.batch("ending a transaction", "ROLLBACK").await?;
+            *doubt = None;
+            return Ok(outcome);
+        }
+        // The one that was in doubt did not happen.
+        *doubt = None;
+        let mut quarantined = Vec::new();
+        let committed = match way {
+            Way::Copy => self.copy(batch).await?,
+            Way::Conflict => self.insert(batch).await?,
+            Way::Apart => apart::insert(self, batch, &mut quarantined).await?,
+        };
+        self.newest(way, batch, committed.refused()).await?;
+        self.quarantine(&batch.quarantined).await?;
+        self.quarantine(&quarantined).await?;
+        self.messages(&batch.messages).await?;
+        self.checkpoint(&step.to).await?;
+
+        *doubt = Some(Doubt { to: step.to.mark, committed: committed.clone() });
+        self.connection.batch("committing", "COMMIT").await.map_err(|error| {
+            let error = error.doubtful();
+            if !error.in_doubt() {
+                *doubt = None;
+            }
+            error
+        })?;
+        *doubt = None;
+        Ok(Outcome::Committed(committed))
+    }
+
+    async fn stored(&mut self) -> Result<Option<Stored>, StoreError> {
+        const FENCING: &str = "reading the checkpoint";
+        let (journal, lane) = (self.lane.journal.uuid(), lane_number(self.lane.number));
+        let rows = self.connection.query(FENCING, FENCE, &[&journal, &lane]).await?;
+        rows.first().map(|row| stored(row, 0)).transpose()
+    }
+
+    /// Certainly new rows straight into the table; then those that may stand there, under the key.
+    async fn copy(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
+        let mut inserted = 0;
+        if !batch.new.is_empty() {
+            let columns = ColumnSet::of(&batch.new);
+            inserted = self.copy_into(Kind::CopyPositions, columns, &[&batch.new]).await?;
+        }
+        if !batch.perhaps_stored.is_empty() {
+            inserted += self.insert_under_key(&[&batch.perhaps_stored]).await?;
+        }
+        counted(batch, inserted, CommitWay::Copy)
+    }
+
+    /// All rows under the key.
+    async fn insert(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
+        let inserted = self.insert_under_key(&[&batch.new, &batch.perhaps_stored]).await?;
+        counted(batch, inserted, CommitWay::Conflict)
+    }
+
+    async fn insert_under_key(&mut self, rows: &[&Rows]) -> Result<u64, StoreError> {
+        let columns = rows.iter().copied().map(ColumnSet::of).reduce(ColumnSet::and);
+        let Some(columns) = columns else { return Ok(0) };
+        self.copy_into(Kind::CopyIncoming, columns, rows).await?;
+        self.connection.insert("inserting rows", Kind::InsertPositions, columns).await
+    }
+
+    async fn copy_into(&mut self, kind: Kind, columns: ColumnSet, rows: &[&Rows]) -> Result<u64, StoreError> {
+        let parts: Vec<_> = rows.iter().map(|rows| rows.whole()).collect();
+        self.connection.copy("copying rows", kind, columns, &parts, self.buffer).await
+    }
+
+    /// Some rows under the key, for the third way.
+    pub(super) async fn insert_part(&mut self, part: Part<'_>, into: [Kind; 2]) -> Result<u64, StoreError> {
+        let ([copy, insert], columns) = (into, ColumnSet::of(part.rows));
+        self.connection.copy("copying rows", copy, columns, &[part], self.buffer).await?;
+        self.connection.insert("inserting rows", insert, columns).await
+    }
+
+    async fn newest(&mut self, way: Way, batch: &Batch, refused: &[Key]) -> Result<(), StoreError> {
+        const WRITING: &str = "writing the newest positions";
+        let rows = &batch.newest;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if way == Way::Apart {
+            return apart::newest(self, &rows.without(refused)).await;
+        }
+        let columns = ColumnSet::of(rows);
+        self.connection.copy(WRITING, Kind::CopyNewest, columns, &[rows.whole()], self.buffer).await?;
+        self.connection.insert(WRITING, Kind::InsertNewest, columns).await?;
+        Ok(())
+    }
+
+    async fn quarantine(&mut self, records: &[Quarantined]) -> Result<(), StoreError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let imeis: Vec<_> = records.iter().map(|record| record.imei.get().cast_signed()).collect();
+        let reasons: Vec<_> = records.iter().map(|record| record.reason.as_str()).collect();
+        let details: Vec<_> = records.iter().map(|record| record.detail.as_str()).collect();
+        let received: Vec<_> = records.iter().map(|record| record.received_at_us).collect();
+        let frames: Vec<_> = records.iter().map(|record| record.frame.0.cast_signed()).collect();
+        let indices: Vec<_> = records.iter().map(|record| record.record_index.map(i16::from)).collect();
+        let codecs: Vec<_> = records.iter().map(|record| i16::from(record.codec)).collect();
+        let bytes: Vec<_> = records.iter().map(|record| record.bytes.as_slice()).collect();
+        let digests: Vec<_> = records.iter().map(|record| digest(&record.bytes)).collect();
+        let digests: Vec<_> = digests.iter().map(|digest| &digest[..]).collect();
+        let journal = self.lane.journal.uuid();
+        self.connection
+            .execute(
+                "writing into quarantine",
+                QUARANTINE,
+                &[&imeis, &reasons, &details, &received, &frames, &indices, &codecs, &bytes, &digests, &journal],
+            )
+            .await?;
+        Ok(())
+    }
+
+    async fn messages(&mut self, messages: &[Message]) -> Result<(), StoreError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let frames: Vec<_> = messages.iter().map(|message| message.frame.0.cast_signed()).collect();
+        let imeis: Vec<_> = messages.iter().map(|message| message.imei.get().cast_signed()).collect();
+        let received: Vec<_> = messages.iter().map(|message| message.received_at_us).collect();
+        let codecs: Vec<_> = messages.iter().map(|message| i16::from(message.codec)).collect();
+        let types: Vec<_> = messages.iter().map(|message| i16::from(message.message_type)).collect();
+        let bytes: Vec<_> = messages.iter().map(|message| message.bytes.as_slice()).collect();
+        let texts: Vec<_> = messages.iter().map(|message| message.text.as_deref()).collect();
+        let journal = self.lane.journal.uuid();
+        self.connection
+            .execute(
+                "writing messages",
+                MESSAGES,
+                &[&frames, &imeis, &received, &codecs, &types, &bytes, &texts, &journal],
+            )
+            .await?;
+        Ok(())
+    }
+
+    async fn checkpoint(&mut self, to: &Checkpoint) -> Result<(), StoreError> {
+        let (journal, lane) = (self.lane.journal.uuid(), lane_number(self.lane.number));
+        let (position, newest) = (position_number(to.mark.position)?, position_number(to.newest)?);
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+            [&journal, &lane, &position, &to.mark.tag, &newest];
+        let written = self.connection.execute("writing the checkpoint", CHECKPOINT, &parameters).await?;
+        if written == 1 { Ok(()) } else { Err(miscounted(written, 1)) }
+    }
+}
+
+/// What was committed, once the sum is right.
+pub(super) fn counted(batch: &Batch, inserted: u64, way: CommitWay) -> Result<Committed, StoreError> {
+    let offered = batch.offered();
+    let duplicates = offered.checked_sub(inserted).ok_or_else(|| miscounted(inserted, offered))?;
+    Ok(Committed::new(inserted, duplicates, Vec::new(), way))
+}
+
+/// A checkpoint row: lanes, position, tag, latest position, from that column on.
+pub(super) fn stored(row: &tokio_postgres::Row, column: usize) -> Result<Stored, StoreError> {
+    const READING: &str = "reading a checkpoint";
+    let failed = |error| StoreError::postgres(READING, error);
+    let refused =
+        |_| StoreError::new(ErrorClass::Refuses, READING, "a checkpoint is not odograph's: a negative number");
+    let lanes: i16 = row.try_get(column).map_err(failed)?;
+    let position: i64 = row.try_get(column + 1).map_err(failed)?;
+    let tag: i64 = row.try_get(column + 2).map_err(failed)?;
+    let newest: i64 = row.try_get(column + 3).map_err(failed)?;
+    let mark = Mark { position: Position(u64::try_from(position).map_err(refused)?), tag };
+    let newest = Position(u64::try_from(newest).map_err(refused)?);
+    Ok(Stored { lanes: u16::try_from(lanes).map_err(refused)?, checkpoint: Checkpoint { mark, newest } })
+}
+
+/// Lanes are few: a `smallint` holds their number.
+pub(super) fn lane_number(number: u16) -> i16 {
+    i16::try_from(number).unwrap_or(i16::MAX)
+}
+
+pub(super) fn position_number(position: Position) -> Result<i64, StoreError> {
+    i64::try_from(position.0)
+        .map_err(|_| StoreError::new(ErrorClass::Refuses, "writing the checkpoint", "a position past 2^63"))
+}

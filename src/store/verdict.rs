@@ -1,0 +1,113 @@
+//! What an error of the database asks for, decided by its code and never by its text.
+
+use super::ErrorClass;
+
+/// What to do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It passes by itself: try again, a little later each time.
+    Retry,
+    /// The operator must act: try again slowly, quarantine nothing.
+    Refuse,
+    /// A row does not fit: find it, put it into quarantine, commit the rest.
+    Row,
+    /// A row that was thought to be new stands in `positions`: take the conflict-safe way.
+    Stored,
+}
+
+impl Verdict {
+    /// For what leaves the store: an error about rows that it could not settle itself is one for the operator.
+    pub(super) const fn class(self) -> ErrorClass {
+        match self {
+            Self::Retry | Self::Stored => ErrorClass::Unavailable,
+            Self::Refuse | Self::Row => ErrorClass::Refuses,
+        }
+    }
+
+    /// By SQLSTATE and, for a violated constraint, its name and schema.
+    pub(super) fn of_sqlstate(code: &str, constraint: Option<&str>, schema: Option<&str>) -> Self {
+        match code {
+            // bad_copy_file_format, which would be our own encoding and no row; read_only_sql_transaction.
+            "22P04" | "25006" => Self::Refuse,
+            // unique_violation. Constraints of chunks end in the name of the table's.
+            "23505" if constraint.is_some_and(|name| name.ends_with(POSITIONS_KEY)) => Self::Stored,
+            // Two connections made the same chunk at the same moment; the second finds it.
+            "23505" if schema.is_none_or(|schema| schema.starts_with("_timescaledb")) => Self::Retry,
+            // An index that somebody added; not_null_violation, check_violation.
+            "23505" | "23502" | "23514" => Self::Row,
+            _ => match code.get(..2) {
+                Some("22") => Self::Row,
+                // 23: a foreign key that somebody added. 28, 3D, 3F: login, database, schema. 42: missing tables and
+                // columns, permissions. 0A: not supported here. P0: a trigger that somebody added.
+                Some("23" | "28" | "3D" | "3F" | "42" | "0A" | "P0") => Self::Refuse,
+                // 08, 53, 57, 58, 40, 55P03, 25P03, and whatever has no name here.
+                _ => Self::Retry,
+            },
+        }
+    }
+
+    /// By SQLite's result code; the primary one is its lowest byte.
+    pub(super) fn of_sqlite(code: u32) -> Self {
+        match code & 0xFF {
+            SQLITE_BUSY | SQLITE_LOCKED | SQLITE_NOMEM | SQLITE_INTERRUPT | SQLITE_IOERR | SQLITE_FULL => Self::Retry,
+            SQLITE_TOOBIG | SQLITE_CONSTRAINT | SQLITE_MISMATCH => Self::Row,
+            // Among others: read-only, cannot open, corrupt, not a database, no such table.
+            _ => Self::Refuse,
+        }
+    }
+}
+
+/// The primary key of `positions`.
+const POSITIONS_KEY: &str = "positions_pkey";
+
+const SQLITE_BUSY: u32 = 5;
+const SQLITE_LOCKED: u32 = 6;
+const SQLITE_NOMEM: u32 = 7;
+const SQLITE_INTERRUPT: u32 = 9;
+const SQLITE_IOERR: u32 = 10;
+const SQLITE_FULL: u32 = 13;
+const SQLITE_TOOBIG: u32 = 18;
+const SQLITE_CONSTRAINT: u32 = 19;
+const SQLITE_MISMATCH: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_has_its_verdict() {
+        let plain = |code| Verdict::of_sqlstate(code, None, Some("public"));
+        for code in ["22003", "22021", "22P02", "23502", "23514", "23505"] {
+            assert_eq!(plain(code), Verdict::Row, "{code}");
+        }
+        for code in
+            ["42P01", "42703", "42501", "28000", "28P01", "3D000", "3F000", "25006", "0A000", "23503", "P0001", "22P04"]
+        {
+            assert_eq!(plain(code), Verdict::Refuse, "{code}");
+        }
+        for code in [
+            "08006", "53100", "53200", "53300", "57P01", "57P03", "57014", "58030", "40P01", "40001", "55P03", "25P03",
+            "XX000", "",
+        ] {
+            assert_eq!(plain(code), Verdict::Retry, "{code}");
+        }
+        let unique = |constraint, schema| Verdict::of_sqlstate("23505", Some(constraint), Some(schema));
+        assert_eq!(unique("positions_pkey", "public"), Verdict::Stored);
+        assert_eq!(unique("12_7_positions_pkey", "_timescaledb_internal"), Verdict::Stored);
+        assert_eq!(unique("chunk_schema_name_table_name_key", "_timescaledb_catalog"), Verdict::Retry);
+        assert_eq!(unique("one_position_a_second", "public"), Verdict::Row);
+    }
+
+    #[test]
+    fn each_result_code_of_sqlite_has_its_verdict() {
+        for code in [5, 517, 6, 7, 9, 10, 778, 13] {
+            assert_eq!(Verdict::of_sqlite(code), Verdict::Retry, "{code}");
+        }
+        for code in [18, 19, 275, 3091, 20] {
+            assert_eq!(Verdict::of_sqlite(code), Verdict::Row, "{code}");
+        }
+        for code in [1, 8, 11, 14, 26] {
+            assert_eq!(Verdict::of_sqlite(code), Verdict::Refuse, "{code}");
+        }
+    }
+}
