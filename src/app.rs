@@ -16,7 +16,7 @@ use crate::gateway::{self, Gateway, Limits, Timeouts};
 use crate::health::{Health, Reason};
 use crate::metrics::{Counts, DrainMetrics, GatewayMetrics, Registry};
 use crate::receipt::commit_gate;
-use crate::store::{DatabaseUrl, Lane, Schema, SqliteStore, Store, StoreError, TimescaleStore};
+use crate::store::{DatabaseUrl, Lane, Schema, SqliteStore, Store, StoreError, TimescaleStore, features};
 
 /// A service that runs.
 pub struct Running {
@@ -84,7 +84,7 @@ pub async fn start(settings: &Settings) -> Result<Running, StartError> {
             let mut store = TimescaleStore::new(url, lane).map_err(StartError::Store)?;
             match store.schema().await {
                 Ok(Schema::Outdated) => return Err(StartError::SchemaOutdated),
-                Ok(Schema::Current | Schema::Newer) => {}
+                Ok(Schema::Current | Schema::Newer) => say_what_is_missing(url).await,
                 Err(wrong) => {
                     health.raise(Reason::of(wrong.class));
                     tracing::warn!(cause = %wrong.source, "starting without the database: {wrong}");
@@ -195,6 +195,19 @@ impl Running {
     }
 }
 
+/// One line about what this database lacks and what that costs. It is no reason not to start.
+async fn say_what_is_missing(url: &DatabaseUrl) {
+    match timeout(FEATURES_PATIENCE, features(url)).await {
+        Err(_) => tracing::warn!("the database does not say what it has"),
+        Ok(Ok(features)) => {
+            if let Some(lacks) = features.lacks() {
+                tracing::warn!("{lacks}");
+            }
+        }
+        Ok(Err(wrong)) => tracing::warn!(cause = %wrong.source, "{wrong}"),
+    }
+}
+
 type DrainThread = (std::thread::JoinHandle<()>, CancellationToken);
 
 /// The drain has a thread and a runtime of its own, so that decoding and encoding never hold up a session. The token is
@@ -240,5 +253,7 @@ const BACKLOG: u32 = 4096;
 const OTHER_FILES: usize = 128;
 /// For a drain that has nothing to do.
 const SHORT_PATIENCE: Duration = Duration::from_millis(500);
+/// It is one line in the log, and no reason to keep trackers waiting.
+const FEATURES_PATIENCE: Duration = Duration::from_secs(5);
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);

@@ -40,7 +40,7 @@ async fn migrating_is_safe_to_repeat_and_to_do_twice_at_once() {
     let (one, two, three) =
         tokio::join!(migrate(&url, &options), migrate(&url, &options), SqliteStore::open(&url, some_lane()));
     let (one, two) = (one.unwrap(), two.unwrap());
-    assert!(one.applied.len() + two.applied.len() <= 2, "each is applied by one of them");
+    assert!(one.applied.is_empty() || two.applied.is_empty(), "at most one of them applied them");
     assert_eq!(one.positions, PositionsTable::Embedded);
     assert_eq!(three.unwrap().schema().await.unwrap(), Schema::Current);
 }

@@ -65,7 +65,7 @@ async fn drive(arguments: &Arguments, settings: &Settings) -> Result<(), Failure
         }
     };
     let counts = service.stop().await;
-    let findings = audit::audit(&settings.database_url, &told).await.map_err(|wrong| Failure::chain(&wrong))?;
+    let findings = audit::audit(&settings.database_url, &told).await.map_err(|wrong| Failure::chain(&*wrong))?;
     if std::io::stderr().is_terminal() {
         eprintln!();
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Failure, lookup, runtime, settings, start_logging};
-use crate::store::{MigrateOptions, PositionsTable, migrate};
+use crate::store::{Features, MigrateOptions, PositionsTable, migrate};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -17,25 +17,38 @@ pub(super) struct Arguments {
     /// Also index positions by time alone, for queries over all devices
     #[arg(long)]
     index_time: bool,
+    /// Make a table `devices` where there is none; otherwise it is Directus' and only read
+    #[arg(long)]
+    standalone_devices: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let settings = settings(&lookup(arguments.config.as_ref()))?;
     start_logging(&settings);
-    let options = MigrateOptions { chunk_interval: arguments.chunk_interval, index_time: arguments.index_time };
+    let options = MigrateOptions {
+        chunk_interval: arguments.chunk_interval,
+        index_time: arguments.index_time,
+        standalone_devices: arguments.standalone_devices,
+    };
     let report =
         runtime()?.block_on(migrate(&settings.database_url, &options)).map_err(|wrong| Failure::chain(&wrong))?;
     match report.applied.as_slice() {
         [] => println!("the schema was current"),
         applied => println!("applied: {}", applied.join(", ")),
     }
-    match report.positions {
+    if !report.restored.is_empty() {
+        eprintln!("odograph: these were gone and are there again, empty: {}", report.restored.join(", "));
+    }
+    match &report.positions {
         PositionsTable::Hypertable { timescaledb } => println!("positions is a hypertable (TimescaleDB {timescaledb})"),
         PositionsTable::Embedded => println!("positions is a table of the embedded store"),
-        PositionsTable::Plain => eprintln!(
-            "odograph: TimescaleDB is not there, so positions is an ordinary table: everything works, but old data cannot \
-             be dropped by chunk and queries by time slow down as it grows"
-        ),
+        PositionsTable::Plain => println!("positions is an ordinary table"),
+    }
+    if !report.by_device {
+        println!("there is no table devices, so no view positions_by_device: run this again once it is there");
+    }
+    if let Some(lacks) = (Features { positions: report.positions, columnstore: report.columnstore }).lacks() {
+        eprintln!("odograph: {lacks}");
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             println!("{line}");
             return Ok(());
         };
-        let findings = audit::audit(&url, &told).await.map_err(|wrong| Failure::chain(&wrong))?;
+        let findings = audit::audit(&url, &told).await.map_err(|wrong| Failure::chain(&*wrong))?;
         line["audit"] = serde_json::json!({
             "acknowledged": findings.acknowledged, "stored": findings.stored,
             "missing": findings.missing, "twice": findings.twice, "wrong": findings.wrong,

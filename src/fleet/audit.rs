@@ -4,14 +4,15 @@
 //! building. Records that were sent and not answered may be there or not.
 
 use std::collections::HashMap;
+use std::error::Error;
 
 use serde_json::Value as Json;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ColumnIndex, Connection as _, Decode, PgConnection, Row, SqliteConnection, Type};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 use teltonika_codecs::encode::{self, NewRecord, NewValue};
 
 use super::{Route, Told};
-use crate::store::{DatabaseUrl, PostgresUrl};
+use crate::store::{DatabaseUrl, connect};
 
 /// What the audit found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,21 +41,16 @@ impl Findings {
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn audit(url: &DatabaseUrl, told: &[Told]) -> Result<Findings, sqlx::Error> {
+pub async fn audit(url: &DatabaseUrl, told: &[Told]) -> Result<Findings, Box<dyn Error + Send + Sync>> {
     let mut findings = Findings::default();
     match url {
         DatabaseUrl::Postgres(target) => {
-            let mut database = connect(target).await?;
+            let database = connect(target, "connecting to the database for the audit").await?;
+            let filter = "$1 AND ts >= to_timestamp($2::bigint::double precision / 1000)";
+            let query = database.prepare(&select(PG_TS, PG_INT, PG_IO, filter)).await?;
             for told in told {
-                let query = sqlx::query(AssertSqlSafe(select(
-                    PG_TS,
-                    PG_INT,
-                    PG_IO,
-                    "$1 AND ts >= to_timestamp($2::double precision / 1000)",
-                )));
-                let rows =
-                    query.bind(key(told.route.imei().get())).bind(start(&told.route)).fetch_all(&mut database).await?;
-                findings.tracker(told, rows.iter().map(Observed::read).collect::<Result<_, _>>()?);
+                let rows = database.query(&query, &[&key(told.route.imei().get()), &start(&told.route)]).await?;
+                findings.tracker(told, rows.iter().map(Observed::of_postgres).collect::<Result<_, _>>()?);
             }
         }
         DatabaseUrl::Sqlite(file) => {
@@ -64,23 +60,11 @@ pub async fn audit(url: &DatabaseUrl, told: &[Told]) -> Result<Findings, sqlx::E
                 let query = sqlx::query(AssertSqlSafe(select("ts", "", "io", "$1 AND ts >= $2")));
                 let rows =
                     query.bind(key(told.route.imei().get())).bind(start(&told.route)).fetch_all(&mut database).await?;
-                findings.tracker(told, rows.iter().map(Observed::read).collect::<Result<_, _>>()?);
+                findings.tracker(told, rows.iter().map(Observed::of_sqlite).collect::<Result<_, _>>()?);
             }
         }
     }
     Ok(findings)
-}
-
-/// Connects to the first host of the URL that answers.
-async fn connect(target: &PostgresUrl) -> Result<PgConnection, sqlx::Error> {
-    let mut last = sqlx::Error::PoolClosed;
-    for options in target.connect_options() {
-        match PgConnection::connect_with(&options).await {
-            Ok(database) => return Ok(database),
-            Err(wrong) => last = wrong,
-        }
-    }
-    Err(last)
 }
 
 impl Findings {
@@ -116,24 +100,27 @@ struct Observed {
 }
 
 impl Observed {
-    fn read<'r, R>(row: &'r R) -> Result<Self, sqlx::Error>
-    where
-        R: Row,
-        usize: ColumnIndex<R>,
-        i64: Decode<'r, R::Database> + Type<R::Database>,
-        f64: Decode<'r, R::Database> + Type<R::Database>,
-        String: Decode<'r, R::Database> + Type<R::Database>,
-    {
-        let numbers = (0..NUMBERS.len()).map(|at| row.try_get(4 + at)).collect::<Result<_, _>>()?;
-        let io: Option<String> = row.try_get(4 + NUMBERS.len())?;
-        let io = io.map(|text| serde_json::from_str(&text).map_err(|e| sqlx::Error::Decode(e.into()))).transpose()?;
+    fn of_postgres(row: &tokio_postgres::Row) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let io: Option<String> = row.try_get(IO)?;
         Ok(Self {
             ts_ms: row.try_get(0)?,
             fingerprint: row.try_get(1)?,
             longitude: row.try_get(2)?,
             latitude: row.try_get(3)?,
-            numbers,
-            io,
+            numbers: (FIRST_NUMBER..IO).map(|at| row.try_get(at)).collect::<Result<_, _>>()?,
+            io: io.map(|text| serde_json::from_str(&text)).transpose()?,
+        })
+    }
+
+    fn of_sqlite(row: &SqliteRow) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let io: Option<String> = row.try_get(IO)?;
+        Ok(Self {
+            ts_ms: row.try_get(0)?,
+            fingerprint: row.try_get(1)?,
+            longitude: row.try_get(2)?,
+            latitude: row.try_get(3)?,
+            numbers: (FIRST_NUMBER..IO).map(|at| row.try_get(at)).collect::<Result<_, _>>()?,
+            io: io.map(|text| serde_json::from_str(&text)).transpose()?,
         })
     }
 
@@ -232,6 +219,9 @@ const NUMBERS: [&str; 16] = [
     "gsm_operator",
     "axis_x_mg",
 ];
+/// Where in a row the numbers begin, and where io stands behind them.
+const FIRST_NUMBER: usize = 4;
+const IO: usize = FIRST_NUMBER + NUMBERS.len();
 const PG_TS: &str = "(extract(epoch FROM ts) * 1000)::bigint";
 const PG_INT: &str = "::bigint";
 const PG_IO: &str = "io::text";

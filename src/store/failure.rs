@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use deadpool_postgres::PoolError;
 use sqlx::migrate::MigrateError;
-use sqlx::postgres::PgDatabaseError;
 
+use super::remedy::{Told, remedy};
 use super::verdict::Verdict;
 use super::{ErrorClass, StoreError};
 
@@ -54,7 +54,7 @@ impl StoreError {
                 };
                 Self::judged(verdict, doing, answer)
             }
-            None => Self::new(ErrorClass::Unavailable, doing, error),
+            None => Self::new(ErrorClass::Unavailable, doing, Told::of(error)),
         }
     }
 
@@ -65,7 +65,7 @@ impl StoreError {
             PoolError::Backend(error)
                 if error.as_db_error().is_none() && !error.is_closed() && !has_io_cause(&error) =>
             {
-                Self::new(ErrorClass::Refuses, doing, error)
+                Self::new(ErrorClass::Refuses, doing, Told::of(error))
             }
             PoolError::Backend(error) => Self::postgres(doing, error),
             other => Self::new(ErrorClass::Unavailable, doing, other),
@@ -91,7 +91,7 @@ impl StoreError {
 
 /// What the server said, and nothing about the rows.
 #[derive(Debug, thiserror::Error)]
-#[error("{message} (SQLSTATE {code})")]
+#[error("{message} (SQLSTATE {code}){}{}", if remedy(code).is_some() { "; " } else { "" }, remedy(code).unwrap_or_default())]
 struct ServerAnswer {
     message: String,
     code: String,
@@ -104,10 +104,9 @@ struct NoAnswer(Duration);
 
 fn verdict_of_sqlx(error: &sqlx::Error) -> Verdict {
     match error {
-        sqlx::Error::Database(answer) => match (answer.code(), answer.try_downcast_ref::<PgDatabaseError>()) {
-            (Some(code), Some(answer)) => Verdict::of_sqlstate(&code, answer.constraint(), answer.schema()),
-            (Some(code), None) => code.parse().map_or(Verdict::Refuse, Verdict::of_sqlite),
-            (None, _) => Verdict::Retry,
+        sqlx::Error::Database(answer) => match answer.code() {
+            Some(code) => code.parse().map_or(Verdict::Refuse, Verdict::of_sqlite),
+            None => Verdict::Retry,
         },
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed | sqlx::Error::BeginFailed => {
             Verdict::Retry

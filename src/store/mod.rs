@@ -7,13 +7,17 @@
 mod batch;
 mod columns;
 mod failure;
+mod features;
 mod fence;
 mod migrate;
+mod remedy;
 mod row;
 mod rows;
+mod session;
 mod sql;
 mod sqlite;
 mod timescale;
+mod tls;
 mod url;
 mod verdict;
 
@@ -21,12 +25,16 @@ use std::fmt;
 
 pub use batch::{Batch, Message, QuarantineReason, Quarantined};
 pub use columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
+pub use features::{Columnstore, Features, PositionsTable, features};
 pub use fence::{Checkpoint, Lane, Outcome, Step};
-pub use migrate::{MigrateOptions, MigrateReport, PositionsTable, migrate};
+pub use migrate::{MigrateOptions, MigrateReport, migrate};
+pub use remedy::remedy;
 pub use row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
 pub use rows::Rows;
+pub use session::connect;
 pub use sqlite::SqliteStore;
 pub use timescale::TimescaleStore;
+pub use tls::{HandshakeError, MakeTls};
 pub use url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 
 use sha2::{Digest, Sha256};

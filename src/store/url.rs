@@ -72,13 +72,22 @@ pub enum InvalidDatabaseUrl {
     )]
     Separators,
     /// Not an `sslmode`.
-    #[error("sslmode is disable, allow or prefer")]
+    #[error("sslmode is disable, allow, prefer, require, verify-ca or verify-full")]
     SslMode,
-    /// A connection without TLS is not what was asked for.
+    /// Nobody to verify against.
     #[error(
-        "this version has no TLS for the database: sslmode can only be disable, allow or prefer, and certificates cannot be used"
+        "sslmode=verify-ca and verify-full need sslrootcert: the file of the certificate that signed the server's, or system (verify-full only)"
     )]
-    Tls,
+    Roots,
+    /// A certificate of a public authority says nothing without a look at the name in it.
+    #[error("sslrootcert=system goes with sslmode=verify-full only")]
+    SystemRoots,
+    /// One without the other.
+    #[error("sslcert and sslkey belong together: the files of this client's certificate and of its key")]
+    Identity,
+    /// Not text behind its percent signs.
+    #[error("sslmode, sslrootcert, sslcert and sslkey have to be percent-encoded UTF-8")]
+    TlsText,
     /// Counted from 1, and not named: with an unescaped `?` in it, the name may be a part of the password.
     #[error("parameter {0} of the database URL is not known; these are: {known}", known = postgres::PARAMETERS.join(", "))]
     Parameter(usize),

@@ -165,6 +165,42 @@ impl PrivateServer {
     pub(crate) async fn connect(&self) -> Client {
         connect(&self.url).await
     }
+
+    /// The URL of its database for another user, with parameters.
+    pub(crate) fn url_with(&self, user: &str, parameters: &str) -> DatabaseUrl {
+        let (_, host) = self.url.split_once('@').unwrap();
+        DatabaseUrl::parse(&format!("postgres://{user}@{host}?{parameters}")).unwrap()
+    }
+
+    /// Writes a file of the server's data directory through the server itself, which sees it at another place.
+    pub(crate) async fn write(&self, file: &str, text: &str) {
+        let lines: Vec<_> = text.lines().map(|line| format!("('{line}')")).collect();
+        let values = if lines.is_empty() { "('')".to_owned() } else { lines.join(", ") };
+        // Through a program: a key that others may read would not be taken, and COPY's own files are such.
+        let copy = format!("COPY (VALUES {values}) TO PROGRAM 'umask 077 && cat > /srv/{file}'");
+        self.connect().await.batch_execute(&copy).await.unwrap();
+    }
+
+    /// Lets in whom the lines say, and this test's own connections.
+    pub(crate) async fn admit(&self, lines: &str) {
+        self.write("pg_hba.conf", &format!("{lines}\nhost all odograph 127.0.0.1/32 trust")).await;
+        self.reload().await;
+    }
+
+    /// Makes the server read its files again, and waits until a new connection sees them.
+    pub(crate) async fn reload(&self) {
+        let client = self.connect().await;
+        let before: String = client.query_one("SELECT pg_conf_load_time()::text", &[]).await.unwrap().get(0);
+        client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        for _ in 0..1_000 {
+            let now = self.connect().await.query_one("SELECT pg_conf_load_time()::text", &[]).await.unwrap();
+            if now.get::<_, String>(0) != before {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("the server did not read its files again");
+    }
 }
 
 impl Drop for PrivateServer {

@@ -2,10 +2,12 @@
 
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
+mod certificates;
 mod databases;
 mod rows;
 mod steps;
 
+pub(crate) use certificates::{Certificates, Pair};
 pub(crate) use databases::{PostgresDatabase, PrivateServer, SqliteDatabase, TestDatabase, server_url};
 pub(crate) use rows::{Sample, batch, columns, full_row, row, wire};
 pub(crate) use steps::{

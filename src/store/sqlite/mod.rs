@@ -16,9 +16,9 @@ use sqlx::{ConnectOptions, Connection};
 use self::insert::Statements;
 use self::transaction::Transaction;
 use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
-use super::migrate::{APPLIED, APPLYING, MigrateOptions, MigrateReport, PositionsTable, SQLITE_MIGRATIONS};
+use super::migrate::{APPLIED, APPLYING, MigrateOptions, MigrateReport, SQLITE_MIGRATIONS, sqlite_steps};
 use super::sql::ColumnSet;
-use super::{Batch, DatabaseUrl, ErrorClass, Schema, Store, StoreError};
+use super::{Batch, Columnstore, DatabaseUrl, ErrorClass, PositionsTable, Schema, Store, StoreError};
 
 /// Writes the only lane of a journal to a SQLite file over one connection.
 pub struct SqliteStore {
@@ -56,14 +56,10 @@ impl SqliteStore {
         if schema == Schema::Newer {
             return Err(StoreError::new(ErrorClass::Refuses, APPLYING, "the schema is newer than this program"));
         }
-        if asked.index_time {
-            sqlx::raw_sql("CREATE INDEX IF NOT EXISTS positions_ts_idx ON positions (ts)")
-                .execute(&mut connection)
-                .await
-                .map_err(failed("making the index on time"))?;
-        }
+        let by_device = sqlite_steps(&mut connection, asked).await?;
         connection.close().await.map_err(failed("closing the database file"))?;
-        Ok(MigrateReport { applied, positions: PositionsTable::Embedded })
+        let (positions, columnstore) = (PositionsTable::Embedded, Columnstore::NoChunks);
+        Ok(MigrateReport { applied, restored: Vec::new(), positions, columnstore, by_device })
     }
 
     async fn connection(&mut self) -> Result<SqliteConnection, StoreError> {

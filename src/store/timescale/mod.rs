@@ -16,7 +16,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 use deadpool_postgres::{Manager, Object, Pool, Runtime};
 use tokio::time::timeout;
-use tokio_postgres::NoTls;
 
 use self::connection::Connection;
 use self::transaction::Transaction;
@@ -76,14 +75,14 @@ impl TimescaleStore {
     /// Prepares for a database, without connecting.
     ///
     /// # Errors
-    /// When the URL is not one of PostgreSQL.
+    /// When the URL is not one of PostgreSQL, or names certificates that cannot be read.
     pub fn new(url: &DatabaseUrl, lane: Lane) -> Result<Self, StoreError> {
         const PREPARING: &str = "preparing the database connection";
         let DatabaseUrl::Postgres(url) = url else {
             return Err(StoreError::new(ErrorClass::Refuses, PREPARING, "the URL is not one of PostgreSQL"));
         };
         // The client's own timeout ends at the TCP connection; this one bounds logging in as well.
-        let pool = Pool::builder(Manager::new(url.config(), NoTls))
+        let pool = Pool::builder(Manager::new(url.config(), url.tls()?))
             .max_size(1)
             .create_timeout(Some(url.connect_timeout()))
             .runtime(Runtime::Tokio1)

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tokio_postgres::config::{Host, SslMode};
+use percent_encoding::percent_decode_str;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::InvalidDatabaseUrl;
+use crate::store::StoreError;
+use crate::store::tls::{MakeTls, TlsParameters, TlsSettings};
 
 /// One or more hosts, who logs in, and the options of a session.
 #[derive(Clone)]
@@ -15,13 +16,15 @@ pub struct PostgresUrl {
     /// Everything but the session options.
     config: tokio_postgres::Config,
     options: Vec<(String, String)>,
+    tls: TlsSettings,
 }
 
 impl PostgresUrl {
     pub(super) fn parse(url: &str) -> Result<Self, InvalidDatabaseUrl> {
         check_separators(url)?;
-        let mut config: tokio_postgres::Config =
-            without_tls_parameters(url)?.parse().map_err(InvalidDatabaseUrl::Malformed)?;
+        let (url, tls) = without_tls_parameters(url)?;
+        let tls = TlsSettings::of(tls)?;
+        let mut config: tokio_postgres::Config = url.parse().map_err(InvalidDatabaseUrl::Malformed)?;
         let (hosts, addresses, ports) =
             (config.get_hosts().len(), config.get_hostaddrs().len(), config.get_ports().len());
         let targets = hosts.max(addresses);
@@ -36,8 +39,13 @@ impl PostgresUrl {
         }
         let options = parse_options(config.get_options().unwrap_or_default())?;
 
-        // Neither client is built with TLS, so nothing needs to be tried.
-        config.ssl_mode(SslMode::Disable);
+        // As in libpq, a socket in the file system has no TLS, whatever is asked for.
+        let on_this_machine = addresses == 0 && config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        config.ssl_mode(if on_this_machine { SslMode::Disable } else { tls.client_mode() });
+        // A certificate may also be for an address; the client asks for a name.
+        for address in if hosts == 0 { config.get_hostaddrs().to_vec() } else { Vec::new() } {
+            config.host(address.to_string());
+        }
         if config.get_application_name().is_none() {
             config.application_name(APPLICATION_NAME);
         }
@@ -48,14 +56,47 @@ impl PostgresUrl {
             config.tcp_user_timeout(TCP_USER_TIMEOUT);
         }
         config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE).keepalives_retries(KEEPALIVE_RETRIES);
-        Ok(Self { config, options })
+        Ok(Self { config, options, tls })
     }
 
     /// For a connection that writes batches: every wait in it is bounded.
     #[must_use]
     pub fn config(&self) -> tokio_postgres::Config {
+        self.with_options(&WRITER_OPTIONS)
+    }
+
+    /// For migrations and the like: a statement may take as long as it needs. Of several hosts, one that takes writes.
+    #[must_use]
+    pub fn maintenance_config(&self) -> tokio_postgres::Config {
+        let mut config = self.with_options(&MIGRATION_OPTIONS);
+        if self.targets() > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        config
+    }
+
+    /// TLS as the URL asks for it. Reads the certificates that it names.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn tls(&self) -> Result<MakeTls, StoreError> {
+        self.tls.connector()
+    }
+
+    /// How long connecting may take, over all hosts.
+    #[must_use]
+    pub fn connect_timeout(&self) -> Duration {
+        let targets = u32::try_from(self.targets()).unwrap_or(u32::MAX);
+        self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT).saturating_mul(targets)
+    }
+
+    fn targets(&self) -> usize {
+        self.config.get_hosts().len().max(self.config.get_hostaddrs().len())
+    }
+
+    fn with_options(&self, ours: &[(&str, &str)]) -> tokio_postgres::Config {
         let mut text = String::new();
-        for (name, value) in self.session(&WRITER_OPTIONS) {
+        for (name, value) in self.session(ours) {
             text.push_str(if text.is_empty() { "-c " } else { " -c " });
             text.push_str(name);
             text.push('=');
@@ -69,47 +110,6 @@ impl PostgresUrl {
         let mut config = self.config.clone();
         config.options(text);
         config
-    }
-
-    /// For migrations, one for each host of the URL, in its order: a statement may take as long as it needs.
-    pub fn connect_options(&self) -> impl Iterator<Item = PgConnectOptions> {
-        let targets = self.config.get_hosts().len().max(self.config.get_hostaddrs().len());
-        (0..targets).map(|target| self.connect_options_of(target))
-    }
-
-    /// How long connecting may take, over all hosts.
-    #[must_use]
-    pub fn connect_timeout(&self) -> Duration {
-        let targets = u32::try_from(self.connect_options().count()).unwrap_or(u32::MAX);
-        self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT).saturating_mul(targets)
-    }
-
-    fn connect_options_of(&self, target: usize) -> PgConnectOptions {
-        let config = &self.config;
-        let ports = config.get_ports();
-        // An empty password is what keeps PGPASSWORD out: the URL alone decides, for both clients.
-        let password = config.get_password().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
-        let mut options = PgConnectOptions::new_without_pgpass()
-            .port(ports.get(target).or(ports.first()).copied().unwrap_or(DEFAULT_PORT))
-            .password(password)
-            .ssl_mode(PgSslMode::Disable)
-            .application_name(config.get_application_name().unwrap_or(APPLICATION_NAME))
-            .options(self.session(&MIGRATION_OPTIONS))
-            // A slow migration would be logged with its whole text.
-            .disable_statement_logging();
-        options = match (config.get_hostaddrs().get(target), config.get_hosts().get(target)) {
-            (Some(address), _) => options.host(&address.to_string()),
-            (None, Some(Host::Tcp(name))) => options.host(name),
-            (None, Some(Host::Unix(path))) => options.socket(path),
-            (None, None) => options,
-        };
-        if let Some(user) = config.get_user() {
-            options = options.username(user);
-        }
-        match config.get_dbname().or(config.get_user()) {
-            Some(database) => options.database(database),
-            None => options,
-        }
     }
 
     /// Options of a session: ours, those of the URL, and those that nobody may weaken. The last one of a name wins.
@@ -126,8 +126,7 @@ impl fmt::Display for PostgresUrl {
             let password = if self.config.get_password().is_some() { ":_" } else { "" };
             write!(f, "{}{password}@", user.escape_debug())?;
         }
-        let targets = self.config.get_hosts().len().max(self.config.get_hostaddrs().len());
-        for target in 0..targets {
+        for target in 0..self.targets() {
             f.write_str(if target == 0 { "" } else { "," })?;
             match (self.config.get_hosts().get(target), self.config.get_hostaddrs().get(target)) {
                 (Some(Host::Tcp(name)), _) if name.contains(':') => write!(f, "[{}]", name.escape_debug())?,
@@ -161,24 +160,29 @@ fn check_separators(url: &str) -> Result<(), InvalidDatabaseUrl> {
 }
 
 /// Checks the names of the parameters, and takes out those about TLS: the client's parser does not know them all.
-fn without_tls_parameters(url: &str) -> Result<String, InvalidDatabaseUrl> {
-    let Some((front, query)) = url.split_once('?') else { return Ok(url.to_owned()) };
+fn without_tls_parameters(url: &str) -> Result<(String, TlsParameters), InvalidDatabaseUrl> {
+    let mut tls = TlsParameters::default();
+    let Some((front, query)) = url.split_once('?') else { return Ok((url.to_owned(), tls)) };
     let mut kept = Vec::new();
     for (index, parameter) in query.split('&').enumerate() {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        match name {
-            "sslmode" => match value {
-                "disable" | "allow" | "prefer" => {}
-                "require" | "verify-ca" | "verify-full" => return Err(InvalidDatabaseUrl::Tls),
-                _ => return Err(InvalidDatabaseUrl::SslMode),
-            },
-            "sslrootcert" | "sslcert" | "sslkey" | "sslnegotiation" => return Err(InvalidDatabaseUrl::Tls),
-            "" if value.is_empty() => {}
-            known if PARAMETERS.contains(&known) => kept.push(parameter),
+        let place = match name {
+            "sslmode" => &mut tls.sslmode,
+            "sslrootcert" => &mut tls.sslrootcert,
+            "sslcert" => &mut tls.sslcert,
+            "sslkey" => &mut tls.sslkey,
+            "" if value.is_empty() => continue,
+            known if PARAMETERS.contains(&known) => {
+                kept.push(parameter);
+                continue;
+            }
             _ => return Err(InvalidDatabaseUrl::Parameter(index + 1)),
-        }
+        };
+        let text = percent_decode_str(value).decode_utf8().map_err(|_| InvalidDatabaseUrl::TlsText)?;
+        *place = Some(text.into_owned());
     }
-    Ok(if kept.is_empty() { front.to_owned() } else { format!("{front}?{}", kept.join("&")) })
+    let rest = if kept.is_empty() { front.to_owned() } else { format!("{front}?{}", kept.join("&")) };
+    Ok((rest, tls))
 }
 
 /// Reads `-c name=value -c …`; a backslash keeps the character behind it, as the server has it.
@@ -207,9 +211,12 @@ fn parse_options(text: &str) -> Result<Vec<(String, String)>, InvalidDatabaseUrl
     Ok(options)
 }
 
-/// Every parameter of a PostgreSQL URL, beside the ones that need TLS.
-pub(super) const PARAMETERS: [&str; 11] = [
+/// Every parameter of a PostgreSQL URL.
+pub(super) const PARAMETERS: [&str; 14] = [
     "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
     "application_name",
     "connect_timeout",
     "options",
@@ -259,31 +266,34 @@ mod tests {
     }
 
     #[test]
-    fn both_clients_get_the_same_parts() {
+    fn every_client_gets_the_same_parts() {
         let url = parse(
             "postgresql://o%40do:p%3Aw%2F%3F@[::1]:6000/tele%20metry?application_name=a%26b&sslmode=allow&connect_timeout=7",
         );
-        let (config, options) = (url.config(), url.connect_options().next().unwrap());
-        assert_eq!((config.get_user(), options.get_username()), (Some("o@do"), "o@do"));
-        assert_eq!(config.get_password(), Some(&b"p:w/?"[..]));
-        assert_eq!((config.get_hosts(), options.get_host()), (&[Host::Tcp("::1".to_owned())][..], "::1"));
-        assert_eq!((config.get_ports(), options.get_port()), (&[6000][..], 6000));
-        assert_eq!((config.get_dbname(), options.get_database()), (Some("tele metry"), Some("tele metry")));
-        assert_eq!((config.get_application_name(), options.get_application_name()), (Some("a&b"), Some("a&b")));
+        for config in [url.config(), url.maintenance_config()] {
+            assert_eq!((config.get_user(), config.get_password()), (Some("o@do"), Some(&b"p:w/?"[..])));
+            assert_eq!((config.get_hosts(), config.get_ports()), (&[Host::Tcp("::1".to_owned())][..], &[6000][..]));
+            assert_eq!((config.get_dbname(), config.get_application_name()), (Some("tele metry"), Some("a&b")));
+        }
         assert_eq!(url.connect_timeout(), Duration::from_secs(7));
         assert_eq!(url.to_string(), "postgres://o@do:_@[::1]:6000/tele metry");
     }
 
     #[test]
-    fn every_host_of_a_list_can_be_reached_by_both() {
-        let url = parse("postgres://u@a,b:6000/db?target_session_attrs=read-write");
-        let hosts: Vec<_> = url.connect_options().map(|to| (to.get_host().to_owned(), to.get_port())).collect();
-        assert_eq!(hosts, [("a".to_owned(), 5432), ("b".to_owned(), 6000)]);
+    fn every_host_of_a_list_is_kept_and_one_that_writes_is_looked_for() {
+        let url = parse("postgres://u@a,b:6000/db");
+        let config = url.maintenance_config();
+        assert_eq!(config.get_hosts(), [Host::Tcp("a".to_owned()), Host::Tcp("b".to_owned())]);
+        assert_eq!(config.get_ports(), [5432, 6000]);
+        assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
         assert_eq!(url.connect_timeout(), 2 * CONNECT_TIMEOUT);
         assert!(matches!(PostgresUrl::parse("postgres://u@a/db?port=1,2,3"), Err(InvalidDatabaseUrl::Hosts)));
         assert!(matches!(PostgresUrl::parse("postgres:///db"), Err(InvalidDatabaseUrl::NoHost)));
-        let socket = parse("postgres://%2Frun%2Fpostgresql/db").connect_options().next().unwrap();
-        assert_eq!(socket.get_socket().unwrap().to_str(), Some("/run/postgresql"));
+        let socket = parse("postgres://%2Frun%2Fpostgresql/db?sslmode=require").config();
+        assert_eq!(socket.get_hosts(), [Host::Unix("/run/postgresql".into())]);
+        assert_eq!(socket.get_ssl_mode(), SslMode::Disable, "no TLS in the file system");
+        let address = parse("postgres:///db?hostaddr=10.0.0.7&sslmode=require").config();
+        assert_eq!(address.get_hosts(), [Host::Tcp("10.0.0.7".to_owned())], "a certificate may name it");
     }
 
     #[test]
@@ -296,19 +306,37 @@ mod tests {
         assert!(place("lock_timeout=3s") > place("lock_timeout=10s"));
         assert!(place("synchronous_commit=on") > place("synchronous_commit=off"));
         assert!(text.contains(r"-c x.y=a\ b "));
-        let options = url.connect_options().next().unwrap();
-        assert!(options.get_options().unwrap().contains(r"-c x.y=a\ b "));
-        assert!(options.get_options().unwrap().ends_with("-c synchronous_commit=on -c TimeZone=UTC"));
+        let maintenance = url.maintenance_config();
+        assert!(maintenance.get_options().unwrap().contains(r"-c x.y=a\ b "));
+        assert!(maintenance.get_options().unwrap().ends_with("-c synchronous_commit=on -c TimeZone=UTC"));
         assert!(matches!(PostgresUrl::parse("postgres://h/db?options=-d"), Err(InvalidDatabaseUrl::Options)));
     }
 
     #[test]
-    fn what_needs_tls_is_refused_and_not_silently_sent_in_clear() {
-        for query in ["sslmode=require", "sslmode=verify-ca", "sslmode=verify-full", "user=a&sslrootcert=/ca.pem"] {
-            let refused = PostgresUrl::parse(&format!("postgres://h/db?{query}"));
-            assert!(matches!(refused, Err(InvalidDatabaseUrl::Tls)), "{query}");
+    fn what_cannot_be_verified_is_refused_and_not_taken_on_trust() {
+        let parsed = |query: &str| PostgresUrl::parse(&format!("postgres://h/db?{query}"));
+        for (query, mode) in [
+            ("application_name=a", SslMode::Prefer),
+            ("sslmode=disable", SslMode::Disable),
+            ("sslmode=allow", SslMode::Prefer),
+            ("sslmode=require", SslMode::Require),
+            ("sslmode=verify-ca&sslrootcert=%2Fetc%2Fca%20s.pem", SslMode::Require),
+            ("sslmode=verify-full&sslrootcert=/ca.pem&sslcert=c&sslkey=k", SslMode::Require),
+            ("sslrootcert=system", SslMode::Require),
+            ("sslrootcert=system&sslmode=verify-full", SslMode::Require),
+        ] {
+            assert_eq!(parsed(query).unwrap().config().get_ssl_mode(), mode, "{query}");
         }
-        assert!(matches!(PostgresUrl::parse("postgres://h/db?sslmode=on"), Err(InvalidDatabaseUrl::SslMode)));
+        for mode in ["verify-ca", "verify-full", "verify-full&sslrootcert="] {
+            assert!(matches!(parsed(&format!("sslmode={mode}")), Err(InvalidDatabaseUrl::Roots)), "{mode}");
+        }
+        for mode in ["allow", "prefer", "require", "verify-ca"] {
+            let query = format!("sslmode={mode}&sslrootcert=system");
+            assert!(matches!(parsed(&query), Err(InvalidDatabaseUrl::SystemRoots)), "{mode}");
+        }
+        assert!(matches!(parsed("sslcert=c"), Err(InvalidDatabaseUrl::Identity)));
+        assert!(matches!(parsed("sslmode=on"), Err(InvalidDatabaseUrl::SslMode)));
+        assert!(matches!(parsed("sslkey=%FF&sslcert=c"), Err(InvalidDatabaseUrl::TlsText)));
     }
 
     #[test]
