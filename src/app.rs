@@ -16,6 +16,7 @@ use crate::gateway::{self, Gateway, Limits, Timeouts};
 use crate::health::{Health, Reason};
 use crate::metrics::{Counts, DrainMetrics, GatewayMetrics, Registry};
 use crate::receipt::commit_gate;
+use crate::retention::{self, RetentionMetrics};
 use crate::store::{DatabaseUrl, Lane, Schema, SqliteStore, Store, StoreError, TimescaleStore, features};
 
 /// A service that runs.
@@ -41,6 +42,7 @@ struct Parts {
     drain: std::thread::JoinHandle<()>,
     admin: tokio::task::JoinHandle<std::io::Result<()>>,
     upkeep: tokio::task::JoinHandle<()>,
+    retention: tokio::task::JoinHandle<()>,
 }
 
 /// Why a service cannot start.
@@ -133,6 +135,8 @@ fn start_with<S: Store + Send + 'static>(
     let shown = Admin { registry: Arc::clone(&registry), health: Arc::clone(&health) };
     let admin = tokio::spawn(admin::serve(pages, shown, stop_admin.clone()));
     let upkeep = tokio::spawn(upkeep(Arc::clone(&registry)));
+    let retention = RetentionMetrics::new(&registry);
+    let retention = tokio::spawn(retention::run(settings.database_url.clone(), settings.retention, retention));
 
     health.clear(Reason::Starting);
     tracing::info!(
@@ -149,6 +153,7 @@ fn start_with<S: Store + Send + 'static>(
         drain,
         admin,
         upkeep,
+        retention,
     };
     Ok(Running { trackers: trackers_at, admin: admin_at, health, registry, parts })
 }
@@ -166,10 +171,21 @@ impl Running {
     /// Stops in order: readiness, accepting, sessions, drain, admin. Waits for what is under way, within the grace
     /// period; what is not committed then was never acknowledged.
     pub async fn stop(self) -> Counts {
-        let Parts { grace, stop_sessions, give_up, stop_admin, mut gateway, drain_ended, drain, admin, upkeep } =
-            self.parts;
+        let Parts {
+            grace,
+            stop_sessions,
+            give_up,
+            stop_admin,
+            mut gateway,
+            drain_ended,
+            drain,
+            admin,
+            upkeep,
+            retention,
+        } = self.parts;
         let deadline = Instant::now() + grace;
         self.health.raise(Reason::Stopping);
+        retention.abort();
         stop_sessions.cancel();
         if !gateway.is_finished() && timeout_at(deadline, &mut gateway).await.is_err() {
             // Sessions wait for receipts that do not come: without the drain they end unanswered.

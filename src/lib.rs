@@ -33,4 +33,5 @@ pub mod gateway;
 pub mod health;
 pub mod metrics;
 pub mod receipt;
+pub mod retention;
 pub mod store;

@@ -47,6 +47,11 @@ keys! {
         "how far a record's time may lie behind its receive time; beyond: quarantine";
     TIME_WINDOW_FUTURE = "time_window_future", "ODOGRAPH_TIME_WINDOW_FUTURE", Some("1h"),
         "how far it may lie ahead";
+    RETENTION = "retention", "ODOGRAPH_RETENTION", Some("none"),
+        "how long positions are kept, such as 400d, by device time; whole chunks go";
+    // Long enough for somebody to look at what was quarantined before a holiday.
+    QUARANTINE_RETENTION = "quarantine_retention", "ODOGRAPH_QUARANTINE_RETENTION", Some("90d"),
+        "how long quarantined records are kept; none keeps them for ever";
     SHUTDOWN_GRACE = "shutdown_grace", "ODOGRAPH_SHUTDOWN_GRACE", Some("20s"), "how long a stop waits for what is under way";
     LOG = "log", "ODOGRAPH_LOG", Some("info"), "log filter: a level, or target=level pairs";
     LOG_FORMAT = "log_format", "ODOGRAPH_LOG_FORMAT", Some("text"), "text or json";

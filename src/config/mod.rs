@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use reader::{Lookup, Mistake, Mistakes, Source};
 
-use crate::store::DatabaseUrl;
+use crate::store::{DatabaseUrl, Retention};
 use reader::Reader;
 
 /// Everything that `serve` can be told, checked.
@@ -48,6 +48,8 @@ pub struct Settings {
     pub time_window_past: Duration,
     /// How far it may lie ahead.
     pub time_window_future: Duration,
+    /// How long positions and quarantined records are kept.
+    pub retention: Retention,
     /// How long a stop waits for what is on its way.
     pub shutdown_grace: Duration,
     /// Log filter, a valid one.
@@ -104,6 +106,10 @@ impl Settings {
             time_window_past: read.value(&keys::TIME_WINDOW_PAST, |t| value::duration(t, HOUR, 100_000 * DAY)),
             time_window_future: read
                 .value(&keys::TIME_WINDOW_FUTURE, |t| value::duration(t, Duration::ZERO, 100_000 * DAY)),
+            retention: Retention {
+                positions: read.value(&keys::RETENTION, age),
+                quarantine: read.value(&keys::QUARANTINE_RETENTION, age),
+            },
             shutdown_grace: read.value(&keys::SHUTDOWN_GRACE, |t| value::duration(t, Duration::ZERO, HOUR)),
             log: read.value(&keys::LOG, |text| {
                 EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|wrong| format!("is no log filter: {wrong}"))
@@ -131,6 +137,14 @@ impl Settings {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "is no address such as 0.0.0.0:5027".to_owned())
+}
+
+/// How long something is kept, or `none` for ever. Not less than an hour: a mistyped unit must not empty the table.
+fn age(text: &str) -> Result<Option<Duration>, String> {
+    match text {
+        "none" => Ok(None),
+        age => value::duration(age, HOUR, 100_000 * DAY).map(Some),
+    }
 }
 
 fn ack_after(text: &str) -> Result<AckAfter, String> {

@@ -1,0 +1,101 @@
+//! Retention drops what is too old and nothing else, in every kind of table.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
+
+mod support_store;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use odograph::store::{ErrorClass, Retained, Retention, retain};
+use support_store::{IMEI, OTHER, PostgresDatabase, Sample, SqliteDatabase, TestDatabase, batch, class, counts, row};
+
+const DAY: Duration = Duration::from_hours(24);
+const A_MONTH: Retention = Retention { positions: Some(Duration::from_hours(30 * 24)), quarantine: None };
+const QUARANTINE: Retention = Retention { positions: None, quarantine: Some(Duration::from_hours(30 * 24)) };
+
+/// Milliseconds since 1970.
+fn days_ago(days: u32) -> i64 {
+    let then = SystemTime::now().checked_sub(days * DAY).unwrap().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(then.as_millis()).unwrap()
+}
+
+/// Two devices, each with old and new positions, and more old ones than one step takes.
+fn samples() -> Vec<Sample> {
+    let mut samples = vec![row(IMEI, days_ago(31), 1), row(IMEI, days_ago(29), 1), row(OTHER, days_ago(0), 1)];
+    samples.extend((0..5_100).map(|n| row(OTHER, days_ago(40) + n, 1)));
+    samples
+}
+
+#[tokio::test]
+async fn whole_chunks_of_a_hypertable_are_dropped() {
+    let mut database = PostgresDatabase::new().await;
+    database.store.commit(&batch(&samples())).await.unwrap();
+    let kept = retain(&database.url, &Retention::default()).await.unwrap();
+    assert!(kept.is_empty());
+    // The chunk of 31 days ago may reach over the bound by less than a day.
+    let retention = Retention { positions: Some(Duration::from_hours(29 * 24 + 12)), quarantine: None };
+    assert_eq!(retain(&database.url, &retention).await.unwrap(), Retained { chunks: 2, ..Retained::default() });
+    assert!(retain(&database.url, &retention).await.unwrap().is_empty());
+    assert_eq!(database.count("positions").await, 2);
+    assert_eq!(database.count("latest_positions").await, 2, "where a device was last stays known");
+    // A late record makes its chunk again.
+    assert_eq!(counts(database.store.commit(&batch([&row(IMEI, days_ago(31), 1)])).await.unwrap()), (1, 0));
+}
+
+#[tokio::test]
+async fn rows_of_an_ordinary_table_are_deleted_in_steps() {
+    let database = PostgresDatabase::empty().await;
+    let fill = "INSERT INTO positions (imei, ts, fingerprint, valid, received_at) \
+         SELECT imei, now() - age, n, true, now() FROM generate_series(1, 5100) AS n, \
+         (VALUES (17, interval '31 days'), (17, interval '29 days'), (999999999999999, interval '40 days')) AS v (imei, age) \
+         WHERE imei <> 17 OR n = 1";
+    database.client.batch_execute(include_str!("../db-init/0001_positions.sql")).await.unwrap();
+    database.client.batch_execute(fill).await.unwrap();
+    let retained = retain(&database.url, &A_MONTH).await.unwrap();
+    assert_eq!(retained, Retained { positions: 5_101, ..Retained::default() });
+    assert_eq!(database.count("positions").await, 1);
+}
+
+#[tokio::test]
+async fn rows_of_a_file_are_deleted_in_steps_while_it_is_written_to() {
+    let mut database = SqliteDatabase::new().await;
+    database.store.commit(&batch(&samples())).await.unwrap();
+    let more = batch([&row(IMEI, days_ago(1), 1)]);
+    let (retained, committed) = tokio::join!(retain(&database.url, &A_MONTH), database.store.commit(&more));
+    assert_eq!(retained.unwrap(), Retained { positions: 5_101, ..Retained::default() });
+    assert_eq!(counts(committed.unwrap()), (1, 0));
+    assert_eq!(database.count("positions").await, 3);
+}
+
+#[tokio::test]
+async fn the_quarantine_is_cleared_by_its_own_age() {
+    let database = PostgresDatabase::new().await;
+    let fill = "INSERT INTO quarantined_records \
+                (imei, digest, reason, detail, received_at, journal_id, position, codec, bytes) \
+                SELECT 17, decode(lpad(n::text, 4, '0'), 'hex'), 'time', '', now() - n * interval '10 days', \
+                '00000000-0000-0000-0000-000000000000', n, 8, '' FROM generate_series(1, 4) AS n";
+    database.client.batch_execute(fill).await.unwrap();
+    let retained = retain(&database.url, &QUARANTINE).await.unwrap();
+    assert_eq!(retained, Retained { quarantined: 2, ..Retained::default() });
+    assert_eq!(database.count("quarantined_records").await, 2);
+
+    let embedded = SqliteDatabase::new().await;
+    let fill = "INSERT INTO quarantined_records \
+                (imei, digest, reason, detail, received_at, journal_id, position, codec, bytes) \
+                SELECT 17, CAST(value AS BLOB), 'time', '', (unixepoch() - value * 864000) * 1000000, x'00', value, 8, x'' \
+                FROM json_each('[1,2,3,4]')";
+    sqlx::raw_sql(fill).execute(&mut embedded.connect().await).await.unwrap();
+    assert_eq!(retain(&embedded.url, &QUARANTINE).await.unwrap(), Retained { quarantined: 2, ..Retained::default() });
+    assert_eq!(embedded.count("quarantined_records").await, 2);
+}
+
+#[tokio::test]
+async fn a_role_that_does_not_own_the_table_is_told_so() {
+    let database = PostgresDatabase::new().await;
+    let role = format!("role_of_{}", database.name);
+    let create = format!("CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT ON positions TO {role}");
+    database.client.batch_execute(&create).await.unwrap();
+    let refused = class(retain(&database.url_as(&role), &A_MONTH)).await;
+    database.client.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+    assert_eq!(refused, ErrorClass::Refuses);
+}
