@@ -8,7 +8,7 @@ use std::time::Duration;
 use teltonika_codecs::{AvlData, Imei, Record};
 
 use super::newest::NewestPositions;
-use super::rows::{NotAsAccepted, RowBuilder};
+use super::rows::{BuiltRow, NotAsAccepted};
 use super::seen::{Seen, SeenKeys};
 use crate::checkpoint::Position;
 use crate::store::{Batch, Committed, MAX_TS_MS, QuarantineReason, Quarantined, Row};
@@ -39,7 +39,6 @@ pub struct TimeWindow {
 
 /// Builds one batch after the other.
 pub struct BatchBuilder {
-    rows: RowBuilder,
     seen: SeenKeys,
     newest: NewestPositions,
     window: TimeWindow,
@@ -50,8 +49,7 @@ impl BatchBuilder {
     /// An empty batch.
     #[must_use]
     pub fn new(window: TimeWindow, seen: SeenKeys) -> Self {
-        let (rows, newest, batch) = (RowBuilder::default(), NewestPositions::default(), Batch::default());
-        Self { rows, seen, newest, window, batch }
+        Self { seen, newest: NewestPositions::default(), window, batch: Batch::default() }
     }
 
     /// Adds the records of a frame: all or none. Gives the device time of its newest record, milliseconds.
@@ -64,32 +62,32 @@ impl BatchBuilder {
         if avl.count() != frame.records {
             return Err(NotAsAccepted::Count);
         }
-        let mut newest_ms = None;
+        let Self { seen, newest, window, batch } = self;
+        let mut seen = seen.device(frame.imei);
+        let mut newest_of_frame = None;
         for (index, record) in (0..=u8::MAX).zip(avl.records()) {
-            let mut row = self.rows.row(frame.imei, frame.received_at_us, avl.codec(), &record);
-            (row.frame, row.record_index) = (frame.position, index);
-            newest_ms = newest_ms.max(Some(row.ts_ms));
-            if let Some(why) = self.window.refuses(&record, frame.received_at_us) {
-                self.batch.quarantined.push(refused(&row, &record, why));
+            let mut built = BuiltRow::new(frame.imei, frame.received_at_us, avl.codec(), &record);
+            (built.row.frame, built.row.record_index) = (frame.position, index);
+            let (row, at) = (&built.row, (built.row.ts_ms, built.row.fingerprint));
+            if let Some(why) = window.refuses(&record, frame.received_at_us) {
+                batch.quarantined.push(refused(row, &record, why));
                 continue;
             }
-            self.record(&row, &record);
-        }
-        Ok(newest_ms)
-    }
-
-    fn record(&mut self, row: &Row, record: &Record<'_>) {
-        let rows = match self.seen.see(row.key()) {
-            Seen::Stored => {
-                self.batch.known_stored += 1;
-                return;
+            let rows = match seen.see(row.ts_ms, row.fingerprint) {
+                Seen::Stored => {
+                    batch.known_stored += 1;
+                    continue;
+                }
+                Seen::Perhaps => &mut batch.perhaps_stored,
+                Seen::New => &mut batch.new,
+            };
+            rows.push(row, record.wire(), |io| built.write_io(&record, io));
+            if newest_of_frame < Some(at) {
+                newest.see(row, rows.last_io());
+                newest_of_frame = Some(at);
             }
-            Seen::Perhaps => &mut self.batch.perhaps_stored,
-            Seen::New => &mut self.batch.new,
-        };
-        rows.push(row.clone(), record.wire(), |io| self.rows.write_io(record, io));
-        let io = rows.as_slice().last().and_then(|row| rows.io(row)).unwrap_or_default();
-        self.newest.see(row, io);
+        }
+        Ok(newest_of_frame.map(|(ts_ms, _)| ts_ms))
     }
 
     /// Adds the newest positions to the batch, for the store to write them.

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use builder::{BatchBuilder, Frame, TimeWindow};
 pub use newest::NewestPositions;
-pub use rows::{NotAsAccepted, RowBuilder};
-pub use seen::{Seen, SeenKeys, Sizes};
+pub use rows::{BuiltRow, NotAsAccepted};
+pub use seen::{Seen, SeenKeys, SeenOfDevice, Sizes};
 
 use crate::checkpoint::{Mark, Position};
 use crate::health::{Health, Reason};

@@ -49,7 +49,7 @@ impl NewestPositions {
     /// Adds all of them to a batch. They stay here until [`NewestPositions::written`].
     pub fn fill(&self, rows: &mut Rows) {
         for Newest { row, io } in self.devices.values() {
-            rows.push(row.clone(), &[], |text| text.push_str(io));
+            rows.push(row, &[], |text| text.push_str(io));
         }
     }
 

@@ -7,27 +7,28 @@ use teltonika_codecs::{AvlCodec, Element, Imei, Record, Rejection, Value};
 use crate::checkpoint::Position;
 use crate::store::{ELEMENTS, Row, Spans, TypedElements, column_of};
 
-/// Builds rows. Keeps a table over all element ids, so that ids that come twice are seen without a search.
-pub struct RowBuilder {
-    /// By element id: the number of the record in which it was last seen.
-    seen_in: Vec<u32>,
-    record: u32,
-    /// Whether an id came twice in the last record.
-    repeats: bool,
+/// A row, and what its record holds beside the typed columns.
+pub struct BuiltRow {
+    /// The row.
+    pub row: Row,
+    odd: Odd,
 }
 
-impl Default for RowBuilder {
-    fn default() -> Self {
-        Self { seen_in: vec![0; usize::from(u16::MAX) + 1], record: 0, repeats: false }
-    }
+/// Elements that go to `io`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Odd {
+    None,
+    Some,
+    /// An id comes twice, or may do so: looked at with care, as it was never seen from a tracker.
+    Repeated,
 }
 
-impl RowBuilder {
-    /// The row of a record, without its `io` object.
-    pub fn row(&mut self, imei: Imei, received_at_us: i64, codec: AvlCodec, record: &Record<'_>) -> Row {
-        let elements =
-            if self.ids_repeat(record) { typed(last_of_each(record).into_iter()) } else { typed(record.elements()) };
-        Row {
+impl BuiltRow {
+    /// The row of a record.
+    #[must_use]
+    pub fn new(imei: Imei, received_at_us: i64, codec: AvlCodec, record: &Record<'_>) -> Self {
+        let (elements, odd) = typed(record);
+        let row = Row {
             imei,
             ts_ms: record.calendar_ms().unwrap_or(crate::store::MAX_TS_MS),
             fingerprint: crc32fast::hash(record.wire()).cast_signed(),
@@ -48,32 +49,57 @@ impl RowBuilder {
             frame: Position::default(),
             record_index: 0,
             spans: Spans::default(),
-        }
+        };
+        Self { row, odd }
     }
 
     /// Writes what has no column as a JSON object: `{"id": unsigned integer | "hex"}`; nothing where there is nothing. For the
-    /// record of which [`RowBuilder::row`] was made last.
+    /// record that the row was made of.
     pub fn write_io(&self, record: &Record<'_>, text: &mut String) {
-        if self.repeats {
-            write_io(last_of_each(record).into_iter(), text);
-        } else {
-            write_io(record.elements(), text);
+        match self.odd {
+            Odd::None => {}
+            Odd::Some => write_io(record.elements(), text),
+            Odd::Repeated => write_io(last_of_each(record).into_iter(), text),
         }
     }
+}
 
-    fn ids_repeat(&mut self, record: &Record<'_>) -> bool {
-        self.record = self.record.wrapping_add(1);
-        if self.record == 0 {
-            self.seen_in.fill(0);
-            self.record = 1;
+/// The typed columns, in one walk over the elements.
+#[inline]
+fn typed(record: &Record<'_>) -> (TypedElements, Odd) {
+    let mut typed = TypedElements::default();
+    let (mut met, mut met_odd, mut odd) = (0_u32, 0_u64, Odd::None);
+    record.elements().for_each(|element| {
+        if let Some(column) = column_of(element.id) {
+            let bit = 1 << column;
+            if met & bit != 0 {
+                odd = Odd::Repeated;
+            }
+            met |= bit;
+            if typed.put(column, element.value) {
+                return;
+            }
+        } else {
+            // Two ids can share a bit: then both are looked at with care.
+            let bit = 1 << (element.id & 63);
+            if met_odd & bit != 0 {
+                odd = Odd::Repeated;
+            }
+            met_odd |= bit;
         }
-        self.repeats = record.elements().any(|element| {
-            self.seen_in
-                .get_mut(usize::from(element.id))
-                .is_some_and(|seen| std::mem::replace(seen, self.record) == self.record)
-        });
-        self.repeats
+        if odd == Odd::None {
+            odd = Odd::Some;
+        }
+    });
+    if odd == Odd::Repeated {
+        typed = TypedElements::default();
+        for element in last_of_each(record) {
+            if let Some(column) = column_of(element.id) {
+                typed.put(column, element.value);
+            }
+        }
     }
+    (typed, odd)
 }
 
 /// Ids that come twice were never seen from a tracker; the last one counts (section 2.2).
@@ -96,22 +122,14 @@ pub enum NotAsAccepted {
     Count,
 }
 
-fn fitting(element: Element<'_>) -> Option<(usize, i64)> {
-    let column = column_of(element.id)?;
-    Some((column, ELEMENTS.get(column)?.fit(element.value)?))
-}
-
-fn typed<'a>(elements: impl Iterator<Item = Element<'a>>) -> TypedElements {
-    let mut typed = TypedElements::default();
-    for (column, value) in elements.filter_map(fitting) {
-        typed.set(column, value);
-    }
-    typed
+fn has_no_column(element: &Element<'_>) -> bool {
+    let column = column_of(element.id).and_then(|column| ELEMENTS.get(column));
+    column.and_then(|column| column.fit(element.value)).is_none()
 }
 
 fn write_io<'a>(elements: impl Iterator<Item = Element<'a>>, text: &mut String) {
     let mut open = false;
-    for Element { id, value } in elements.filter(|element| fitting(*element).is_none()) {
+    for Element { id, value } in elements.filter(has_no_column) {
         text.push(if open { ',' } else { '{' });
         open = true;
         // Writing to a string does not fail.

@@ -1,15 +1,15 @@
-//! What this lane remembers of the keys it has written: the duplicate filter. Bounded; it forgets the oldest half at a time.
+//! What this lane remembers of the records it has written: the duplicate filter. Bounded; it forgets the older half at a
+//! time.
 //!
-//! Two memories. The exact one is short: a key in it is committed or in the batch being built, so the record need not go to
-//! the database again. The other one is long and not exact: a key that is not in it is new as far as anyone remembers. What
-//! it gets wrong costs time and never data, as the table's key decides.
+//! Two memories. The exact one is short: the last records of each device. What it knows is committed or in the batch being
+//! built, so such a record need not go to the database again. The other one is long and not exact: a record that is not in
+//! it is new as far as anyone remembers. What it gets wrong costs time and never data, as the table's key decides.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-
-use crate::store::Key;
+use teltonika_codecs::Imei;
 
 /// What is known of a record before the database is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,28 +22,28 @@ pub enum Seen {
     Stored,
 }
 
-/// Remembers keys.
+/// Remembers records.
 pub struct SeenKeys {
+    devices: [HashMap<u64, Recent, RandomState>; 2],
+    perhaps: Bloom,
     hasher: RandomState,
-    stored: [HashSet<Key, RandomState>; 2],
-    perhaps: [Bloom; 2],
     sizes: Sizes,
 }
 
-/// How many keys each half remembers.
+/// How much each half remembers.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Exactly; 28 bytes each.
-    pub stored: usize,
-    /// Not exactly; 2 bytes each.
+    /// Devices whose last 64 records are known exactly; 0.8 KiB each.
+    pub devices: usize,
+    /// Records that are known as perhaps stored; 2 bytes each.
     pub perhaps: usize,
 }
 
 impl Default for Sizes {
-    /// Some 20 MiB in all: the last 200,000 to 400,000 records, which is what trackers send again after a lost answer, and
-    /// the last two to four million, which is what a fleet sends again after an outage.
+    /// Some 24 MiB at most: the last records of ten to twenty thousand devices, which is what they send again after a lost
+    /// answer, and the last two to four million records, which is what a fleet sends again after an outage.
     fn default() -> Self {
-        Self { stored: 200_000, perhaps: 2_000_000 }
+        Self { devices: 10_000, perhaps: 2_000_000 }
     }
 }
 
@@ -52,135 +52,215 @@ impl SeenKeys {
     #[must_use]
     pub fn new(sizes: Sizes) -> Self {
         let hasher = RandomState::default();
-        Self {
-            stored: [(); 2].map(|()| HashSet::with_hasher(hasher.clone())),
-            perhaps: [(); 2].map(|()| Bloom::new(sizes.perhaps)),
-            hasher,
-            sizes,
-        }
+        let devices = [(); 2].map(|()| HashMap::with_hasher(hasher.clone()));
+        Self { devices, perhaps: Bloom::new(sizes.perhaps), hasher, sizes }
     }
 
-    /// Looks a key up and remembers it.
-    pub fn see(&mut self, key: Key) -> Seen {
-        let Self { hasher, stored: [young, old], perhaps: [recent, before], sizes } = self;
-        if old.contains(&key) || !young.insert(key) {
-            return Seen::Stored;
-        }
-        if young.len() >= sizes.stored {
+    /// What is remembered of one device: looked up once for all records of a frame.
+    pub fn device(&mut self, imei: Imei) -> SeenOfDevice<'_> {
+        let Self { devices: [young, old], perhaps, hasher, sizes } = self;
+        let imei = imei.get();
+        if young.len() >= sizes.devices && !young.contains_key(&imei) {
             std::mem::swap(young, old);
             young.clear();
         }
-        let hash = hasher.hash_one(key);
-        let seen = before.holds(hash) || recent.holds(hash);
-        if !seen {
-            recent.add(hash);
-            if recent.keys >= sizes.perhaps {
-                std::mem::swap(recent, before);
-                recent.clear();
-            }
-        }
-        if seen { Seen::Perhaps } else { Seen::New }
+        let recent = young.entry(imei).or_insert_with(|| old.remove(&imei).unwrap_or_default());
+        SeenOfDevice { imei, recent, perhaps, hasher }
     }
 
     /// Forgets what stands in the table: a batch that was being built will not be committed as it is, or the database went
-    /// back. Its keys are still known as perhaps stored.
+    /// back. Its records are still known as perhaps stored.
     pub fn doubt(&mut self) {
-        self.stored.iter_mut().for_each(HashSet::clear);
+        self.devices.iter_mut().for_each(HashMap::clear);
     }
 }
 
-/// A Bloom filter of 64-byte blocks, so that a look-up misses the cache once: six bits of one block for each key. At 16 bits
-/// a key about one look-up in 300 is wrong.
-struct Bloom {
-    blocks: Vec<[u64; 8]>,
-    keys: usize,
+/// What is remembered of one device.
+pub struct SeenOfDevice<'a> {
+    imei: u64,
+    recent: &'a mut Recent,
+    perhaps: &'a mut Bloom,
+    hasher: &'a RandomState,
 }
+
+impl SeenOfDevice<'_> {
+    /// Looks a record up by its device time and fingerprint, and remembers it.
+    #[inline]
+    pub fn see(&mut self, ts_ms: i64, fingerprint: i32) -> Seen {
+        if self.recent.holds(ts_ms, fingerprint) {
+            return Seen::Stored;
+        }
+        self.recent.add(ts_ms, fingerprint);
+        // Records of a few seconds share a block, so that those of a frame miss the cache once or twice.
+        let block = self.hasher.hash_one((self.imei, ts_ms >> 13));
+        let bits = (u64::from(fingerprint.cast_unsigned()) << 32 | ts_ms.cast_unsigned() & 0xFFFF_FFFF) ^ block;
+        if self.perhaps.see(block, bits) { Seen::Perhaps } else { Seen::New }
+    }
+}
+
+/// The last records of a device: a ring.
+struct Recent {
+    newest_ms: i64,
+    next: usize,
+    fingerprints: [i32; RECENT],
+    times: [i64; RECENT],
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { newest_ms: i64::MIN, next: 0, fingerprints: [0; RECENT], times: [i64::MIN; RECENT] }
+    }
+}
+
+impl Recent {
+    #[inline]
+    fn holds(&self, ts_ms: i64, fingerprint: i32) -> bool {
+        // Nearly always the first record of a frame is newer than all before.
+        ts_ms <= self.newest_ms
+            && self.fingerprints.contains(&fingerprint)
+            && self.fingerprints.iter().zip(&self.times).any(|seen| seen == (&fingerprint, &ts_ms))
+    }
+
+    #[inline]
+    fn add(&mut self, ts_ms: i64, fingerprint: i32) {
+        let place = self.next % RECENT;
+        self.fingerprints[place] = fingerprint;
+        self.times[place] = ts_ms;
+        self.next = place + 1;
+        self.newest_ms = self.newest_ms.max(ts_ms);
+    }
+}
+
+/// A Bloom filter of two generations whose blocks lie side by side in one cache line: 256 bits each, six of them for each
+/// key. About one look-up in 150 is wrong.
+struct Bloom {
+    blocks: Vec<[Half; 2]>,
+    /// Which of the two takes new keys.
+    young: usize,
+    keys: usize,
+    capacity: usize,
+}
+
+type Half = [u64; 4];
 
 impl Bloom {
-    fn new(keys: usize) -> Self {
-        Self { blocks: vec![[0; 8]; (keys / KEYS_A_BLOCK).max(1)], keys: 0 }
+    fn new(capacity: usize) -> Self {
+        Self { blocks: vec![[[0; 4]; 2]; (capacity / KEYS_A_BLOCK).max(1)], young: 0, keys: 0, capacity }
     }
 
-    fn holds(&self, hash: u64) -> bool {
-        let block = self.blocks.get(self.block(hash)).copied().unwrap_or_default();
-        bits(hash).all(|(word, bit)| block.get(word).is_some_and(|word| word & bit != 0))
-    }
-
-    fn add(&mut self, hash: u64) {
-        let block = self.block(hash);
-        if let Some(block) = self.blocks.get_mut(block) {
-            for (word, bit) in bits(hash) {
-                if let Some(word) = block.get_mut(word) {
-                    *word |= bit;
-                }
-            }
+    /// Whether the key may be there; it is afterwards.
+    #[inline]
+    fn see(&mut self, block: u64, bits: u64) -> bool {
+        if self.keys >= self.capacity {
+            self.forget();
+        }
+        let blocks = u64::try_from(self.blocks.len()).unwrap_or(u64::MAX);
+        // The hash's upper half, evenly over any number of blocks.
+        let at = usize::try_from(((block >> 32) * blocks) >> 32).unwrap_or(0);
+        let Some(halves) = self.blocks.get_mut(at) else { return true };
+        let mask = mask(bits);
+        let holds = |half: &Half| half.iter().zip(mask).all(|(word, bits)| word & bits == bits);
+        if halves.iter().any(holds) {
+            return true;
+        }
+        if let Some(half) = halves.get_mut(self.young) {
+            half.iter_mut().zip(mask).for_each(|(word, bits)| *word |= bits);
         }
         self.keys += 1;
+        false
     }
 
-    /// By the hash's upper half, evenly over any number of blocks; the bits are chosen by all of it, stirred.
-    fn block(&self, hash: u64) -> usize {
-        let blocks = u64::try_from(self.blocks.len()).unwrap_or(u64::MAX);
-        usize::try_from(((hash >> 32) * blocks) >> 32).unwrap_or(0)
-    }
-
-    fn clear(&mut self) {
-        self.blocks.fill([0; 8]);
+    fn forget(&mut self) {
+        self.young = 1 - self.young;
         self.keys = 0;
+        for half in self.blocks.iter_mut().filter_map(|halves| halves.get_mut(self.young)) {
+            *half = [0; 4];
+        }
     }
 }
 
-/// Word and bit of six bits in a block.
-fn bits(hash: u64) -> impl Iterator<Item = (usize, u64)> {
-    let stirred = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (0..6).map(move |nth| {
-        let place = stirred >> (64 - 9 * (nth + 1));
-        (usize::try_from(place >> 6 & 7).unwrap_or(0), 1 << (place & 63))
-    })
+/// Six of 256 bits.
+#[inline]
+fn mask(bits: u64) -> Half {
+    let mut stirred = (bits ^ bits >> 31).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    stirred = (stirred ^ stirred >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mut mask = [0; 4];
+    for nth in 0..6 {
+        let place = stirred >> (64 - 8 * (nth + 1));
+        let word = usize::try_from(place >> 6 & 3).unwrap_or(0);
+        mask[word] |= 1 << (place & 63);
+    }
+    mask
 }
 
-const KEYS_A_BLOCK: usize = 32;
+const RECENT: usize = 64;
+const KEYS_A_BLOCK: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn key(number: i64) -> Key {
-        Key { imei: 356_307_042_441_013, ts_ms: 1_780_000_000_000 + number, fingerprint: -7 }
+    const SECOND: i64 = 1000;
+
+    fn see(seen: &mut SeenKeys, device: u64, number: i64) -> Seen {
+        let fingerprint = i32::try_from(number * 7919 % 1_000_000_007).unwrap();
+        seen.device(Imei::try_from(device).unwrap()).see(1_780_000_000_000 + number * SECOND, fingerprint)
     }
 
     #[test]
-    fn a_key_is_stored_while_it_is_remembered_exactly_then_perhaps_then_new_again() {
-        let mut seen = SeenKeys::new(Sizes { stored: 10, perhaps: 100 });
-        assert_eq!((seen.see(key(0)), seen.see(key(0))), (Seen::New, Seen::Stored));
-        let wrong = (1..20).filter(|number| seen.see(key(*number)) != Seen::New).count();
-        assert!(wrong <= 1, "{wrong}");
-        assert_eq!(seen.see(key(0)), Seen::Perhaps);
-        for number in 1_000..2_000 {
-            seen.see(key(number));
+    fn a_record_is_stored_while_it_is_remembered_exactly_then_perhaps_then_new_again() {
+        let mut seen = SeenKeys::new(Sizes { devices: 10, perhaps: 1_000 });
+        assert_eq!((see(&mut seen, 1, 0), see(&mut seen, 1, 0)), (Seen::New, Seen::Stored));
+        assert_eq!(see(&mut seen, 2, 0), Seen::New, "of another device");
+        let wrong = (1..100).filter(|number| see(&mut seen, 1, *number) != Seen::New).count();
+        assert!(wrong <= 5, "{wrong}");
+        assert_eq!(see(&mut seen, 1, 0), Seen::Perhaps);
+        assert_eq!(see(&mut seen, 1, 99), Seen::Stored);
+        for number in 1_000..4_000 {
+            see(&mut seen, 1, number);
         }
-        // Both halves of the long memory are others by now.
-        let forgotten = (1..20).filter(|number| seen.see(key(*number)) == Seen::New).count();
-        assert!(forgotten >= 17, "{forgotten}");
+        // Both generations of the long memory are others by now.
+        let forgotten = (1..100).filter(|number| see(&mut seen, 1, *number) == Seen::New).count();
+        assert!(forgotten >= 80, "{forgotten}");
+    }
+
+    #[test]
+    fn two_records_of_one_millisecond_are_two() {
+        let mut seen = SeenKeys::new(Sizes::default());
+        let mut device = seen.device(Imei::try_from(1).unwrap());
+        assert_ne!(device.see(5, 1), Seen::Stored);
+        assert_ne!(device.see(5, 2), Seen::Stored);
+        assert_ne!(device.see(4, 1), Seen::Stored);
+        assert_eq!(device.see(5, 1), Seen::Stored);
+    }
+
+    #[test]
+    fn devices_beyond_the_bound_are_forgotten_exactly_and_not_altogether() {
+        let mut seen = SeenKeys::new(Sizes { devices: 10, perhaps: 100_000 });
+        for device in 0..30 {
+            see(&mut seen, device, 1);
+        }
+        assert_eq!(see(&mut seen, 29, 1), Seen::Stored);
+        assert_eq!(see(&mut seen, 0, 1), Seen::Perhaps);
+        assert!(seen.devices.iter().all(|devices| devices.len() <= 10));
     }
 
     #[test]
     fn after_a_doubt_nothing_counts_as_stored_and_nothing_as_new() {
-        let mut seen = SeenKeys::new(Sizes { stored: 1_000, perhaps: 10_000 });
+        let mut seen = SeenKeys::new(Sizes::default());
         for number in 0..500 {
-            seen.see(key(number));
+            see(&mut seen, 1, number);
         }
         seen.doubt();
-        assert!((0..500).all(|number| seen.see(key(number)) == Seen::Perhaps));
+        assert!((0..500).all(|number| see(&mut seen, 1, number) == Seen::Perhaps));
     }
 
     #[test]
-    fn few_new_keys_are_taken_for_old_ones() {
-        let mut seen = SeenKeys::new(Sizes { stored: 1, perhaps: 100_000 });
-        for number in 0..99_999 {
-            seen.see(key(number));
-        }
-        let wrong = (200_000..200_500).filter(|number| seen.see(key(*number)) != Seen::New).count();
-        assert!(wrong <= 10, "{wrong} of 500");
+    fn few_new_records_are_taken_for_old_ones() {
+        let mut seen = SeenKeys::new(Sizes { devices: 1_000, perhaps: 100_000 });
+        let wrong =
+            (0..200_000).filter(|at| see(&mut seen, at % 1_000, i64::try_from(at / 1_000).unwrap()) != Seen::New);
+        let wrong = wrong.count();
+        assert!(wrong <= 2_000, "{wrong} of 200,000");
     }
 }

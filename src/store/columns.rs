@@ -46,18 +46,26 @@ impl ElementColumn {
     /// The column's value for a raw one: an integer, tenths for a `real`, 0 or 1 for a `boolean`. `None` where value or
     /// width does not fit the column.
     #[must_use]
+    #[inline]
     pub fn fit(&self, value: Value<'_>) -> Option<i64> {
         if matches!(value, Value::Bytes(_)) || value.width() != usize::from(self.width) {
             return None;
         }
         let number = if self.signed { value.signed()? } else { i64::try_from(value.unsigned()?).ok()? };
-        let fits = match self.column_type {
+        self.holds(number).then_some(number)
+    }
+
+    /// Whether the column holds such a value. No typed element has more than four bytes.
+    #[must_use]
+    #[inline]
+    pub fn holds(&self, number: i64) -> bool {
+        match self.column_type {
             ColumnType::Boolean => (0..=1).contains(&number),
             ColumnType::SmallInt => i16::try_from(number).is_ok(),
-            ColumnType::Integer | ColumnType::RealTenths => i32::try_from(number).is_ok(),
-            ColumnType::BigInt => true,
-        };
-        fits.then_some(number)
+            ColumnType::Integer => i32::try_from(number).is_ok(),
+            ColumnType::RealTenths => u16::try_from(number).is_ok(),
+            ColumnType::BigInt => u32::try_from(number).is_ok(),
+        }
     }
 }
 
@@ -96,6 +104,7 @@ pub const ELEMENTS: [ElementColumn; ELEMENT_COLUMNS] = [
 
 /// The index in [`ELEMENTS`] of an element id.
 #[must_use]
+#[inline]
 pub fn column_of(id: u16) -> Option<usize> {
     let index = *INDEX.get(usize::from(id))?;
     (index != NO_COLUMN).then_some(usize::from(index))

@@ -35,7 +35,7 @@ pub use row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
 pub use rows::Rows;
 pub use session::connect;
 pub use sqlite::SqliteStore;
-pub use timescale::TimescaleStore;
+pub use timescale::{DoesNotFit, TimescaleStore, encode_copy};
 pub use tls::{HandshakeError, MakeTls};
 pub use url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 

@@ -1,6 +1,6 @@
 //! A row as every store takes it: plain values in wire units.
 
-use teltonika_codecs::Imei;
+use teltonika_codecs::{Imei, Value};
 
 use super::columns::{ELEMENT_COLUMNS, ELEMENTS};
 use crate::checkpoint::Position;
@@ -84,8 +84,28 @@ pub struct TypedElements {
 }
 
 impl TypedElements {
-    /// Sets the value of a column; a second one replaces the first. Only the low 32 bits count.
+    /// Sets the value of a column from one on the wire; false where it does not fit.
+    #[inline]
+    pub fn put(&mut self, column: usize, value: Value<'_>) -> bool {
+        let fitting = ELEMENTS.get(column).and_then(|element| element.fit(value));
+        if let Some(number) = fitting {
+            self.keep(column, number);
+        }
+        fitting.is_some()
+    }
+
+    /// Sets the value of a column, as [`super::columns::ElementColumn::fit`] gives it; a second one replaces the first. What
+    /// does not fit is no value.
     pub fn set(&mut self, column: usize, value: i64) {
+        if ELEMENTS.get(column).is_some_and(|element| element.holds(value)) {
+            self.keep(column, value);
+        } else {
+            self.clear(column);
+        }
+    }
+
+    #[inline]
+    fn keep(&mut self, column: usize, value: i64) {
         if let Some(place) = self.values.get_mut(column) {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "elements of 1, 2 or 4 bytes")]
             {
@@ -93,6 +113,13 @@ impl TypedElements {
             }
             self.present |= 1 << column;
         }
+    }
+
+    /// The low 32 bits of the value of a column: a signed one is extended into them.
+    #[inline]
+    pub(super) fn bits(&self, column: usize) -> Option<u32> {
+        let value = *self.values.get(column)?;
+        (self.present & (1 << column) != 0).then_some(value)
     }
 
     /// Removes the value of a column.
@@ -139,6 +166,10 @@ impl Span {
             (Ok(start), Ok(end)) => Self { start, end },
             _ => Self::default(),
         }
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.start == self.end
     }
 
     pub(super) fn range(self) -> std::ops::Range<usize> {

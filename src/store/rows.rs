@@ -10,6 +10,7 @@ pub struct Rows {
     io: String,
     wire: Vec<u8>,
     present: u32,
+    has_generation_type: bool,
 }
 
 impl Rows {
@@ -32,16 +33,18 @@ impl Rows {
     }
 
     /// Adds a row with its bytes on the wire, and with what `write_io` appends as its `io` object (nothing for NULL).
-    pub fn push(&mut self, mut row: Row, wire: &[u8], write_io: impl FnOnce(&mut String)) {
+    #[inline]
+    pub fn push(&mut self, row: &Row, wire: &[u8], write_io: impl FnOnce(&mut String)) {
         let (io_start, wire_start) = (self.io.len(), self.wire.len());
         write_io(&mut self.io);
         self.wire.extend_from_slice(wire);
         let io = Span::new(io_start, self.io.len());
-        row.spans = Spans { io, wire: Span::new(wire_start, self.wire.len()) };
+        let spans = Spans { io, wire: Span::new(wire_start, self.wire.len()) };
         self.present |= row.elements.present();
+        self.has_generation_type |= row.generation_type.is_some();
         // 32 bits are enough for what comes together in memory.
         self.order.push((row.key(), u32::try_from(self.list.len()).unwrap_or(u32::MAX)));
-        self.list.push(row);
+        self.list.push(Row { spans, ..row.clone() });
     }
 
     /// Puts the rows into the order of the table's key. Of the same record twice the one that came first stays in front.
@@ -68,7 +71,13 @@ impl Rows {
     /// The `io` object of one of these rows as JSON text; `None` for NULL.
     #[must_use]
     pub fn io(&self, row: &Row) -> Option<&str> {
-        self.io.get(row.spans.io.range()).filter(|text| !text.is_empty())
+        if row.spans.io.is_empty() { None } else { self.io.get(row.spans.io.range()) }
+    }
+
+    /// The `io` object of the row that was pushed last; empty for NULL.
+    #[must_use]
+    pub fn last_io(&self) -> &str {
+        self.list.last().and_then(|row| self.io(row)).unwrap_or_default()
     }
 
     /// The bytes on the wire of one of these rows.
@@ -82,6 +91,12 @@ impl Rows {
     #[must_use]
     pub const fn present(&self) -> u32 {
         self.present
+    }
+
+    /// Whether at least one row has a generation type.
+    #[must_use]
+    pub const fn has_generation_type(&self) -> bool {
+        self.has_generation_type
     }
 
     /// Whether at least one row has an `io` object.
@@ -105,12 +120,13 @@ impl Rows {
 
     /// Forgets the rows and keeps the memory.
     pub fn clear(&mut self) {
-        let Self { list, order, io, wire, present } = self;
+        let Self { list, order, io, wire, present, has_generation_type } = self;
         list.clear();
         order.clear();
         io.clear();
         wire.clear();
         *present = 0;
+        *has_generation_type = false;
     }
 }
 

@@ -3,8 +3,8 @@
 use super::columns::{ELEMENT_COLUMNS, ELEMENTS};
 use super::rows::Rows;
 
-/// The columns that every row fills, in the order of the table.
-pub(super) const BASE_COLUMNS: [&str; 16] = [
+/// The columns that every row fills, in the order in which they are written.
+pub(super) const BASE_COLUMNS: [&str; 15] = [
     "imei",
     "ts",
     "fingerprint",
@@ -16,28 +16,39 @@ pub(super) const BASE_COLUMNS: [&str; 16] = [
     "satellites",
     "priority",
     "codec",
-    "generation_type",
     "event_io_id",
     "valid",
     "faulty",
     "received_at",
 ];
 
-/// The columns that rows fill: all of the above, some of the elements, `io` or not.
+/// Filled by one codec only.
+const GENERATION_TYPE: &str = "generation_type";
+
+/// The columns that rows fill: all of the above, some of the elements, the generation type and `io` or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ColumnSet {
     present: u32,
+    generation_type: bool,
     io: bool,
 }
 
 impl ColumnSet {
     pub(super) fn of(rows: &Rows) -> Self {
-        Self { present: rows.present(), io: rows.has_io() }
+        Self { present: rows.present(), generation_type: rows.has_generation_type(), io: rows.has_io() }
     }
 
     /// The columns of both.
     pub(super) fn and(self, other: Self) -> Self {
-        Self { present: self.present | other.present, io: self.io || other.io }
+        Self {
+            present: self.present | other.present,
+            generation_type: self.generation_type || other.generation_type,
+            io: self.io || other.io,
+        }
+    }
+
+    pub(super) fn has_generation_type(self) -> bool {
+        self.generation_type
     }
 
     pub(super) fn has_io(self) -> bool {
@@ -50,13 +61,15 @@ impl ColumnSet {
     }
 
     pub(super) fn len(self) -> usize {
-        BASE_COLUMNS.len() + self.elements().count() + usize::from(self.io)
+        BASE_COLUMNS.len() + usize::from(self.generation_type) + self.elements().count() + usize::from(self.io)
     }
 
     /// `imei, ts, …`
     pub(super) fn names(self) -> String {
         let elements = self.elements().filter_map(|column| ELEMENTS.get(column)).map(|element| element.name);
-        let names: Vec<_> = BASE_COLUMNS.into_iter().chain(elements).chain(self.io.then_some("io")).collect();
+        let generation_type = self.generation_type.then_some(GENERATION_TYPE);
+        let io = self.io.then_some("io");
+        let names: Vec<_> = BASE_COLUMNS.into_iter().chain(generation_type).chain(elements).chain(io).collect();
         names.join(", ")
     }
 }
@@ -64,8 +77,12 @@ impl ColumnSet {
 /// What an insert into `latest_positions` ends in: only forward in device time, and then the whole row, so that a column
 /// which this batch does not fill becomes NULL.
 pub(super) fn newest_wins() -> String {
-    let replaced =
-        BASE_COLUMNS.iter().skip(1).copied().chain(ELEMENTS.iter().map(|element| element.name)).chain(["io"]);
+    let replaced = BASE_COLUMNS
+        .iter()
+        .skip(1)
+        .copied()
+        .chain(ELEMENTS.iter().map(|element| element.name))
+        .chain([GENERATION_TYPE, "io"]);
     let assignments: Vec<_> = replaced.map(|name| format!("{name} = excluded.{name}")).collect();
     format!(
         "ON CONFLICT (imei) DO UPDATE SET {} \

@@ -102,7 +102,7 @@ pub(crate) fn columns() -> Vec<(&'static str, &'static str, &'static str)> {
 pub(crate) fn batch<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Batch {
     let (mut batch, mut newest) = (Batch::default(), NewestPositions::default());
     for sample in samples {
-        batch.new.push(sample.row.clone(), &wire(sample), |io| io.push_str(&sample.io));
+        batch.new.push(&sample.row, &wire(sample), |io| io.push_str(&sample.io));
         newest.see(&sample.row, &sample.io);
     }
     newest.fill(&mut batch.newest);

@@ -137,11 +137,13 @@ fn bind(arguments: &mut SqliteArguments, rows: &Rows, row: &Row, columns: Column
     arguments.add(*satellites)?;
     arguments.add(*priority)?;
     arguments.add(*codec)?;
-    arguments.add(*generation_type)?;
     arguments.add(*event_io_id)?;
     arguments.add(*valid)?;
     arguments.add(*faulty)?;
     arguments.add(*received_at_us)?;
+    if columns.has_generation_type() {
+        arguments.add(*generation_type)?;
+    }
     for column in columns.elements() {
         let value = elements.get(column);
         match ELEMENTS.get(column).map(|element| element.column_type) {

@@ -105,7 +105,7 @@ impl Connection {
         let failed = |error| StoreError::postgres(doing, error);
         let mut sink = pin!(self.client.copy_in::<_, Bytes>(&statement).await.map_err(failed)?);
         buffer.clear();
-        let mut encoder = Encoder::begin(columns, buffer);
+        let encoder = Encoder::begin(columns, buffer);
         let mut sent = 0;
         for part in parts {
             let mut next = 0;

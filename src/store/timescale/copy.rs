@@ -5,62 +5,67 @@ use bytes::{BufMut, BytesMut};
 
 use crate::store::columns::{ColumnType, ELEMENTS};
 use crate::store::row::Row;
-use crate::store::rows::Part;
+use crate::store::rows::{Part, Rows};
 use crate::store::sql::{BASE_COLUMNS, ColumnSet};
 
 /// Encodes rows one by one. One for each COPY.
 pub(super) struct Encoder {
     fields: i16,
+    has_generation_type: bool,
     has_io: bool,
     /// The element columns, so that no bits are looked at row by row.
-    elements: Vec<(usize, ColumnType)>,
-    tuple: Tuple,
+    elements: Vec<ElementField>,
 }
 
 impl Encoder {
     /// For these columns; writes the header.
     pub(super) fn begin(columns: ColumnSet, out: &mut BytesMut) -> Self {
         out.put_slice(HEADER);
-        let typed = |column: usize| ELEMENTS.get(column).map(|element| (column, element.column_type));
         Self {
             // Some forty.
             fields: i16::try_from(columns.len()).unwrap_or(i16::MAX),
+            has_generation_type: columns.has_generation_type(),
             has_io: columns.has_io(),
-            elements: columns.elements().filter_map(typed).collect(),
-            tuple: Tuple { bytes: [0; TUPLE_MAX], len: 0 },
+            elements: columns.elements().filter_map(ElementField::new).collect(),
         }
     }
 
     /// Appends rows from `next` on, until the buffer holds so many bytes or there are no more.
     pub(super) fn fill(
-        &mut self,
+        &self,
         part: Part<'_>,
         next: &mut usize,
         bytes: usize,
         out: &mut BytesMut,
     ) -> Result<(), DoesNotFit> {
+        // Each row is put together here and appended at once: appending field by field takes ten times as long.
+        let mut tuple = [0; TUPLE_MAX];
         while out.len() < bytes
             && let Some(row) = part.get(*next)
         {
-            self.row(row, part.rows.io(row), out)?;
+            // In the order of the key rows lie far apart: asking for one ahead of time hides half of the wait for memory.
+            std::hint::black_box(part.get(*next + AHEAD).map(|row| (row.fingerprint, row.elements.present())));
+            self.row(row, &mut tuple, out)?;
+            if self.has_io {
+                put_io(part.rows.io(row), out)?;
+            }
             *next += 1;
         }
         Ok(())
     }
 
     #[inline]
-    fn row(&mut self, row: &Row, io: Option<&str>, out: &mut BytesMut) -> Result<(), DoesNotFit> {
-        let Self { fields, has_io, elements, tuple } = self;
-        tuple.len = 0;
-        tuple.put(fields.to_be_bytes());
-        tuple.put_base(row)?;
-        for &(column, column_type) in elements.iter() {
-            tuple.put_element(row.elements.get(column), column_type)?;
+    fn row(&self, row: &Row, tuple: &mut [u8; TUPLE_MAX], out: &mut BytesMut) -> Result<(), DoesNotFit> {
+        let (base, rest) = tuple.split_first_chunk_mut::<BASE_LEN>().ok_or(TOO_LONG)?;
+        put_base(row, self.fields, base)?;
+        let mut at = 0;
+        if self.has_generation_type {
+            at += put_nullable(row.generation_type.map(|kind| u64::from(kind) << 48), 2, place(rest, at)?);
         }
-        out.put_slice(tuple.filled());
-        if *has_io {
-            put_io(io, out)?;
+        for field in &self.elements {
+            at += put_nullable(field.bits(row), field.size, place(rest, at)?);
         }
+        out.put_slice(tuple.get(..BASE_LEN + at).unwrap_or_default());
         Ok(())
     }
 
@@ -70,136 +75,142 @@ impl Encoder {
     }
 }
 
+/// How a typed column is written.
+#[derive(Clone, Copy)]
+struct ElementField {
+    column: usize,
+    tenths: bool,
+    /// Bytes of a value.
+    size: u8,
+    /// Bits of the longest value that this one does not have.
+    unused: u32,
+}
+
+impl ElementField {
+    fn new(column: usize) -> Option<Self> {
+        let column_type = ELEMENTS.get(column)?.column_type;
+        let size = match column_type {
+            ColumnType::Boolean => 1,
+            ColumnType::SmallInt => 2,
+            ColumnType::Integer | ColumnType::RealTenths => 4,
+            ColumnType::BigInt => 8,
+        };
+        Some(Self { column, tenths: column_type == ColumnType::RealTenths, size, unused: 64 - 8 * u32::from(size) })
+    }
+
+    /// The value, left-aligned in the longest field. Its upper bits, a sign's extension, fall off on the left.
+    #[inline]
+    fn bits(self, row: &Row) -> Option<u64> {
+        let value = row.elements.bits(self.column)?;
+        let value = if self.tenths { tenths(value) } else { value };
+        Some(u64::from(value) << (self.unused & 63))
+    }
+}
+
+/// A `real` from tenths, which are at most 65,535.
+#[inline]
+fn tenths(value: u32) -> u32 {
+    (f32::from(u16::try_from(value).unwrap_or(u16::MAX)) / 10.0).to_bits()
+}
+
+#[inline]
+fn place(rest: &mut [u8], at: usize) -> Result<&mut [u8; FIELD_MAX], DoesNotFit> {
+    rest.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(TOO_LONG)
+}
+
+/// Writes length and value, both always in full; gives the bytes that count.
+#[inline]
+fn put_nullable(bits: Option<u64>, size: u8, place: &mut [u8; FIELD_MAX]) -> usize {
+    let (length, counts) = if bits.is_some() { (u32::from(size), 4 + usize::from(size)) } else { (u32::MAX, 4) };
+    place[..4].copy_from_slice(&length.to_be_bytes());
+    place[4..].copy_from_slice(&bits.unwrap_or_default().to_be_bytes());
+    counts
+}
+
+/// Rows in their order as one COPY: the columns it names, and its bytes. What the store sends in parts, for benchmarks and
+/// exports.
+///
+/// # Errors
+/// [`DoesNotFit`], which no row built from a record is.
+pub fn encode_copy(rows: &Rows, out: &mut BytesMut) -> Result<String, DoesNotFit> {
+    let columns = ColumnSet::of(rows);
+    let encoder = Encoder::begin(columns, out);
+    encoder.fill(rows.whole(), &mut 0, usize::MAX, out)?;
+    Encoder::end(out);
+    Ok(columns.names())
+}
+
 /// A value outside its column. Rows are built from typed values, so this is a mistake in building them.
 #[derive(Debug, thiserror::Error)]
 #[error("a value does not fit its column: {0}")]
-pub(super) struct DoesNotFit(&'static str);
+pub struct DoesNotFit(&'static str);
 
-/// One row but its `io`, put together here and appended at once: appending field by field takes ten times as long.
-struct Tuple {
-    bytes: [u8; TUPLE_MAX],
-    len: usize,
+/// Writes the number of fields and the columns that every row fills, each at its place.
+#[inline]
+fn put_base(row: &Row, fields: i16, out: &mut [u8; BASE_LEN]) -> Result<(), DoesNotFit> {
+    // Every field by name: one added to Row must not be forgotten here.
+    let Row {
+        imei,
+        ts_ms,
+        fingerprint,
+        longitude,
+        latitude,
+        altitude_m,
+        angle_deg,
+        speed_kmh,
+        satellites,
+        priority,
+        codec,
+        generation_type: _,
+        event_io_id,
+        valid,
+        faulty,
+        received_at_us,
+        elements: _,
+        frame: _,
+        record_index: _,
+        spans: _,
+    } = row;
+    let mut base = Base { out, at: 0 };
+    base.put(fields.to_be_bytes());
+    base.field(imei.get().to_be_bytes());
+    base.field(ts_ms.checked_mul(1000).and_then(timestamp).ok_or(DoesNotFit("ts"))?);
+    base.field(fingerprint.to_be_bytes());
+    base.field(longitude.to_be_bytes());
+    base.field(latitude.to_be_bytes());
+    base.field(altitude_m.to_be_bytes());
+    base.field(i32::from(*angle_deg).to_be_bytes());
+    base.field(i32::from(*speed_kmh).to_be_bytes());
+    base.field(i16::from(*satellites).to_be_bytes());
+    base.field(i16::from(*priority).to_be_bytes());
+    base.field(i16::from(*codec).to_be_bytes());
+    base.field(i32::from(*event_io_id).to_be_bytes());
+    base.field([u8::from(*valid)]);
+    base.field([u8::from(*faulty)]);
+    base.field(timestamp(*received_at_us).ok_or(DoesNotFit("received_at"))?);
+    Ok(())
 }
 
-impl Tuple {
-    #[inline]
-    fn put_base(&mut self, row: &Row) -> Result<(), DoesNotFit> {
-        // Every field by name: one added to Row must not be forgotten here. In the order of BASE_COLUMNS.
-        let Row {
-            imei,
-            ts_ms,
-            fingerprint,
-            longitude,
-            latitude,
-            altitude_m,
-            angle_deg,
-            speed_kmh,
-            satellites,
-            priority,
-            codec,
-            generation_type,
-            event_io_id,
-            valid,
-            faulty,
-            received_at_us,
-            elements: _,
-            frame: _,
-            record_index: _,
-            spans: _,
-        } = row;
-        self.eight(imei.get().to_be_bytes());
-        self.eight(ts_ms.checked_mul(1000).and_then(timestamp).ok_or(DoesNotFit("ts"))?);
-        self.four(fingerprint.to_be_bytes());
-        self.eight(longitude.to_be_bytes());
-        self.eight(latitude.to_be_bytes());
-        self.two(altitude_m.to_be_bytes());
-        self.four(i32::from(*angle_deg).to_be_bytes());
-        self.four(i32::from(*speed_kmh).to_be_bytes());
-        self.two(i16::from(*satellites).to_be_bytes());
-        self.two(i16::from(*priority).to_be_bytes());
-        self.two(i16::from(*codec).to_be_bytes());
-        match generation_type {
-            Some(kind) => self.two(i16::from(*kind).to_be_bytes()),
-            None => self.null(),
-        }
-        self.four(i32::from(*event_io_id).to_be_bytes());
-        self.one([u8::from(*valid)]);
-        self.one([u8::from(*faulty)]);
-        self.eight(timestamp(*received_at_us).ok_or(DoesNotFit("received_at"))?);
-        Ok(())
-    }
+/// Writes fields one behind the other. All lengths are constants and everything is inlined, so each place is one too.
+struct Base<'a> {
+    out: &'a mut [u8; BASE_LEN],
+    at: usize,
+}
 
+impl Base<'_> {
     #[inline]
-    fn put_element(&mut self, value: Option<i64>, column_type: ColumnType) -> Result<(), DoesNotFit> {
-        let Some(value) = value else {
-            self.null();
-            return Ok(());
-        };
-        let too_large = |_| DoesNotFit("an element");
-        match column_type {
-            ColumnType::Boolean => self.one([u8::from(value != 0)]),
-            ColumnType::SmallInt => self.two(i16::try_from(value).map_err(too_large)?.to_be_bytes()),
-            ColumnType::Integer => self.four(i32::try_from(value).map_err(too_large)?.to_be_bytes()),
-            ColumnType::BigInt => self.eight(value.to_be_bytes()),
-            ColumnType::RealTenths => {
-                let tenths = u16::try_from(value).map_err(too_large)?;
-                self.four((f32::from(tenths) / 10.0).to_be_bytes());
-            }
-        }
-        Ok(())
-    }
-
-    /// A field of eight bytes: its length and its value, written together.
-    #[inline]
-    fn eight(&mut self, value: [u8; 8]) {
-        self.put(with_length::<8, 12>(value));
-    }
-
-    #[inline]
-    fn four(&mut self, value: [u8; 4]) {
-        self.put(with_length::<4, 8>(value));
-    }
-
-    #[inline]
-    fn two(&mut self, value: [u8; 2]) {
-        self.put(with_length::<2, 6>(value));
-    }
-
-    #[inline]
-    fn one(&mut self, value: [u8; 1]) {
-        self.put(with_length::<1, 5>(value));
-    }
-
-    #[inline]
-    fn null(&mut self) {
-        self.put((-1_i32).to_be_bytes());
+    fn field<const N: usize>(&mut self, value: [u8; N]) {
+        // No field is longer than 8 bytes.
+        self.put([0, 0, 0, N.to_le_bytes()[0]]);
+        self.put(value);
     }
 
     #[inline]
     fn put<const N: usize>(&mut self, bytes: [u8; N]) {
-        let end = self.len + N;
-        self.bytes
-            .get_mut(self.len..end)
-            .expect("TUPLE_MAX holds every column with the longest field")
-            .copy_from_slice(&bytes);
-        self.len = end;
+        let end = self.at + N;
+        self.out[self.at..end].copy_from_slice(&bytes);
+        self.at = end;
     }
-
-    #[inline]
-    fn filled(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-}
-
-/// A value behind its length, N + 4 = M bytes.
-#[inline]
-fn with_length<const N: usize, const M: usize>(value: [u8; N]) -> [u8; M] {
-    const { assert!(M == N + 4 && N < 256) }
-    let mut field = [0; M];
-    // The upper three bytes of the length are 0.
-    field[3] = N.to_le_bytes()[0];
-    field[4..].copy_from_slice(&value);
-    field
 }
 
 /// `jsonb`: a version byte, then the text.
@@ -228,5 +239,11 @@ const JSONB_VERSION: u8 = 1;
 const EPOCH_US: i64 = 946_684_800_000_000;
 /// A length, and a `bigint`, a `double precision` or a `timestamptz`.
 const FIELD_MAX: usize = 4 + 8;
-/// The number of fields, and every column but `io` with its length.
-const TUPLE_MAX: usize = 2 + (BASE_COLUMNS.len() + ELEMENTS.len()) * FIELD_MAX;
+/// The number of fields, and the columns that every row fills, by their widths: imei, both times, longitude, latitude;
+/// fingerprint, angle, speed, event; altitude, satellites, priority, codec; valid, faulty.
+const BASE_LEN: usize = 2 + BASE_COLUMNS.len() * 4 + 5 * 8 + 4 * 4 + 4 * 2 + 2;
+/// And every other column but `io`.
+const TUPLE_MAX: usize = BASE_LEN + (1 + ELEMENTS.len()) * FIELD_MAX;
+/// Rows.
+const AHEAD: usize = 3;
+const TOO_LONG: DoesNotFit = DoesNotFit("the row");

@@ -18,6 +18,7 @@ use deadpool_postgres::{Manager, Object, Pool, Runtime};
 use tokio::time::timeout;
 
 use self::connection::Connection;
+pub use self::copy::{DoesNotFit, encode_copy};
 use self::transaction::Transaction;
 use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
 use super::migrate::{APPLIED, MIGRATIONS, MIGRATIONS_TABLE_EXISTS};

@@ -1,0 +1,147 @@
+//! What a fleet sends, as data fields, made beforehand; and the cost of encoding a row.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use odograph::checkpoint::Position;
+use odograph::drain::{BatchBuilder, Frame, SeenKeys, Sizes, TimeWindow};
+use odograph::fleet::{Route, test_imei};
+use odograph::store::{Batch, encode_copy};
+use teltonika_codecs::Imei;
+use teltonika_codecs::encode::frame;
+
+pub(crate) const ANY_TIME: TimeWindow =
+    TimeWindow { past: Duration::from_hours(1_000_000), future: Duration::from_hours(1_000_000) };
+/// Noon: all rows in one chunk.
+const START_MS: u64 = 1_780_056_000_000;
+const RECORDS: u64 = 10;
+
+/// All data fields one behind the other.
+pub(crate) struct Load {
+    bytes: Vec<u8>,
+    frames: Vec<Sent>,
+    pub(crate) distinct: u64,
+}
+
+struct Sent {
+    imei: Imei,
+    end: usize,
+    received_at_us: i64,
+    again: bool,
+}
+
+/// One frame of the load.
+pub(crate) struct LoadFrame<'a> {
+    pub(crate) imei: Imei,
+    pub(crate) again: bool,
+    received_at_us: i64,
+    data: &'a [u8],
+}
+
+impl Load {
+    /// Trackers in turn, newest record first; so many percent of the frames come a second time a little later, as after a
+    /// lost answer.
+    pub(crate) fn new(devices: u32, rows: u64, resent: u32) -> Self {
+        let routes: Vec<_> = (0..devices).map(|n| Route::new(test_imei(n), n, START_MS)).collect();
+        let rounds = rows.div_ceil(RECORDS * u64::from(devices));
+        let mut load = Self { bytes: Vec::new(), frames: Vec::new(), distinct: 0 };
+        let mut late: std::collections::VecDeque<(usize, Imei, Vec<u8>)> = std::collections::VecDeque::new();
+        let mut chance = fastrand::Rng::with_seed(7);
+        for round in 0..rounds {
+            for route in &routes {
+                let records: Vec<_> = (0..RECORDS).rev().map(|n| route.record(round * RECORDS + n)).collect();
+                let whole = frame(route.codec(), &records).unwrap();
+                let data = &whole[8..whole.len() - 4];
+                load.add(route.imei(), data, round, false);
+                load.distinct += RECORDS;
+                if chance.u32(0..100) < resent {
+                    // Trackers stop and wait: what was not answered is what they send next.
+                    late.push_back((load.frames.len() + routes.len() - 1, route.imei(), data.to_vec()));
+                }
+                while late.front().is_some_and(|(at, ..)| *at <= load.frames.len()) {
+                    let (_, imei, data) = late.pop_front().unwrap();
+                    load.add(imei, &data, round, true);
+                }
+            }
+        }
+        for (_, imei, data) in late {
+            load.add(imei, &data, rounds, true);
+        }
+        load
+    }
+
+    fn add(&mut self, imei: Imei, data: &[u8], round: u64, again: bool) {
+        self.bytes.extend_from_slice(data);
+        let received_ms = START_MS + (round + 1) * RECORDS * 1000;
+        let received_at_us = i64::try_from(received_ms).unwrap() * 1000;
+        self.frames.push(Sent { imei, end: self.bytes.len(), received_at_us, again });
+    }
+
+    pub(crate) fn frames(&self) -> impl Iterator<Item = LoadFrame<'_>> {
+        let starts = std::iter::once(0).chain(self.frames.iter().map(|sent| sent.end));
+        self.frames.iter().zip(starts).map(|(sent, start)| LoadFrame {
+            imei: sent.imei,
+            again: sent.again,
+            received_at_us: sent.received_at_us,
+            data: &self.bytes[start..sent.end],
+        })
+    }
+}
+
+impl<'a> LoadFrame<'a> {
+    pub(crate) fn frame(&self, position: Position) -> Frame<'a> {
+        let Self { imei, received_at_us, data, .. } = *self;
+        Frame { imei, received_at_us, position, data, records: u8::try_from(RECORDS).unwrap() }
+    }
+
+    /// As the service slices a fleet: by a hash of the IMEI.
+    pub(crate) fn lane(&self, lanes: u16) -> u16 {
+        let mixed = self.imei.get().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        u16::try_from(mixed % u64::from(lanes)).unwrap()
+    }
+}
+
+/// Puts every row among the new ones.
+pub(crate) fn all_as_new(batch: &mut Batch) {
+    let Batch { new, perhaps_stored, .. } = batch;
+    for row in perhaps_stored.as_slice() {
+        let io = perhaps_stored.io(row).unwrap_or_default();
+        new.push(row, &[], |text| text.push_str(io));
+    }
+    perhaps_stored.clear();
+}
+
+/// Nanoseconds to encode one row of a sorted batch of 50,000, and to build it: decode, fingerprint, filter, row, newest
+/// position. Medians of 21.
+pub(crate) fn row_ns() -> (f64, f64) {
+    let load = Load::new(2_000, 50_000, 0);
+    let mut builder = BatchBuilder::new(ANY_TIME, SeenKeys::new(Sizes::default()));
+    let mut out = BytesMut::with_capacity(32 << 20);
+    let ((mut encode, mut build), rows) = ((Vec::new(), Vec::new()), load.distinct as f64);
+    for _ in 0..21 {
+        builder.abandon();
+        let begun = cpu_ns();
+        for frame in load.frames() {
+            builder.frame(&frame.frame(Position(0))).unwrap();
+        }
+        build.push((cpu_ns() - begun) / rows);
+        let batch = builder.batch();
+        all_as_new(batch);
+        batch.sort();
+        out.clear();
+        let begun = cpu_ns();
+        encode_copy(&batch.new, &mut out).unwrap();
+        encode.push((cpu_ns() - begun) / rows);
+    }
+    let median = |times: &mut Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        (times[10] * 10.0).round() / 10.0
+    };
+    (median(&mut encode), median(&mut build))
+}
+
+/// Time that this thread had a core, which a busy machine does not stretch.
+fn cpu_ns() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
