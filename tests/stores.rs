@@ -12,20 +12,6 @@ use support_store::{
     until_committed,
 };
 
-/// Makes a test of every function for each store.
-macro_rules! for_both_stores {
-    ($($name:ident)*) => {
-        mod timescale {
-            use super::*;
-            $(#[tokio::test] async fn $name() { super::$name(PostgresDatabase::new().await).await; })*
-        }
-        mod sqlite {
-            use super::*;
-            $(#[tokio::test] async fn $name() { super::$name(SqliteDatabase::new().await).await; })*
-        }
-    };
-}
-
 for_both_stores! {
     every_column_comes_back_as_it_was
     columns_that_a_batch_lacks_are_null

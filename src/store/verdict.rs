@@ -27,12 +27,13 @@ impl Verdict {
     /// By SQLSTATE and, for a violated constraint, its name and schema.
     pub(super) fn of_sqlstate(code: &str, constraint: Option<&str>, schema: Option<&str>) -> Self {
         match code {
-            // bad_copy_file_format, which would be our own encoding and no row; read_only_sql_transaction.
-            "22P04" | "25006" => Self::Refuse,
+            // invalid_binary_representation and bad_copy_file_format: a column of another type, or our own encoding, and
+            // no row. read_only_sql_transaction. undefined_file: the extension's library is missing.
+            "22P03" | "22P04" | "25006" | "58P01" => Self::Refuse,
             // unique_violation. Constraints of chunks end in the name of the table's.
             "23505" if constraint.is_some_and(|name| name.ends_with(POSITIONS_KEY)) => Self::Stored,
             // Two connections made the same chunk at the same moment; the second finds it.
-            "23505" if schema.is_none_or(|schema| schema.starts_with("_timescaledb")) => Self::Retry,
+            "23505" if schema.is_none_or(|schema| schema == TIMESCALEDB_CATALOG) => Self::Retry,
             // An index that somebody added; not_null_violation, check_violation.
             "23505" | "23502" | "23514" => Self::Row,
             _ => match code.get(..2) {
@@ -59,6 +60,7 @@ impl Verdict {
 
 /// The primary key of `positions`.
 const POSITIONS_KEY: &str = "positions_pkey";
+const TIMESCALEDB_CATALOG: &str = "_timescaledb_catalog";
 
 const SQLITE_BUSY: u32 = 5;
 const SQLITE_LOCKED: u32 = 6;
@@ -80,9 +82,10 @@ mod tests {
         for code in ["22003", "22021", "22P02", "23502", "23514", "23505"] {
             assert_eq!(plain(code), Verdict::Row, "{code}");
         }
-        for code in
-            ["42P01", "42703", "42501", "28000", "28P01", "3D000", "3F000", "25006", "0A000", "23503", "P0001", "22P04"]
-        {
+        for code in [
+            "42P01", "42703", "42501", "28000", "28P01", "3D000", "3F000", "25006", "0A000", "23503", "P0001", "22P03",
+            "22P04", "58P01",
+        ] {
             assert_eq!(plain(code), Verdict::Refuse, "{code}");
         }
         for code in [
@@ -96,6 +99,7 @@ mod tests {
         assert_eq!(unique("12_7_positions_pkey", "_timescaledb_internal"), Verdict::Stored);
         assert_eq!(unique("chunk_schema_name_table_name_key", "_timescaledb_catalog"), Verdict::Retry);
         assert_eq!(unique("one_position_a_second", "public"), Verdict::Row);
+        assert_eq!(unique("_hyper_1_1_chunk_one_position_a_second", "_timescaledb_internal"), Verdict::Row);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use odograph::store::{DatabaseUrl, MigrateOptions, SqliteStore, Store, TimescaleStore, migrate};
+use odograph::store::{DatabaseUrl, Lane, MigrateOptions, SqliteStore, Store, TimescaleStore, migrate};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row as _};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
@@ -20,6 +20,16 @@ pub(crate) trait TestDatabase {
     /// Every row of a table, sorted by key.
     async fn rows(&self, table: &str) -> Vec<Vec<Cell>>;
     async fn count(&self, table: &str) -> i64;
+    /// Columns as text, in the order of the first ones.
+    async fn texts(&self, table: &str, columns: &[&str]) -> Vec<Vec<String>>;
+    /// Disturbs it.
+    async fn execute(&self, sql: &str);
+    /// The column `bytes` as hexadecimal digits.
+    fn hex_of_bytes(&self) -> &'static str;
+    /// Makes `positions` refuse what is faster than 250 km/h.
+    async fn refuse_speed(&self);
+    /// A store on the same database, as another process has it.
+    async fn another(&self, lane: Lane) -> OneLane<Self::Store>;
 }
 
 pub(crate) struct PostgresDatabase {
@@ -46,6 +56,14 @@ impl PostgresDatabase {
         let url = DatabaseUrl::parse(url).unwrap();
         let store = timescale(&url);
         Self { name, url, store, client }
+    }
+
+    /// The URL of this database behind a proxy, with parameters.
+    pub(crate) fn url_through(&self, port: u16, parameters: &str) -> DatabaseUrl {
+        let url = url_of_database(&self.name);
+        let (front, behind) = url.split_once('@').unwrap();
+        let (_, database) = behind.split_once('/').unwrap();
+        DatabaseUrl::parse(&format!("{front}@127.0.0.1:{port}/{database}?{parameters}")).unwrap()
     }
 
     /// The URL of this database for another user.
@@ -122,6 +140,29 @@ impl TestDatabase for PostgresDatabase {
             columns.iter().enumerate().map(|(index, column)| cell(row.get(index), column.1)).collect()
         };
         rows.iter().map(cells).collect()
+    }
+
+    async fn texts(&self, table: &str, columns: &[&str]) -> Vec<Vec<String>> {
+        let list: Vec<_> = columns.iter().map(|column| format!("coalesce({column}::text, '')")).collect();
+        let query = format!("SELECT {} FROM {table} ORDER BY {}", list.join(", "), columns.join(", "));
+        let rows = self.client.query(&query, &[]).await.unwrap();
+        rows.iter().map(|row| (0..columns.len()).map(|column| row.get(column)).collect()).collect()
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.client.batch_execute(sql).await.unwrap();
+    }
+
+    fn hex_of_bytes(&self) -> &'static str {
+        "encode(bytes, 'hex')"
+    }
+
+    async fn refuse_speed(&self) {
+        self.execute("ALTER TABLE positions ADD CONSTRAINT no_rocket CHECK (speed_kmh < 250)").await;
+    }
+
+    async fn another(&self, lane: Lane) -> OneLane<TimescaleStore> {
+        OneLane::new(TimescaleStore::new(&self.url, lane).unwrap())
     }
 
     async fn count(&self, table: &str) -> i64 {
@@ -262,6 +303,33 @@ impl TestDatabase for SqliteDatabase {
             columns.iter().enumerate().map(|(index, column)| cell(row, index, column.1)).collect()
         };
         rows.iter().map(cells).collect()
+    }
+
+    async fn texts(&self, table: &str, columns: &[&str]) -> Vec<Vec<String>> {
+        let list: Vec<_> = columns.iter().map(|column| format!("coalesce(CAST({column} AS TEXT), '')")).collect();
+        let query = format!("SELECT {} FROM {table} ORDER BY {}", list.join(", "), columns.join(", "));
+        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut self.connect().await).await.unwrap();
+        rows.iter().map(|row| (0..columns.len()).map(|column| row.get(column)).collect()).collect()
+    }
+
+    async fn execute(&self, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.connect().await).await.unwrap();
+    }
+
+    fn hex_of_bytes(&self) -> &'static str {
+        "hex(bytes)"
+    }
+
+    async fn refuse_speed(&self) {
+        self.execute(
+            "CREATE TRIGGER no_rocket BEFORE INSERT ON positions WHEN NEW.speed_kmh >= 250 \
+             BEGIN SELECT RAISE(ABORT, 'no_rocket'); END",
+        )
+        .await;
+    }
+
+    async fn another(&self, lane: Lane) -> OneLane<SqliteStore> {
+        OneLane::new(SqliteStore::open(&self.url, lane).await.unwrap())
     }
 
     async fn count(&self, table: &str) -> i64 {

@@ -26,13 +26,19 @@ impl<S: Store> OneLane<S> {
         Self { store, at: None }
     }
 
+    /// Claims the lane and stands where the database has it.
+    pub(crate) async fn open(&mut self) -> Result<Mark, StoreError> {
+        let at = self.store.open_lane().await?.mark;
+        self.at = Some(at);
+        Ok(at)
+    }
+
     /// Offers a batch as the next step, the same step until it is committed.
     pub(crate) async fn offer(&mut self, batch: &Batch) -> Result<Outcome, StoreError> {
         let from = match self.at {
             Some(at) => at,
-            None => self.store.open_lane().await?.mark,
+            None => self.open().await?,
         };
-        self.at = Some(from);
         let to = Mark { position: Position(from.position.0 + 100), tag: 5 };
         let step = Step { from, to: Checkpoint { mark: to, newest: to.position } };
         let outcome = self.store.commit(&mut batch.clone(), &step).await?;

@@ -1,0 +1,195 @@
+//! Rows that a database refuses stand alone in quarantine, and all others are committed.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
+
+mod support_store;
+
+use odograph::checkpoint::Position;
+use odograph::store::{Batch, CommitWay, Committed, ErrorClass, Message, QuarantineReason, Quarantined};
+use support_store::{
+    IMEI, NOON, OTHER, PostgresDatabase, Sample, SqliteDatabase, TestDatabase, batch, counts, fleet, row, wire,
+};
+use teltonika_codecs::Imei;
+
+for_both_stores! {
+    a_refused_row_stands_alone_in_quarantine
+    many_refused_rows_among_many_are_all_found
+    a_batch_of_refused_rows_is_quarantined_whole
+    a_refused_row_is_never_the_newest_position
+    what_the_drain_quarantines_is_kept_once_and_counted
+    messages_are_kept_with_any_bytes
+}
+
+const COLUMNS: [&str; 6] = ["imei", "reason", "position", "record_index", "codec", "seen"];
+
+fn fast(sample: &mut Sample) {
+    sample.row.speed_kmh = 300;
+}
+
+/// Inserted, duplicates, refused.
+fn all_counts(committed: &Committed) -> (u64, u64, usize) {
+    (committed.inserted(), committed.duplicates(), committed.refused().len())
+}
+
+async fn a_refused_row_stands_alone_in_quarantine(mut database: impl TestDatabase) {
+    database.refuse_speed().await;
+    let mut samples = fleet(20, 5);
+    fast(&mut samples[42]);
+    let batch = batch(&samples);
+    let committed = database.store().commit(&batch).await.unwrap();
+    assert_eq!(all_counts(&committed), (99, 0, 1));
+    assert_eq!(committed.refused(), [samples[42].row.key()]);
+    assert_eq!(database.count("positions").await, 99);
+    let imei = samples[42].row.imei.get().to_string();
+    assert_eq!(database.texts("quarantined_records", &COLUMNS).await, [[&imei, "refused", "7", "3", "142", "1"]]);
+    let detail = &database.texts("quarantined_records", &["detail"]).await[0][0];
+    assert!(detail.contains("no_rocket"), "{detail}");
+    let hex: String = wire(&samples[42]).iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = &database.texts("quarantined_records", &[database.hex_of_bytes()]).await[0][0];
+    assert_eq!(bytes.to_lowercase(), hex);
+
+    // It comes again, with the others: nothing new, but it is counted.
+    let again = database.store().commit(&batch).await.unwrap();
+    assert_eq!(all_counts(&again), (0, 99, 1));
+    assert_eq!(database.texts("quarantined_records", &["seen"]).await, [["2"]]);
+    // The mended table takes what comes then, by the fast way.
+    let next = database.store().commit(&support_store::batch([&row(IMEI, NOON, 1)])).await.unwrap();
+    assert_eq!(all_counts(&next), (1, 0, 0));
+}
+
+async fn many_refused_rows_among_many_are_all_found(mut database: impl TestDatabase) {
+    database.refuse_speed().await;
+    let mut samples = fleet(100, 20);
+    samples.iter_mut().skip(3).step_by(17).for_each(fast);
+    let refused = samples.iter().filter(|sample| sample.row.speed_kmh > 250).count();
+    let committed = database.store().commit(&batch(&samples)).await.unwrap();
+    assert_eq!(all_counts(&committed), (2000 - refused as u64, 0, refused));
+    assert_eq!(database.count("quarantined_records").await, i64::try_from(refused).unwrap());
+    assert_eq!(database.count("positions").await, i64::try_from(2000 - refused).unwrap());
+}
+
+async fn a_batch_of_refused_rows_is_quarantined_whole(mut database: impl TestDatabase) {
+    database.refuse_speed().await;
+    let mut samples = fleet(10, 5);
+    samples.iter_mut().for_each(fast);
+    assert_eq!(all_counts(&database.store().commit(&batch(&samples)).await.unwrap()), (0, 0, 50));
+    assert_eq!((database.count("positions").await, database.count("quarantined_records").await), (0, 50));
+}
+
+async fn a_refused_row_is_never_the_newest_position(mut database: impl TestDatabase) {
+    database.refuse_speed().await;
+    let mut samples = [row(IMEI, NOON, 1), row(OTHER, NOON, 1)];
+    fast(&mut samples[0]);
+    assert_eq!(all_counts(&database.store().commit(&batch(&samples)).await.unwrap()), (1, 0, 1));
+    assert_eq!(database.rows("latest_positions").await, [samples[1].cells()]);
+}
+
+async fn what_the_drain_quarantines_is_kept_once_and_counted(mut database: impl TestDatabase) {
+    let record = |reason, frame, index, bytes: &[u8]| Quarantined {
+        imei: Imei::from_ascii(IMEI.as_bytes()).unwrap(),
+        reason,
+        detail: "a detail".to_owned(),
+        received_at_us: NOON * 1000,
+        frame: Position(frame),
+        record_index: index,
+        codec: 8,
+        bytes: bytes.to_vec(),
+    };
+    let mut batch = Batch::default();
+    batch.quarantined.push(record(QuarantineReason::TimeWindow, 1, Some(0), b"one"));
+    batch.quarantined.push(record(QuarantineReason::Undecodable, 2, None, b"\0\xFFtwo"));
+    batch.quarantined.push(record(QuarantineReason::TimeWindow, 3, Some(4), b"one"));
+    assert_eq!(counts(database.store().commit(&batch).await.unwrap()), (0, 0));
+    let expected = [["17", "time_window", "1", "0", "8", "2"], ["17", "undecodable", "2", "", "8", "1"]];
+    assert_eq!(database.texts("quarantined_records", &COLUMNS).await, expected);
+    database.store().commit(&batch).await.unwrap();
+    assert_eq!(database.texts("quarantined_records", &["seen"]).await, [["2"], ["4"]]);
+}
+
+async fn messages_are_kept_with_any_bytes(mut database: impl TestDatabase) {
+    let message = |frame, bytes: &[u8], text: Option<&str>| Message {
+        imei: Imei::from_ascii(IMEI.as_bytes()).unwrap(),
+        received_at_us: NOON * 1000,
+        frame: Position(frame),
+        codec: 12,
+        message_type: 6,
+        bytes: bytes.to_vec(),
+        text: text.map(str::to_owned),
+    };
+    let mut batch = batch([&row(IMEI, NOON, 1)]);
+    batch.messages.push(message(8, b"DI1:1", Some("DI1:1")));
+    batch.messages.push(message(9, b"\0\xFF", None));
+    assert_eq!(counts(database.store().commit(&batch).await.unwrap()), (1, 0));
+    let expected = [["8", "17", "12", "6", "DI1:1"], ["9", "17", "12", "6", ""]];
+    let columns = ["position", "imei", "codec", "type", "text"];
+    assert_eq!(database.texts("device_messages", &columns).await, expected);
+    assert_eq!(database.store().commit(&batch).await.unwrap().way(), CommitWay::Conflict);
+    assert_eq!(database.count("device_messages").await, 2, "the same frame again is the same message");
+}
+
+#[tokio::test]
+async fn a_column_of_another_type_is_the_operators_matter() {
+    let mut database = PostgresDatabase::new().await;
+    // A column that somebody made smaller.
+    database.execute("DROP VIEW IF EXISTS positions_by_device, positions_named CASCADE").await;
+    database.execute("ALTER TABLE positions ALTER COLUMN angle_deg TYPE smallint").await;
+    // Binary COPY meets another width in every row, so it is no row's fault.
+    assert_eq!(database.store.commit(&batch(&fleet(5, 4))).await.unwrap_err().class, ErrorClass::Refuses);
+    assert_eq!(database.count("quarantined_records").await, 0);
+    assert_eq!(database.count("positions").await, 0);
+}
+
+#[tokio::test]
+async fn an_index_that_somebody_added_refuses_loudly_and_loses_nothing() {
+    let mut database = PostgresDatabase::new().await;
+    database.execute("CREATE UNIQUE INDEX one_a_millisecond ON positions (imei, ts)").await;
+    let samples = [row(IMEI, NOON, 1), row(IMEI, NOON, 2), row(OTHER, NOON, 3)];
+    let committed = database.store().commit(&batch(&samples)).await.unwrap();
+    assert_eq!(all_counts(&committed), (2, 0, 1));
+    let detail = &database.texts("quarantined_records", &["detail"]).await[0][0];
+    assert!(detail.starts_with("23505") && detail.ends_with("one_a_millisecond"), "{detail}");
+}
+
+#[tokio::test]
+async fn newest_positions_that_are_refused_hold_nothing_up() {
+    let mut database = PostgresDatabase::new().await;
+    database.execute("ALTER TABLE latest_positions ADD CONSTRAINT few CHECK (satellites < 10)").await;
+    let mut samples = fleet(10, 3);
+    samples[3].row.satellites = 5;
+    samples[13].row.satellites = 5;
+    samples[23].row.satellites = 5;
+    assert_eq!(all_counts(&database.store().commit(&batch(&samples)).await.unwrap()), (30, 0, 0));
+    assert_eq!(database.count("positions").await, 30);
+    assert_eq!(database.count("latest_positions").await, 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_passes_and_quarantines_nothing() {
+    let mut database = PostgresDatabase::new().await;
+    // The server's own code for it, raised where the server would meet it.
+    database
+        .execute(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$;
+             CREATE TRIGGER full_disk BEFORE INSERT ON positions FOR EACH ROW EXECUTE FUNCTION full_disk()",
+        )
+        .await;
+    let batch = batch(&fleet(5, 4));
+    let error = database.store.commit(&batch).await.unwrap_err();
+    assert_eq!((error.class, error.in_doubt()), (ErrorClass::Unavailable, false));
+    assert_eq!(database.count("quarantined_records").await, 0);
+    database.execute("DROP TRIGGER full_disk ON positions").await;
+    assert_eq!(counts(database.store.commit(&batch).await.unwrap()), (20, 0));
+}
+
+#[tokio::test]
+async fn a_full_sqlite_file_passes_and_loses_nothing() {
+    let batch = batch(&fleet(500, 20));
+    let Some(small) = support_store::SmallDisk::new(1 << 20) else { return };
+    let url = odograph::store::DatabaseUrl::sqlite(small.path().join("positions.db"));
+    let mut store = support_store::sqlite(&url).await;
+    let error = store.commit(&batch).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Unavailable, "{error:?}");
+    small.grow(64 << 20);
+    assert_eq!(counts(store.commit(&batch).await.unwrap()), (10_000, 0));
+}
