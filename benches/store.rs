@@ -17,7 +17,7 @@ mod load;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::SinkExt as _;
 use load::Load;
 use odograph::checkpoint::{JournalId, Mark, Position};
@@ -34,7 +34,7 @@ fn main() {
     let chosen = |name: &str| std::env::var(name).is_ok_and(|value| value == "1");
     let usual = Scenario::default();
     if chosen("BENCH_ROW") {
-        println!("{:?}", load::row_ns());
+        println!("{:?} {:?}", load::row_ns(50, 1_000), load::row_ns(2_000, 50_000));
     } else if chosen("BENCH_TABLE") {
         for devices in [200, 2_000, 20_000] {
             for resent in [0, 5, 50] {
@@ -57,8 +57,11 @@ fn main() {
         let mut line = bench.line(usual);
         let many = bench.line(Scenario { devices: 10_000, ..usual });
         line["latest_ratio_10000"] = many["ratio"].clone();
-        let (encode_ns, build_ns) = load::row_ns();
-        (line["encode_ns"], line["build_ns"]) = (json!(encode_ns), json!(build_ns));
+        // Of a batch that fits the core's cache, and of a whole one, which waits for memory.
+        let ((encode, build), (encode_whole, build_whole)) = (load::row_ns(50, 1_000), load::row_ns(2_000, 50_000));
+        line["row_ns"] = json!({
+            "encode": encode, "build": build, "encode_50000": encode_whole, "build_50000": build_whole,
+        });
         println!("{line}");
     }
 }
@@ -185,9 +188,9 @@ fn raw_payloads(load: &Load, scenario: Scenario) -> Vec<(String, Bytes)> {
         if scenario.sorted {
             builder.batch().sort();
         }
-        let mut bytes = BytesMut::new();
-        let columns = encode_copy(&builder.batch().new, &mut bytes).unwrap();
-        payloads.push((columns, bytes.freeze()));
+        let mut bytes = Vec::new();
+        let columns = encode_copy(&builder.batch().new, |part| bytes.extend_from_slice(part)).unwrap();
+        payloads.push((columns, bytes.into()));
         builder.abandon();
     };
     for frame in load.frames().filter(|frame| !frame.again) {

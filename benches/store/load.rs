@@ -1,8 +1,7 @@
 //! What a fleet sends, as data fields, made beforehand; and the cost of encoding a row.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use odograph::checkpoint::Position;
 use odograph::drain::{BatchBuilder, Frame, SeenKeys, Sizes, TimeWindow};
 use odograph::fleet::{Route, test_imei};
@@ -111,37 +110,33 @@ pub(crate) fn all_as_new(batch: &mut Batch) {
     perhaps_stored.clear();
 }
 
-/// Nanoseconds to encode one row of a sorted batch of 50,000, and to build it: decode, fingerprint, filter, row, newest
-/// position. Medians of 21.
-pub(crate) fn row_ns() -> (f64, f64) {
-    let load = Load::new(2_000, 50_000, 0);
+/// Nanoseconds to encode one row of a sorted batch, and to build it: decode, fingerprint, filter, row, newest
+/// position. Medians over two million rows.
+pub(crate) fn row_ns(devices: u32, rows: u64) -> (f64, f64) {
+    let load = Load::new(devices, rows, 0);
     let mut builder = BatchBuilder::new(ANY_TIME, SeenKeys::new(Sizes::default()));
-    let mut out = BytesMut::with_capacity(32 << 20);
-    let ((mut encode, mut build), rows) = ((Vec::new(), Vec::new()), load.distinct as f64);
-    for _ in 0..21 {
+    let (mut encode, mut build, rounds) = (Vec::new(), Vec::new(), 2_000_000 / load.distinct);
+    for _ in 0..rounds {
         builder.abandon();
-        let begun = cpu_ns();
+        let begun = Instant::now();
         for frame in load.frames() {
             builder.frame(&frame.frame(Position(0))).unwrap();
         }
-        build.push((cpu_ns() - begun) / rows);
+        build.push(begun.elapsed());
         let batch = builder.batch();
         all_as_new(batch);
         batch.sort();
-        out.clear();
-        let begun = cpu_ns();
-        encode_copy(&batch.new, &mut out).unwrap();
-        encode.push((cpu_ns() - begun) / rows);
+        let begun = Instant::now();
+        encode_copy(&batch.new, |part| {
+            std::hint::black_box(part);
+        })
+        .unwrap();
+        encode.push(begun.elapsed());
     }
-    let median = |times: &mut Vec<f64>| {
-        times.sort_by(f64::total_cmp);
-        (times[10] * 10.0).round() / 10.0
+    let median = |mut times: Vec<Duration>| {
+        times.sort();
+        let ns = times[times.len() / 2].as_secs_f64() * 1e9 / load.distinct as f64;
+        (ns * 10.0).round() / 10.0
     };
-    (median(&mut encode), median(&mut build))
-}
-
-/// Time that this thread had a core, which a busy machine does not stretch.
-fn cpu_ns() -> f64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split(' ').next().unwrap().parse().unwrap()
+    (median(encode), median(build))
 }

@@ -2,7 +2,7 @@
 
 use teltonika_codecs::{Imei, Value};
 
-use super::columns::{ELEMENT_COLUMNS, ELEMENTS};
+use super::columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS};
 use crate::checkpoint::Position;
 
 /// One position, ready to be stored. Identity: (imei, `ts_ms`, fingerprint).
@@ -70,13 +70,15 @@ impl Row {
     }
 }
 
+/// Tenths in a whole.
+const TENTHS: f32 = 10.0;
 /// Earliest device time that every store can hold: a tracker sends unsigned milliseconds.
 pub const MIN_TS_MS: i64 = 0;
 /// Latest device time that every store and calendar can hold: 9999-12-31T23:59:59.999Z.
 pub const MAX_TS_MS: i64 = 253_402_300_799_999;
 
-/// Values of the typed element columns of one row, as [`super::columns::ElementColumn::fit`] gives them. Kept in 32 bits:
-/// no typed element is wider on the wire, and the columns say which are signed.
+/// Values of the typed element columns of one row, as [`super::columns::ElementColumn::fit`] gives them. Kept in 32 bits,
+/// as no typed element is wider on the wire: a signed integer extended into them, a `real` as its own bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TypedElements {
     present: u32,
@@ -106,20 +108,20 @@ impl TypedElements {
 
     #[inline]
     fn keep(&mut self, column: usize, value: i64) {
-        if let Some(place) = self.values.get_mut(column) {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "elements of 1, 2 or 4 bytes")]
-            {
-                *place = value as u32;
-            }
-            self.present |= 1 << column;
-        }
+        let (Some(place), Some(element)) = (self.values.get_mut(column), ELEMENTS.get(column)) else { return };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "elements of 1, 2 or 4 bytes")]
+        let bits = value as u32;
+        *place = match element.column_type {
+            ColumnType::RealTenths => (f32::from(u16::try_from(bits).unwrap_or(u16::MAX)) / TENTHS).to_bits(),
+            _ => bits,
+        };
+        self.present |= 1 << column;
     }
 
-    /// The low 32 bits of the value of a column: a signed one is extended into them.
+    /// The bits that are kept of a column's value: 0 where there is none.
     #[inline]
-    pub(super) fn bits(&self, column: usize) -> Option<u32> {
-        let value = *self.values.get(column)?;
-        (self.present & (1 << column) != 0).then_some(value)
+    pub(super) fn bits(&self, column: usize) -> u32 {
+        self.values.get(column).copied().unwrap_or_default()
     }
 
     /// Removes the value of a column.
@@ -129,12 +131,17 @@ impl TypedElements {
         }
     }
 
-    /// The value of a column.
+    /// The value of a column, as it was set.
     #[must_use]
-    #[inline]
     pub fn get(&self, column: usize) -> Option<i64> {
-        let (value, element) = (*self.values.get(column)?, ELEMENTS.get(column)?);
-        let value = if element.signed { i64::from(value.cast_signed()) } else { i64::from(value) };
+        let (bits, element) = (*self.values.get(column)?, ELEMENTS.get(column)?);
+        let value = match (element.column_type, element.signed) {
+            // Exact for the 16 bits that there are.
+            #[expect(clippy::cast_possible_truncation, reason = "tenths of at most 65,535")]
+            (ColumnType::RealTenths, _) => (f32::from_bits(bits) * TENTHS).round() as i64,
+            (_, true) => i64::from(bits.cast_signed()),
+            (_, false) => i64::from(bits),
+        };
         (self.present & (1 << column) != 0).then_some(value)
     }
 

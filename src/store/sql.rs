@@ -55,6 +55,11 @@ impl ColumnSet {
         self.io
     }
 
+    /// Bit n is set for element column n.
+    pub(super) fn present(self) -> u32 {
+        self.present
+    }
+
     /// Indices of the element columns.
     pub(super) fn elements(self) -> impl Iterator<Item = usize> {
         (0..ELEMENT_COLUMNS).filter(move |column| self.present & (1 << column) != 0)

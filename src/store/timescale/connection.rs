@@ -9,7 +9,7 @@ use futures_util::SinkExt;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row as Answer, Statement};
 
-use super::copy::Encoder;
+use super::copy::{COPY_PART, Encoder};
 use super::sql::{CREATE_INCOMING, Kind, LOCK_LANE};
 use crate::store::fence::Lane;
 use crate::store::rows::Part;
@@ -160,8 +160,6 @@ pub(super) fn key_of(lane: Lane) -> i64 {
     high.wrapping_add(u64::from(lane.number)).cast_signed()
 }
 
-/// Bytes handed to the connection at a time. Larger parts are no faster, and the connection keeps as much.
-const COPY_PART: usize = 64 * 1024;
 /// Without a large `io`.
 const ROW_USUALLY: usize = 512;
 /// Statements that are kept. A fleet has a handful of column sets, as each is the union over a batch.

@@ -15,18 +15,33 @@ pub(super) struct Encoder {
     has_io: bool,
     /// The element columns, so that no bits are looked at row by row.
     elements: Vec<ElementField>,
+    /// Bytes of all element columns where none is NULL.
+    full: usize,
+    /// The mask of the element columns.
+    columns: u32,
 }
 
 impl Encoder {
     /// For these columns; writes the header.
     pub(super) fn begin(columns: ColumnSet, out: &mut BytesMut) -> Self {
         out.put_slice(HEADER);
+        let mut full = 0;
+        let elements: Vec<_> = columns
+            .elements()
+            .filter_map(|column| {
+                let field = ElementField::new(column, full)?;
+                full += 4 + usize::from(field.size);
+                Some(field)
+            })
+            .collect();
         Self {
             // Some forty.
             fields: i16::try_from(columns.len()).unwrap_or(i16::MAX),
             has_generation_type: columns.has_generation_type(),
             has_io: columns.has_io(),
-            elements: columns.elements().filter_map(ElementField::new).collect(),
+            elements,
+            full,
+            columns: columns.present(),
         }
     }
 
@@ -43,8 +58,6 @@ impl Encoder {
         while out.len() < bytes
             && let Some(row) = part.get(*next)
         {
-            // In the order of the key rows lie far apart: asking for one ahead of time hides half of the wait for memory.
-            std::hint::black_box(part.get(*next + AHEAD).map(|row| (row.fingerprint, row.elements.present())));
             self.row(row, &mut tuple, out)?;
             if self.has_io {
                 put_io(part.rows.io(row), out)?;
@@ -62,8 +75,19 @@ impl Encoder {
         if self.has_generation_type {
             at += put_nullable(row.generation_type.map(|kind| u64::from(kind) << 48), 2, place(rest, at)?);
         }
-        for field in &self.elements {
-            at += put_nullable(field.bits(row), field.size, place(rest, at)?);
+        if row.elements.present() & self.columns == self.columns {
+            // Nearly every row: no NULL, so every field has its place.
+            for field in &self.elements {
+                let place = place(rest, at + field.offset)?;
+                place[..4].copy_from_slice(&field.length);
+                place[4..].copy_from_slice(&field.bits(row).to_be_bytes());
+            }
+            at += self.full;
+        } else {
+            for field in &self.elements {
+                let bits = (row.elements.present() & field.mask != 0).then(|| field.bits(row));
+                at += put_nullable(bits, field.size, place(rest, at)?);
+            }
         }
         out.put_slice(tuple.get(..BASE_LEN + at).unwrap_or_default());
         Ok(())
@@ -79,38 +103,34 @@ impl Encoder {
 #[derive(Clone, Copy)]
 struct ElementField {
     column: usize,
-    tenths: bool,
+    mask: u32,
     /// Bytes of a value.
     size: u8,
+    /// The same, as it stands before the value.
+    length: [u8; 4],
     /// Bits of the longest value that this one does not have.
     unused: u32,
+    /// Where it stands if no field before it is NULL.
+    offset: usize,
 }
 
 impl ElementField {
-    fn new(column: usize) -> Option<Self> {
-        let column_type = ELEMENTS.get(column)?.column_type;
-        let size = match column_type {
+    fn new(column: usize, offset: usize) -> Option<Self> {
+        let size = match ELEMENTS.get(column)?.column_type {
             ColumnType::Boolean => 1,
             ColumnType::SmallInt => 2,
             ColumnType::Integer | ColumnType::RealTenths => 4,
             ColumnType::BigInt => 8,
         };
-        Some(Self { column, tenths: column_type == ColumnType::RealTenths, size, unused: 64 - 8 * u32::from(size) })
+        let unused = 64 - 8 * u32::from(size);
+        Some(Self { column, mask: 1 << column, size, length: u32::from(size).to_be_bytes(), unused, offset })
     }
 
     /// The value, left-aligned in the longest field. Its upper bits, a sign's extension, fall off on the left.
     #[inline]
-    fn bits(self, row: &Row) -> Option<u64> {
-        let value = row.elements.bits(self.column)?;
-        let value = if self.tenths { tenths(value) } else { value };
-        Some(u64::from(value) << (self.unused & 63))
+    fn bits(&self, row: &Row) -> u64 {
+        u64::from(row.elements.bits(self.column)) << (self.unused & 63)
     }
-}
-
-/// A `real` from tenths, which are at most 65,535.
-#[inline]
-fn tenths(value: u32) -> u32 {
-    (f32::from(u16::try_from(value).unwrap_or(u16::MAX)) / 10.0).to_bits()
 }
 
 #[inline]
@@ -127,16 +147,23 @@ fn put_nullable(bits: Option<u64>, size: u8, place: &mut [u8; FIELD_MAX]) -> usi
     counts
 }
 
-/// Rows in their order as one COPY: the columns it names, and its bytes. What the store sends in parts, for benchmarks and
-/// exports.
+/// Rows in their order as one COPY: the columns it names, and its bytes, handed on in parts of some 64 KiB as the store
+/// sends them. For benchmarks and exports.
 ///
 /// # Errors
 /// [`DoesNotFit`], which no row built from a record is.
-pub fn encode_copy(rows: &Rows, out: &mut BytesMut) -> Result<String, DoesNotFit> {
+pub fn encode_copy(rows: &Rows, mut sink: impl FnMut(&[u8])) -> Result<String, DoesNotFit> {
     let columns = ColumnSet::of(rows);
-    let encoder = Encoder::begin(columns, out);
-    encoder.fill(rows.whole(), &mut 0, usize::MAX, out)?;
-    Encoder::end(out);
+    let mut out = BytesMut::with_capacity(COPY_PART + 4096);
+    let encoder = Encoder::begin(columns, &mut out);
+    let mut next = 0;
+    while next < rows.len() {
+        encoder.fill(rows.whole(), &mut next, COPY_PART, &mut out)?;
+        sink(&out);
+        out.clear();
+    }
+    Encoder::end(&mut out);
+    sink(&out);
     Ok(columns.names())
 }
 
@@ -231,6 +258,8 @@ fn timestamp(unix_us: i64) -> Option<[u8; 8]> {
     Some(unix_us.checked_sub(EPOCH_US)?.to_be_bytes())
 }
 
+/// Bytes handed to the connection at a time. Larger parts are no faster, and the connection keeps as much.
+pub(super) const COPY_PART: usize = 64 * 1024;
 /// Signature, no flags, no header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
@@ -244,6 +273,4 @@ const FIELD_MAX: usize = 4 + 8;
 const BASE_LEN: usize = 2 + BASE_COLUMNS.len() * 4 + 5 * 8 + 4 * 4 + 4 * 2 + 2;
 /// And every other column but `io`.
 const TUPLE_MAX: usize = BASE_LEN + (1 + ELEMENTS.len()) * FIELD_MAX;
-/// Rows.
-const AHEAD: usize = 3;
 const TOO_LONG: DoesNotFit = DoesNotFit("the row");
