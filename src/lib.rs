@@ -31,6 +31,7 @@ pub mod drain;
 pub mod fleet;
 pub mod gateway;
 pub mod health;
+pub mod journal;
 pub mod metrics;
 pub mod receipt;
 pub mod store;
