@@ -114,9 +114,15 @@ impl FaultyDisk {
         disk.operations.power_cuts += 1;
     }
 
-    /// Ends the process, not the power: every handle is dead, everything written is still seen.
+    /// Ends the process, not the power: every handle is dead, everything written is still seen, except that of what a failed
+    /// sync gave up some is forgotten.
     pub fn kill(&self) {
-        self.disk().restart();
+        let mut disk = self.disk();
+        let Disk { rng, files, .. } = &mut *disk;
+        for file in files.iter_mut() {
+            file.forget(rng);
+        }
+        disk.restart();
     }
 
     /// Flips one bit of a file, synced or not. False where the file has no such byte.
@@ -232,6 +238,20 @@ impl Content {
         }
         if let (Some(to), Some(from)) = (self.durable.get_mut(base + bytes.start..end), self.seen.get(base + bytes.start..end)) {
             to.copy_from_slice(from);
+        }
+    }
+
+    fn forget(&mut self, rng: &mut Rng) {
+        let chosen: Vec<usize> = self.given_up.iter().copied().filter(|_| rng.bool()).collect();
+        for sector in chosen {
+            self.given_up.remove(&sector);
+            let (begin, end) = (sector * SECTOR, ((sector + 1) * SECTOR).min(self.seen.len()));
+            for at in begin..end {
+                let durable = self.durable.get(at).copied().unwrap_or(0);
+                if let Some(seen) = self.seen.get_mut(at) {
+                    *seen = durable;
+                }
+            }
         }
     }
 
@@ -431,7 +451,11 @@ impl StorageFile for FaultyFile {
         let file = disk.file(self.index)?;
         for sector in std::mem::take(&mut file.dirty) {
             // A failed sync marks everything clean, and nobody hears of it again.
-            if fails { drop(file.given_up.insert(sector)) } else { file.store(sector, 0..SECTOR) }
+            if fails {
+                file.given_up.insert(sector);
+            } else {
+                file.store(sector, 0..SECTOR);
+            }
         }
         if fails {
             return Err(io::Error::other("the sync failed"));

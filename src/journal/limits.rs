@@ -42,23 +42,27 @@ impl Limits {
     pub fn new(max_bytes: u64, keep: Duration) -> Result<Self, InvalidLimits> {
         let segment_bytes = (max_bytes / USUAL_SEGMENTS).clamp(LEAST_SEGMENT, USUAL_SEGMENT) / SECTOR * SECTOR;
         let group_bytes = u32::try_from(segment_bytes / 2).unwrap_or(u32::MAX).min(USUAL_GROUP);
-        Self { max_bytes, segment_bytes: 0, group_bytes: 0, keep }.with_pieces(segment_bytes, group_bytes)
+        Self::with_pieces(max_bytes, segment_bytes, group_bytes, keep)
     }
 
-    /// The same with segments of another length, rounded down to sectors, and with groups of at most `group_bytes` of entries.
+    /// With segments of a chosen length, rounded down to sectors, and with groups of at most `group_bytes` of entries.
     ///
     /// # Errors
     /// When the pieces do not fit the whole.
-    pub fn with_pieces(self, segment_bytes: u64, group_bytes: u32) -> Result<Self, InvalidLimits> {
+    pub fn with_pieces(
+        max_bytes: u64,
+        segment_bytes: u64,
+        group_bytes: u32,
+        keep: Duration,
+    ) -> Result<Self, InvalidLimits> {
         let segment_bytes = segment_bytes / SECTOR * SECTOR;
-        let Self { max_bytes, .. } = self;
         if segment_bytes.saturating_mul(LEAST_SEGMENTS) > max_bytes {
             return Err(InvalidLimits::TooSmall { max_bytes, segment_bytes });
         }
         if SECTOR + extent(group_bytes.into()) > segment_bytes || group_bytes > super::group::GROUP_LIMIT {
             return Err(InvalidLimits::GroupTooLarge { group_bytes, segment_bytes });
         }
-        Ok(Self { segment_bytes, group_bytes, ..self })
+        Ok(Self { max_bytes, segment_bytes, group_bytes, keep })
     }
 
     /// Bound of the directory.

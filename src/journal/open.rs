@@ -17,7 +17,7 @@ use super::recovery::{Opened, RecoveryMode, Released, recover};
 use super::segment::{self, SPARE, SegmentHeader};
 use super::storage::Storage;
 use super::writer::{OnSync, Threads, now_us};
-use crate::checkpoint::JournalId;
+use crate::checkpoint::{JournalId, Position};
 
 /// How a journal is opened.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ pub struct Draw {
     pub id: JournalId,
     /// The tag of this opening; not 0.
     pub tag: i64,
+    /// Where a journal begins that is made now: 0, but in tests of its end.
+    pub begin: Position,
 }
 
 impl Draw {
@@ -43,7 +45,7 @@ impl Draw {
     pub fn random() -> Self {
         // Some bits of a random UUID are fixed and not 0, among them one of its first eight bytes.
         let [tag @ .., _, _, _, _, _, _, _, _] = JournalId::random().to_bytes();
-        Self { id: JournalId::random(), tag: i64::from_le_bytes(tag) }
+        Self { id: JournalId::random(), tag: i64::from_le_bytes(tag), begin: Position(0) }
     }
 }
 
@@ -111,8 +113,11 @@ impl Log {
     ) -> Result<(Self, Opened), OpenError> {
         let names = storage.names().map_err(|wrong| OpenError::io("listing", ".", wrong))?;
         let (identity, trust) = identify(&*storage, &names, options.recovery, draw)?;
-        let found = recover(&*storage, &names, identity.origin, options.recovery, trust)?;
+        let mut found = recover(&*storage, &names, identity.origin, options.recovery, trust)?;
         remove_if_there(&*storage, SPARE).map_err(|wrong| OpenError::io("removing", SPARE, wrong))?;
+        if found.segments.is_empty() {
+            (found.end.position, found.released) = (draw.begin, draw.begin);
+        }
         let opened = Opened { new_id: trust == Released::Nothing, ..found.opened };
         let catalog = Catalog::new(options.limits, options.recovery, found);
         let contents = Arc::new(Contents::new(storage, identity, catalog));

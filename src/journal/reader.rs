@@ -119,13 +119,20 @@ impl Reader {
         let offset = at.walk.offset();
         let mut step = at.walk.step(at.limit).map_err(failed)?;
         if step == Step::Nothing {
-            if !self.contents.catalog().segments.iter().any(|kept| kept.number == segment) {
-                return Err(self.not_kept());
+            let catalog = self.contents.catalog();
+            let kept = catalog.segments.iter().find(|kept| kept.number == segment).map(|kept| kept.end);
+            let skip_damage = catalog.skip_damage;
+            drop(catalog);
+            match kept {
+                None => return Err(self.not_kept()),
+                // A segment that was not looked at when the journal was opened ends where the next one begins.
+                Some(end) if end <= self.cursor.position => {
+                    at.walk.skip_to(at.limit);
+                    return Ok(true);
+                }
+                Some(_) if !skip_damage => return Err(ReadError::Damaged { segment, offset }),
+                Some(_) => step = at.walk.search(at.limit).map_err(failed)?,
             }
-            if !self.contents.catalog().skip_damage {
-                return Err(ReadError::Damaged { segment, offset });
-            }
-            step = at.walk.search(at.limit).map_err(failed)?;
         }
         match step {
             Step::Group(header) => {
@@ -173,7 +180,7 @@ impl Reader {
     /// Finds the segment of the cursor, and the entry in it.
     fn find(&mut self) -> Result<(), ReadError> {
         let wanted = self.cursor.position;
-        let (mut walk, tag, limit) = {
+        let (mut walk, tag, limit, end) = {
             let catalog = self.contents.catalog();
             if wanted < catalog.begin().position || wanted > catalog.end.position {
                 drop(catalog);
@@ -182,18 +189,20 @@ impl Reader {
             // The last one that begins at or before it; in a segment that is wholly before it nothing is found.
             let segment = catalog.segments.iter().rev().find(|segment| segment.start.position <= wanted);
             let Some(segment) = segment else { return Ok(()) };
-            (Walk::new(Arc::clone(&segment.file), self.contents.origin, segment.number), segment.tag, segment.used)
+            (Walk::new(Arc::clone(&segment.file), self.contents.origin, segment.number), segment.tag, segment.used, segment.end)
         };
         let segment = walk.segment();
         let failed = |source| ReadError::Io { segment, source };
         let mut next = 0;
-        while walk.offset() < limit {
+        let mut at = None;
+        while walk.offset() < limit && at.is_none_or(|at| at < end) {
             let offset = walk.offset();
             let mut step = walk.step(limit).map_err(failed)?;
             if step == Step::Nothing && self.contents.catalog().skip_damage {
                 step = walk.search(limit).map_err(failed)?;
             }
             let Step::Group(header) = step else { return Err(ReadError::Damaged { segment, offset }) };
+            at = Some(header.end());
             next = walk.payload().len();
             if header.end() <= wanted {
                 continue;
