@@ -1,4 +1,5 @@
 //! placeholder
+mod archive;
 mod catalog;
 mod chores;
 mod contents;
@@ -21,6 +22,7 @@ mod status;
 mod storage;
 mod writer;
 
+pub use archive::{Archive, Entries, Filter, Found, GroupView, Scan};
 pub use contents::Contents;
 pub use entry::{Entry, Kind, NewEntry};
 pub use error::{AppendError, OpenError, Poisoned, ReadError};

@@ -166,6 +166,33 @@ impl Walk {
         self.segment
     }
 
+    /// As [`Self::step`], beside a writer: what was read before may have become a group since.
+    pub(super) fn step_again(&mut self, limit: u64) -> io::Result<Step> {
+        match self.step(limit)? {
+            Step::Nothing => {
+                self.buffer.clear();
+                self.step(limit)
+            }
+            group => Ok(group),
+        }
+    }
+
+    /// After a search from `offset` found `later`: steps over the group at `offset` if it is whole by now, else stands before
+    /// `later` again.
+    pub(super) fn step_back(&mut self, offset: u64, later: Header, limit: u64) -> io::Result<Step> {
+        let found_at = self.group_at;
+        self.buffer.clear();
+        if let Some(header) = self.header(offset, limit)?
+            && header.number < later.number
+            && let Step::Group(header) = self.enter(offset, header, limit)?
+        {
+            return Ok(Step::Group(header));
+        }
+        (self.offset, self.number) = (found_at, later.number);
+        self.payload = 0..0;
+        Ok(Step::Nothing)
+    }
+
     /// Where the group last stepped on begins in the file.
     pub(super) fn group_at(&self) -> u64 {
         self.group_at
