@@ -3,7 +3,7 @@
 //! Sessions are tasks of one current-thread runtime, as in the service: each appends a frame and waits for its receipt, again and
 //! again. The plain loop writes 1 KiB into a zero-filled file and syncs it, one at a time, for half a second before each row.
 //! Prints a table, and one JSON line at the end. Variables: `BENCH_DIR` (`target/bench-journal`), `BENCH_SECONDS` (2),
-//! `BENCH_SEGMENT_MIB`, `DATABASE_URL` (from `scripts/services env`; without it nothing runs beside).
+//! `BENCH_SESSIONS` (1,10,100,1000,5000), `BENCH_SEGMENT_MIB`, `DATABASE_URL` (from `scripts/services env`; without it nothing runs beside).
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -26,7 +26,11 @@ fn main() {
     let mut lines = Vec::new();
     println!("| beside | waiting | bytes | frames/s | MB/s | receipt p50, p99 ms | plain sync p50, p99 ms | p99 ratio |");
     println!("|---|---|---|---|---|---|---|---|");
-    for sessions in [1, 10, 100, 1_000, 5_000] {
+    let sessions: Vec<usize> = std::env::var("BENCH_SESSIONS").map_or_else(
+        |_| vec![1, 10, 100, 1_000, 5_000],
+        |text| text.split(',').map(|number| number.parse().unwrap()).collect(),
+    );
+    for sessions in sessions.iter().copied() {
         for bytes in [110, 1024] {
             lines.push(row(directory, "nothing", sessions, bytes, time));
         }
@@ -40,7 +44,7 @@ fn main() {
                 move || copy_until(&url, &stop)
             });
             std::thread::sleep(Duration::from_secs(1));
-            for sessions in [1, 10, 100, 1_000] {
+            for sessions in sessions.iter().copied() {
                 for bytes in [110, 1024] {
                     lines.push(row(directory, "COPY", sessions, bytes, time));
                 }
