@@ -115,6 +115,7 @@ fn journal(directory: &Path, sessions: usize, bytes: usize, time: Duration) -> (
     let frame: Arc<[u8]> = (0..bytes).map(|at| u8::try_from(at % 251).unwrap()).collect();
     let (mut took, elapsed) = runtime.block_on(async {
         let mut tasks = Vec::new();
+        let relay = tokio::spawn(journal.appender().relay());
         for number in 0..sessions {
             let (appender, frame) = (journal.appender(), Arc::clone(&frame));
             let (counting, over) = (Arc::clone(&counting), Arc::clone(&over));
@@ -144,6 +145,7 @@ fn journal(directory: &Path, sessions: usize, bytes: usize, time: Duration) -> (
         for task in tasks {
             took.append(&mut task.await.unwrap());
         }
+        relay.abort();
         (took, elapsed)
     });
     stop.store(true, Ordering::Relaxed);

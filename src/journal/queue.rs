@@ -13,6 +13,7 @@ use super::entry::NewEntry;
 use super::error::AppendError;
 use super::group::Group;
 use super::log::Synced;
+use super::relay::Relay;
 
 /// Proof that the records of one entry survive a power cut. Made only from a [`Synced`]; reading its count consumes it.
 #[derive(Debug)]
@@ -48,6 +49,11 @@ impl Appender {
         let group = self.queue.push(&mut state, entry)?;
         self.queue.rouse(state);
         Ok(Ticket { queue: Arc::clone(&self.queue), group, records: entry.records, slot: None })
+    }
+
+    /// A task for the runtime of the sessions, which makes receipts cheaper.
+    pub fn relay(&self) -> Relay {
+        Relay::new(Arc::clone(&self.queue))
     }
 
     /// Takes the entry in, after waiting for room. Dropped before it completes, nothing was taken in.
@@ -158,6 +164,9 @@ struct State {
     room_wakers: Vec<Waker>,
     /// Counts how often that list was emptied.
     room_round: u64,
+    /// The task that wakes others, and those whom it is to wake.
+    relay: Option<Waker>,
+    relayed: Vec<Waker>,
     /// The writer found no room on the disk.
     full: bool,
     /// The writer is asleep.
@@ -187,6 +196,8 @@ impl Queue {
             writing_wakers: Vec::new(),
             room_wakers: Vec::new(),
             room_round: 0,
+            relay: None,
+            relayed: Vec::new(),
             full: false,
             asleep: false,
             closed: false,
@@ -246,9 +257,8 @@ impl Queue {
         std::mem::swap(gathering_wakers, writing_wakers);
         let taken = *number;
         *number = taken + 1;
-        let waiting = state.room();
-        drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        let mut waiting = state.room();
+        self.wake(state, &mut waiting);
         Work::Group(group, taken)
     }
 
@@ -257,9 +267,29 @@ impl Queue {
         let mut state = self.state();
         self.synced.store(number, Ordering::Release);
         std::mem::swap(&mut state.writing_wakers, wakers);
-        let waiting = if std::mem::take(&mut state.full) { state.room() } else { Vec::new() };
+        if std::mem::take(&mut state.full) {
+            wakers.append(&mut state.room());
+        }
+        self.wake(state, wakers);
+    }
+
+    /// Wakes all of a list, through the relay where that is cheaper.
+    fn wake(&self, mut state: MutexGuard<'_, State>, wakers: &mut Vec<Waker>) {
+        let relay = state.relay.clone().filter(|_| wakers.len() > 1);
+        if relay.is_some() {
+            state.relayed.append(wakers);
+        }
         drop(state);
-        wakers.drain(..).chain(waiting).for_each(Waker::wake);
+        relay.into_iter().chain(wakers.drain(..)).for_each(Waker::wake);
+    }
+
+    /// Gives the relay those whom it is to wake, and notes whom to wake for the next ones; whether the journal has ended.
+    pub(super) fn relay(&self, relay: Option<&Waker>, wakers: &mut Vec<Waker>) -> bool {
+        let mut state = self.state();
+        wakers.append(&mut state.relayed);
+        let over = state.ended.is_some();
+        state.relay = relay.filter(|_| !over).cloned();
+        over
     }
 
     /// Nothing is taken in until the next group is settled.
@@ -281,9 +311,9 @@ impl Queue {
     pub(super) fn end(&self, how: AppendError) {
         let mut state = self.state();
         state.ended.get_or_insert(how);
-        let State { gathering_wakers, writing_wakers, room_wakers, .. } = &mut *state;
-        let lists = [gathering_wakers, writing_wakers, room_wakers];
-        let waiting: Vec<Waker> = lists.into_iter().flat_map(std::mem::take).collect();
+        let State { gathering_wakers, writing_wakers, room_wakers, relayed, relay, .. } = &mut *state;
+        let lists = [gathering_wakers, writing_wakers, room_wakers, relayed];
+        let waiting: Vec<Waker> = lists.into_iter().flat_map(std::mem::take).chain(relay.take()).collect();
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
     }
