@@ -6,6 +6,7 @@
 //! `BENCH_SESSIONS` (1,10,100,1000,5000), `BENCH_SEGMENT_MIB`, `DATABASE_URL` (from `scripts/services env`; without it nothing runs beside).
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+#![allow(clippy::cast_precision_loss, reason = "figures are floats")]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -24,7 +25,9 @@ fn main() {
     let seconds: f64 = std::env::var("BENCH_SECONDS").map_or(2.0, |text| text.parse().unwrap());
     let time = Duration::from_secs_f64(seconds);
     let mut lines = Vec::new();
-    println!("| beside | waiting | bytes | frames/s | MB/s | receipt p50, p99 ms | plain sync p50, p99 ms | p99 ratio |");
+    println!(
+        "| beside | waiting | bytes | frames/s | MB/s | receipt p50, p99 ms | plain sync p50, p99 ms | p99 ratio |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     let sessions: Vec<usize> = std::env::var("BENCH_SESSIONS").map_or_else(
         |_| vec![1, 10, 100, 1_000, 5_000],
@@ -95,7 +98,8 @@ fn plain(path: &Path, time: Duration) -> (f64, f64) {
 fn journal(directory: &Path, sessions: usize, bytes: usize, time: Duration) -> (f64, f64, f64) {
     let mut limits = Limits::new(2 << 30, Duration::ZERO).unwrap();
     if let Ok(mib) = std::env::var("BENCH_SEGMENT_MIB") {
-        limits = Limits::with_pieces(2 << 30, mib.parse::<u64>().unwrap() << 20, limits.group_bytes(), Duration::ZERO).unwrap();
+        limits = Limits::with_pieces(2 << 30, mib.parse::<u64>().unwrap() << 20, limits.group_bytes(), Duration::ZERO)
+            .unwrap();
     }
     let options = Options { limits, recovery: RecoveryMode::Strict };
     let (journal, _) = Journal::open(Arc::new(Files::new(directory).unwrap()), options, Box::new(|_| {})).unwrap();
@@ -162,7 +166,7 @@ fn percentiles(took: &mut [Duration]) -> (f64, f64) {
     (at(50), at(99))
 }
 
-/// Binary-free COPY of 20,000 rows a transaction, into a table with a key, until told to stop.
+/// COPY of 20,000 rows a transaction, into a table with a key, until told to stop.
 fn copy_until(url: &str, stop: &AtomicBool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -170,7 +174,9 @@ fn copy_until(url: &str, stop: &AtomicBool) {
         tokio::spawn(connection);
         let table = format!("bench_journal_{}", std::process::id());
         client
-            .batch_execute(&format!("CREATE TABLE {table} (imei bigint, ts bigint, a int, b int, c text, PRIMARY KEY (imei, ts))"))
+            .batch_execute(&format!(
+                "CREATE TABLE {table} (imei bigint, ts bigint, a int, b int, c text, PRIMARY KEY (imei, ts))"
+            ))
             .await
             .unwrap();
         let mut time = 0_u64;
@@ -185,7 +191,7 @@ fn copy_until(url: &str, stop: &AtomicBool) {
             let mut sink = std::pin::pin!(sink);
             sink.send(bytes::Bytes::from(rows)).await.unwrap();
             sink.finish().await.unwrap();
-            if time % 200 == 0 {
+            if time.is_multiple_of(200) {
                 client.batch_execute(&format!("TRUNCATE {table}")).await.unwrap();
             }
         }

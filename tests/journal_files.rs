@@ -18,12 +18,13 @@ use odograph::journal::{
 use teltonika_codecs::Imei;
 
 fn options(max_bytes: u64) -> Options {
-    let limits = Limits::with_pieces(max_bytes, 256 << 10, 64 << 10, Duration::from_secs(3600)).unwrap();
+    let limits = Limits::with_pieces(max_bytes, 256 << 10, 64 << 10, Duration::from_hours(1)).unwrap();
     Options { limits, recovery: RecoveryMode::Strict }
 }
 
 fn open(directory: &Path, max_bytes: u64) -> Result<(Journal, Opened), OpenError> {
-    let files = Files::new(directory).map_err(|source| OpenError::Io { doing: "making", name: String::new(), source })?;
+    let files =
+        Files::new(directory).map_err(|source| OpenError::Io { doing: "making", name: String::new(), source })?;
     Journal::open(Arc::new(files), options(max_bytes), Box::new(|_| {}))
 }
 
@@ -132,7 +133,10 @@ fn strace_shows_each_receipt_after_its_sync() {
     let trace = directory.path().join("trace");
     let plain = child(&directory.path().join("journal"), 1, Some(30));
     let mut command = Command::new("strace");
-    command.args(["-f", "-s", "200", "-e", "trace=pwrite64,fdatasync,write", "-o"]).arg(&trace).arg(plain.get_program());
+    command
+        .args(["-f", "-s", "200", "-e", "trace=pwrite64,fdatasync,write", "-o"])
+        .arg(&trace)
+        .arg(plain.get_program());
     command.args(plain.get_args()).envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let output = command.stdin(Stdio::null()).output().unwrap();
     if !output.status.success() {
@@ -167,7 +171,8 @@ impl Mount {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path().join("mount");
         std::fs::create_dir(&at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&at).output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&at).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self { at, _directory: directory }),
             other => {
@@ -239,7 +244,10 @@ fn a_read_only_file_system_is_an_error_and_can_be_looked_into() {
         return;
     }
     let wrong = open(&directory, 4 << 20).err().unwrap();
-    assert!(matches!(&wrong, OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem), "{wrong:?}");
+    assert!(
+        matches!(&wrong, OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem),
+        "{wrong:?}"
+    );
     let archive = Archive::open(Arc::new(Files::read_only(&directory).unwrap())).unwrap();
     let mut entries = archive.entries(Filter::default()).unwrap();
     assert_eq!(entries.next().unwrap().unwrap().entry, new_entry(0, &text));

@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use odograph::checkpoint::{JournalId, Position};
 use odograph::journal::{
-    Faults, FaultyDisk, Full, InvalidLimits, Limits, Log, Options, Outcome, ReadError, RecoveryMode, Standing, State, Why,
+    Faults, FaultyDisk, Full, InvalidLimits, Limits, Log, Options, Outcome, ReadError, RecoveryMode, Standing, State,
+    Why,
 };
 use support_journal::{commit, draw, limits, must_commit, numbers, open, options};
 
 /// Commits one entry a group until there is no room; gives the number of the entry that was not taken.
 fn fill(log: &mut Log, first: u64) -> u64 {
-    let refused = (first..).find(|number| match commit(log, [*number]).unwrap() {
-        Outcome::Synced(_) => false,
-        Outcome::NoRoom => true,
-    });
-    refused.unwrap()
+    let mut number = first;
+    while let Outcome::Synced(_) = commit(log, [number]).unwrap() {
+        number += 1;
+    }
+    number
 }
 
 fn state(log: &Log) -> State {

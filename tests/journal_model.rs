@@ -232,7 +232,9 @@ fn what_was_promised_is_there_whatever_happens() {
             run.check_all();
             run.tally
         });
-        let Ok(tally) = run else { panic!("schedule with seed {seed} failed: ODOGRAPH_JOURNAL_SEED={seed} ODOGRAPH_JOURNAL_SCHEDULES=1") };
+        let Ok(tally) = run else {
+            panic!("schedule with seed {seed} failed: ODOGRAPH_JOURNAL_SEED={seed} ODOGRAPH_JOURNAL_SCHEDULES=1")
+        };
         all.schedules += 1;
         all.commits += tally.commits;
         all.cuts += tally.cuts;

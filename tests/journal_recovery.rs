@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use odograph::checkpoint::Position;
 use odograph::journal::{Faults, FaultyDisk, Journal, Log, OpenError, Outcome, ReadError, Storage as _};
-use support_journal::{
-    commit, draw, last_segment, must_commit, numbers, open, open_skipping_damage, options,
-};
+use support_journal::{commit, draw, last_segment, must_commit, numbers, open, open_skipping_damage, options};
 
 /// A journal of three groups in one segment: entries 1, 2; 3; 4, 5.
 fn three_groups(seed: u64) -> FaultyDisk {
@@ -67,7 +65,9 @@ fn a_flipped_bit_in_a_synced_group_of_the_last_segment_is_damage() {
         let image = disk.image(bit);
         assert!(image.flip(&name, bit));
         let before = image.content(&name);
-        let Err(OpenError::Damaged { name: said, offset, .. }) = open(&image, 2) else { panic!("bit {bit} went unseen") };
+        let Err(OpenError::Damaged { name: said, offset, .. }) = open(&image, 2) else {
+            panic!("bit {bit} went unseen")
+        };
         assert_eq!((said, offset), (name.clone(), begin));
         assert_eq!(image.content(&name), before, "nothing was changed");
 
@@ -182,8 +182,7 @@ fn a_missing_segment_in_the_middle_is_damage() {
     for number in 0..60 {
         must_commit(&mut log, [number]);
     }
-    let mut names: Vec<String> = disk.names().unwrap().into_iter().filter(|name| name.ends_with(".seg")).collect();
-    names.sort();
+    let names = support_journal::segments(&disk);
     assert!(names.len() >= 4);
     disk.remove(&names[1]).unwrap();
     assert!(matches!(open(&disk, 2), Err(OpenError::Damaged { name, .. }) if name == names[0]));

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use odograph::checkpoint::Position;
 use odograph::journal::{
-    AppendError, Faults, FaultyDisk, Full, Journal, Kind, Limits, NewEntry, OpenError, Options, State, Storage, StorageFile,
+    AppendError, Faults, FaultyDisk, Full, Journal, Kind, Limits, NewEntry, OpenError, Options, State, Storage,
+    StorageFile,
 };
 use support_journal::options;
 use teltonika_codecs::Imei;
@@ -74,6 +75,15 @@ impl Gate {
         while self.waiting.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
+    }
+}
+
+/// So that a test that fails does not wait for ever for the journal to close.
+struct OpenAtEnd(Arc<Gate>);
+
+impl Drop for OpenAtEnd {
+    fn drop(&mut self) {
+        self.0.open();
     }
 }
 
@@ -153,6 +163,7 @@ fn there_is_no_receipt_and_nothing_to_read_before_the_sync() {
     let disk = GatedDisk::new(1);
     let journal = journal(disk.clone());
     settled(&journal, &disk.disk);
+    let _open = OpenAtEnd(Arc::clone(&disk.gate));
     disk.gate.close();
     let appender = journal.appender();
     let mut reader = journal.contents().reader(Position(0)).unwrap();
@@ -180,6 +191,7 @@ fn at_two_groups_of_memory_appending_waits_and_loses_nothing() {
     let disk = GatedDisk::new(2);
     let journal = journal(disk.clone());
     settled(&journal, &disk.disk);
+    let _open = OpenAtEnd(Arc::clone(&disk.gate));
     disk.gate.close();
     let appender = journal.appender();
     let bytes = [5; 1000];
@@ -211,11 +223,11 @@ fn many_sessions_each_get_their_own_count() {
     let limits = Limits::with_pieces(8 << 20, 1 << 20, 3 << 10, Duration::ZERO).unwrap();
     let options = Options { limits, ..options() };
     let (journal, _) = Journal::open(Arc::new(FaultyDisk::new(3)), options, Box::new(|_| {})).unwrap();
-    let appended = block_on(async {
+    let taken = block_on(async {
         let tasks = (0..200_u8).map(|session| {
             let appender = journal.appender();
             tokio::spawn(async move {
-                let mut appended = 0;
+                let mut taken = 0;
                 for round in 0..5 {
                     // A batch: several are unanswered at a time.
                     let mut tickets = Vec::new();
@@ -225,30 +237,33 @@ fn many_sessions_each_get_their_own_count() {
                     }
                     for (frame, ticket) in tickets {
                         assert_eq!(ticket.await.unwrap().into_records(), session ^ frame);
-                        appended += 1;
+                        taken += 1;
                     }
                 }
-                appended
+                taken
             })
         });
-        let mut appended = 0;
+        let mut taken = 0;
         for task in tasks.collect::<Vec<_>>() {
-            appended += task.await.unwrap();
+            taken += task.await.unwrap();
         }
-        appended
+        taken
     });
     let mut reader = journal.contents().reader(Position(0)).unwrap();
     let mut next = [(0, 0); 200];
     let mut read = 0;
     while let Some(entry) = reader.next().unwrap() {
         let [session, round, frame] = *entry.entry.bytes else { panic!("three bytes") };
-        assert_eq!(std::mem::replace(&mut next[usize::from(session)], (round, frame)).max((round, frame)), (round, frame));
+        assert_eq!(
+            std::mem::replace(&mut next[usize::from(session)], (round, frame)).max((round, frame)),
+            (round, frame)
+        );
         read += 1;
     }
-    assert_eq!(read, appended);
+    assert_eq!(read, taken);
     let status = journal.contents().status();
-    assert_eq!(status.entries, appended);
-    assert!(status.groups < appended / 2, "sessions share syncs: {} groups", status.groups);
+    assert_eq!(status.entries, taken);
+    assert!(status.groups < taken / 2, "sessions share syncs: {} groups", status.groups);
 }
 
 #[test]
@@ -321,6 +336,7 @@ fn a_failed_sync_answers_nobody_and_says_so_to_everybody() {
     let disk = GatedDisk::new(7);
     let journal = journal(disk.clone());
     settled(&journal, &disk.disk);
+    let _open = OpenAtEnd(Arc::clone(&disk.gate));
     disk.gate.close();
     let appender = journal.appender();
     let first = appender.try_append(&entry(1, b"first")).unwrap();
@@ -369,4 +385,44 @@ fn every_sync_is_told() {
         block_on(journal.appender().try_append(&entry(1, b"x")).unwrap()).unwrap();
     }
     assert_eq!(told.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn a_session_allocates_nothing_for_an_entry() {
+    let disk = GatedDisk::new(10);
+    let journal = journal(disk.clone());
+    settled(&journal, &disk.disk);
+    let _open = OpenAtEnd(Arc::clone(&disk.gate));
+    let appender = journal.appender();
+    let bytes = [7; 100];
+    let append_ten = || {
+        let mut tickets = [const { None }; 10];
+        for ticket in &mut tickets {
+            *ticket = Some(appender.try_append(&entry(1, &bytes)).unwrap());
+        }
+        for ticket in &mut tickets {
+            assert!(poll_once(pin!(ticket.as_mut().unwrap())).is_pending());
+        }
+        tickets
+    };
+    // The buffers and the lists of wakers get their size.
+    for _ in 0..6 {
+        disk.gate.close();
+        let first = append_ten();
+        disk.gate.wait_for_sync();
+        let second = append_ten();
+        disk.gate.open();
+        block_on(async {
+            for ticket in first.into_iter().chain(second) {
+                ticket.unwrap().await.unwrap();
+            }
+        });
+    }
+    disk.gate.close();
+    let first = appender.try_append(&entry(1, &bytes)).unwrap();
+    disk.gate.wait_for_sync();
+    let measured = allocation_counter::measure(|| drop(append_ten()));
+    disk.gate.open();
+    block_on(first).unwrap();
+    assert_eq!(measured.count_total, 0);
 }

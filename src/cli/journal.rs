@@ -133,7 +133,10 @@ fn inspect(archive: &Archive, print_groups: bool, out: &mut impl io::Write) -> R
         let Summary { groups, kinds: [frames, undecodable, messages], positions, times } = sum;
         write!(out, "segment {number}: {} KiB, {groups} groups", scan.size() / 1024)?;
         if let Some((begin, end)) = positions {
-            write!(out, ", positions {begin} to {end}, {frames} frames, {undecodable} undecodable, {messages} messages")?;
+            write!(
+                out,
+                ", positions {begin} to {end}, {frames} frames, {undecodable} undecodable, {messages} messages"
+            )?;
         }
         if let Some((first, last)) = times {
             write!(out, ", received {} to {}", time(first), time(last))?;
@@ -203,9 +206,7 @@ fn micros(time: SystemTime) -> i64 {
 fn time(us: i64) -> String {
     let beyond = u64::try_from(us).ok().filter(|us| *us < LAST_PRINTED_US);
     match beyond {
-        Some(us) => {
-            humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_micros(us)).to_string()
-        }
+        Some(us) => humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_micros(us)).to_string(),
         None => format!("{us} us"),
     }
 }

@@ -28,22 +28,28 @@ pub(super) struct Catalog {
     /// Files of former segments that hold nothing.
     pub(super) unused: Vec<Spare>,
     pub(super) next_number: u64,
-    /// A chore is under way.
-    pub(super) busy: bool,
-    /// Something changed since chores were looked for.
-    pub(super) due: bool,
+    pub(super) keeper: Keeper,
     /// The writer waits for a spare.
     pub(super) stuck: bool,
     pub(super) full: Option<Full>,
     /// There was no space; not to be tried before.
     pub(super) no_space_until_us: Option<i64>,
     pub(super) poisoned: Option<Poisoned>,
-    pub(super) skip_damage: bool,
+    pub(super) recovery: RecoveryMode,
     pub(super) counts: Counts,
-    /// The writer has ended.
-    pub(super) stopped: bool,
     /// Readers that wait for entries.
     pub(super) readers: Vec<Waker>,
+}
+
+/// How the doing of chores stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Keeper {
+    /// A chore is under way.
+    busy: bool,
+    /// Something changed since chores were looked for.
+    pub(super) due: bool,
+    /// The writer has ended: no more chores.
+    pub(super) stopped: bool,
 }
 
 /// Numbers that only grow.
@@ -94,27 +100,25 @@ impl Catalog {
             spare: None,
             unused,
             next_number,
-            busy: false,
-            due: false,
+            keeper: Keeper::default(),
             stuck: false,
             full: None,
             no_space_until_us: None,
             poisoned: None,
-            skip_damage: recovery == RecoveryMode::SkipDamage,
+            recovery,
             counts,
-            stopped: false,
             readers: Vec::new(),
         }
     }
 
     /// The most urgent chore, if any; it is under way then, until [`Self::done`].
     pub(super) fn next_chore(&mut self, now_us: i64) -> Option<Chore> {
-        self.due = false;
-        if self.busy || self.poisoned.is_some() {
+        self.keeper.due = false;
+        if self.keeper.busy || self.poisoned.is_some() {
             return None;
         }
         let chore = self.choose(now_us);
-        self.busy = chore.is_some();
+        self.keeper.busy = chore.is_some();
         if chore.is_none() && self.spare.is_none() && self.stuck && self.full.is_none() {
             self.full = Some(if self.no_space_until_us.is_some() { Full::NoSpace } else { Full::Limit });
         }
@@ -172,7 +176,7 @@ impl Catalog {
 
     /// Takes note of how the chore ended.
     pub(super) fn done(&mut self, result: Result<Done, Poisoned>, now_us: i64) {
-        self.busy = false;
+        self.keeper.busy = false;
         match result {
             Ok(Done::Spare(spare)) => (self.spare, self.no_space_until_us) = (Some(spare), None),
             Ok(Done::Removed) => self.no_space_until_us = None,
@@ -183,7 +187,7 @@ impl Catalog {
 
     /// Begins the next segment, if there is a file for it and the state *full* may end.
     pub(super) fn roll(&mut self, tag: i64) -> Option<Spare> {
-        self.due = true;
+        self.keeper.due = true;
         let over = self.full == Some(Full::Limit) && self.uncommitted_bytes() > self.limits.max_bytes() / 10 * 9;
         let spare = if over { None } else { self.spare.take() };
         let Some(spare) = spare else {
@@ -212,7 +216,7 @@ impl Catalog {
     /// Everything before `position` is committed. Positions outside of the journal count as its ends.
     pub(super) fn release(&mut self, position: Position) {
         self.released = self.released.max(position.min(self.end.position));
-        self.due = true;
+        self.keeper.due = true;
     }
 
     /// Nothing from `position` on is committed, whatever was said before.

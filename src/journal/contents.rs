@@ -108,7 +108,11 @@ impl Contents {
         let mut catalog = self.catalog();
         catalog.done(done, now_us);
         let failed = catalog.poisoned.is_some();
-        if failed { self.tell(catalog) } else { drop(catalog) }
+        if failed {
+            self.tell(catalog);
+        } else {
+            drop(catalog);
+        }
         self.room.notify_one();
         true
     }

@@ -23,7 +23,9 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Another version of this program wrote the journal.
-    #[error("`{name}` in the journal directory has format version {version}: open it with the odograph that wrote it, let that drain it, and start this one on an empty directory")]
+    #[error(
+        "`{name}` in the journal directory has format version {version}: open it with the odograph that wrote it, let that drain it, and start this one on an empty directory"
+    )]
     OtherVersion {
         /// The file.
         name: String,

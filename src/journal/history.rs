@@ -77,11 +77,7 @@ impl History {
         if at < self.begin.position {
             return Standing::Gap { bytes: self.begin.position.0 - at.0 };
         }
-        if self.tag_at(at) == Some(checkpoint.tag) {
-            Standing::Agrees
-        } else {
-            Standing::Reidentify(Why::OtherHistory)
-        }
+        if self.tag_at(at) == Some(checkpoint.tag) { Standing::Agrees } else { Standing::Reidentify(Why::OtherHistory) }
     }
 }
 
@@ -102,9 +98,16 @@ mod tests {
 
     #[test]
     fn every_kept_position_has_the_tag_of_the_entry_before_it() {
-        for (position, tag) in
-            [(99, None), (100, Some(5)), (101, Some(7)), (150, Some(7)), (200, Some(7)), (201, Some(8)), (300, Some(8)), (301, None)]
-        {
+        for (position, tag) in [
+            (99, None),
+            (100, Some(5)),
+            (101, Some(7)),
+            (150, Some(7)),
+            (200, Some(7)),
+            (201, Some(8)),
+            (300, Some(8)),
+            (301, None),
+        ] {
             assert_eq!(history().tag_at(Position(position)), tag, "at {position}");
         }
     }

@@ -66,7 +66,11 @@ impl Identity {
                     return Err(OpenError::OtherVersion { name: FILE.to_owned(), version });
                 }
                 Label::Damaged | Label::NotOurs => {
-                    return Err(OpenError::Damaged { name: FILE.to_owned(), offset: 0, what: "it is not a journal's identity" });
+                    return Err(OpenError::Damaged {
+                        name: FILE.to_owned(),
+                        offset: 0,
+                        what: "it is not a journal's identity",
+                    });
                 }
             };
         let origin = Origin([o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11, o12, o13, o14, o15]);

@@ -75,7 +75,8 @@ impl Log {
         let length = u64::from(group.length());
         let needed = extent(length);
         let Some(end) = self.end.position.0.checked_add(length).filter(|end| i64::try_from(*end).is_ok()) else {
-            let wrong = std::io::Error::other("its positions are used up; let it drain and start on an empty directory");
+            let wrong =
+                std::io::Error::other("its positions are used up; let it drain and start on an empty directory");
             return Err(self.poison("placing a group", wrong));
         };
         let released = {

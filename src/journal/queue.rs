@@ -258,7 +258,7 @@ impl Queue {
         let taken = *number;
         *number = taken + 1;
         let mut waiting = state.room();
-        self.wake(state, &mut waiting);
+        Self::wake(state, &mut waiting);
         Work::Group(group, taken)
     }
 
@@ -270,11 +270,11 @@ impl Queue {
         if std::mem::take(&mut state.full) {
             wakers.append(&mut state.room());
         }
-        self.wake(state, wakers);
+        Self::wake(state, wakers);
     }
 
     /// Wakes all of a list, through the relay where that is cheaper.
-    fn wake(&self, mut state: MutexGuard<'_, State>, wakers: &mut Vec<Waker>) {
+    fn wake(mut state: MutexGuard<'_, State>, wakers: &mut Vec<Waker>) {
         let relay = state.relay.clone().filter(|_| wakers.len() > 1);
         if relay.is_some() {
             state.relayed.append(wakers);

@@ -8,9 +8,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::catalog::Catalog;
+use super::contents::Contents;
 use super::entry::{self, Entry};
 use super::error::ReadError;
-use super::contents::Contents;
+use super::recovery::RecoveryMode;
 use super::segment::{Step, Walk};
 use crate::checkpoint::{Mark, Position};
 
@@ -121,7 +122,7 @@ impl Reader {
         if step == Step::Nothing {
             let catalog = self.contents.catalog();
             let kept = catalog.segments.iter().find(|kept| kept.number == segment).map(|kept| kept.end);
-            let skip_damage = catalog.skip_damage;
+            let recovery = catalog.recovery;
             drop(catalog);
             match kept {
                 None => return Err(self.not_kept()),
@@ -130,7 +131,7 @@ impl Reader {
                     at.walk.skip_to(at.limit);
                     return Ok(true);
                 }
-                Some(_) if !skip_damage => return Err(ReadError::Damaged { segment, offset }),
+                Some(_) if recovery == RecoveryMode::Strict => return Err(ReadError::Damaged { segment, offset }),
                 Some(_) => step = at.walk.search(at.limit).map_err(failed)?,
             }
         }
@@ -189,7 +190,12 @@ impl Reader {
             // The last one that begins at or before it; in a segment that is wholly before it nothing is found.
             let segment = catalog.segments.iter().rev().find(|segment| segment.start.position <= wanted);
             let Some(segment) = segment else { return Ok(()) };
-            (Walk::new(Arc::clone(&segment.file), self.contents.origin, segment.number), segment.tag, segment.used, segment.end)
+            (
+                Walk::new(Arc::clone(&segment.file), self.contents.origin, segment.number),
+                segment.tag,
+                segment.used,
+                segment.end,
+            )
         };
         let segment = walk.segment();
         let failed = |source| ReadError::Io { segment, source };
@@ -198,7 +204,7 @@ impl Reader {
         while walk.offset() < limit && at.is_none_or(|at| at < end) {
             let offset = walk.offset();
             let mut step = walk.step(limit).map_err(failed)?;
-            if step == Step::Nothing && self.contents.catalog().skip_damage {
+            if step == Step::Nothing && self.contents.catalog().recovery == RecoveryMode::SkipDamage {
                 step = walk.search(limit).map_err(failed)?;
             }
             let Step::Group(header) = step else { return Err(ReadError::Damaged { segment, offset }) };

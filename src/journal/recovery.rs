@@ -55,7 +55,7 @@ pub(super) struct Found {
 }
 
 /// A segment file with its first whole group.
-struct File {
+struct Candidate {
     number: u64,
     file: Arc<dyn StorageFile>,
     size: u64,
@@ -83,7 +83,7 @@ pub(super) fn recover(
     let mut damage = Damage { mode, opened: &mut found.opened };
     let mut files = Vec::new();
     for number in numbers {
-        let File { number, file, size, first } = look(storage, number, origin, &mut damage)?;
+        let Candidate { number, file, size, first } = look(storage, number, origin, &mut damage)?;
         match first {
             Some(first) => files.push((number, file, size, first)),
             None => found.unused.push(Spare { number, file, size }),
@@ -132,14 +132,17 @@ pub(super) fn recover(
 }
 
 /// Looks at a segment's header and first group.
-fn look(storage: &dyn Storage, number: u64, origin: Origin, damage: &mut Damage<'_>) -> Result<File, OpenError> {
+fn look(storage: &dyn Storage, number: u64, origin: Origin, damage: &mut Damage<'_>) -> Result<Candidate, OpenError> {
     let name = segment::name(number);
     let failed = |wrong| OpenError::io("reading", &name, wrong);
     let file = storage.open(&name).map_err(failed)?;
     let size = file.size().map_err(failed)?;
     match SegmentHeader::read(&*file, &name, Some(origin)) {
         Ok(header) if header.size == size => {}
-        Ok(_) => damage.is(OpenError::Damaged { name: name.clone(), offset: size, what: "it has not the length it was made with" }, 0)?,
+        Ok(_) => damage.is(
+            OpenError::Damaged { name: name.clone(), offset: size, what: "it has not the length it was made with" },
+            0,
+        )?,
         Err(wrong @ OpenError::Damaged { .. }) => damage.is(wrong, 0)?,
         Err(wrong) => return Err(wrong),
     }
@@ -154,7 +157,7 @@ fn look(storage: &dyn Storage, number: u64, origin: Origin, damage: &mut Damage<
             Step::Nothing => None,
         },
     };
-    Ok(File { number, file, size, first })
+    Ok(Candidate { number, file, size, first })
 }
 
 /// Walks all of a segment, to where the next one goes on; gives its last group.

@@ -6,8 +6,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::entry::{self, Entry};
-use super::group::{GROUP_HEADER, GROUP_LIMIT, Header, SECTOR, is_intact};
 use super::error::OpenError;
+use super::group::{GROUP_HEADER, GROUP_LIMIT, Header, SECTOR, is_intact};
 use super::identity::Origin;
 use super::label::{self, LABEL_LEN, Label};
 use super::storage::StorageFile;
@@ -53,7 +53,11 @@ impl SegmentHeader {
             Label::OtherVersion(version) => return Err(OpenError::OtherVersion { name: name.to_owned(), version }),
             Label::NotOurs => return foreign("it is not a segment"),
             Label::Damaged => {
-                return Err(OpenError::Damaged { name: name.to_owned(), offset: 0, what: "the segment's header is not whole" });
+                return Err(OpenError::Damaged {
+                    name: name.to_owned(),
+                    offset: 0,
+                    what: "the segment's header is not whole",
+                });
             }
         };
         let mut own = [0; 16];
@@ -64,7 +68,9 @@ impl SegmentHeader {
         let header = Self { origin: Origin(own), number: word(16), size: word(24) };
         match origin {
             Some(origin) if origin != header.origin => foreign("it is a segment of another journal"),
-            _ if number(name).is_some_and(|number| number != header.number) => foreign("it has the name of another segment"),
+            _ if number(name).is_some_and(|number| number != header.number) => {
+                foreign("it has the name of another segment")
+            }
             _ => Ok(header),
         }
     }
@@ -119,7 +125,17 @@ pub(super) enum Step {
 
 impl Walk {
     pub(super) fn new(file: Arc<dyn StorageFile>, origin: Origin, segment: u64) -> Self {
-        Self { file, origin, segment, number: 0, offset: SECTOR, buffer: Vec::new(), buffer_at: 0, group_at: SECTOR, payload: 0..0 }
+        Self {
+            file,
+            origin,
+            segment,
+            number: 0,
+            offset: SECTOR,
+            buffer: Vec::new(),
+            buffer_at: 0,
+            group_at: SECTOR,
+            payload: 0..0,
+        }
     }
 
     /// Goes on with another segment; the buffer stays.
@@ -173,7 +189,7 @@ impl Walk {
                 self.buffer.clear();
                 self.step(limit)
             }
-            group => Ok(group),
+            group @ Step::Group(_) => Ok(group),
         }
     }
 
@@ -248,16 +264,15 @@ impl Walk {
     /// What lies behind `limit` may still change, so it is not read.
     fn bytes(&mut self, at: u64, length: usize, limit: u64) -> io::Result<Option<&[u8]>> {
         let held = at.checked_sub(self.buffer_at).and_then(|skip| usize::try_from(skip).ok());
-        let begin = match held.filter(|begin| begin + length <= self.buffer.len()) {
-            Some(begin) => begin,
-            None => {
-                let most = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
-                self.buffer.resize(length.max(READ_LEN).min(most), 0);
-                let read = self.file.read_at(at, &mut self.buffer)?;
-                self.buffer.truncate(read);
-                self.buffer_at = at;
-                0
-            }
+        let begin = if let Some(begin) = held.filter(|begin| begin + length <= self.buffer.len()) {
+            begin
+        } else {
+            let most = usize::try_from(limit.saturating_sub(at)).unwrap_or(usize::MAX);
+            self.buffer.resize(length.max(READ_LEN).min(most), 0);
+            let read = self.file.read_at(at, &mut self.buffer)?;
+            self.buffer.truncate(read);
+            self.buffer_at = at;
+            0
         };
         Ok(self.buffer.get(begin..begin + length))
     }

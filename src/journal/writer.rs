@@ -33,7 +33,8 @@ pub(super) struct Threads {
 impl Threads {
     pub(super) fn start(log: Log, group_bytes: u32, on_sync: OnSync) -> io::Result<Self> {
         let (contents, queue) = (Arc::clone(log.contents()), Arc::new(Queue::new(group_bytes)));
-        let mut threads = Self { contents: Arc::clone(&contents), queue: Arc::clone(&queue), writer: None, keeper: None };
+        let mut threads =
+            Self { contents: Arc::clone(&contents), queue: Arc::clone(&queue), writer: None, keeper: None };
         let keeper = thread::Builder::new().name("odograph-keeper".to_owned());
         threads.keeper = Some(keeper.spawn({
             let queue = Arc::clone(&queue);
@@ -56,7 +57,7 @@ impl Drop for Threads {
         self.contents.room.notify_one();
         // The writer may need the keeper until its end. A thread that panicked has left its entries unanswered.
         let _ = self.writer.take().map(JoinHandle::join);
-        self.contents.catalog().stopped = true;
+        self.contents.catalog().keeper.stopped = true;
         self.contents.chores.notify_one();
         let _ = self.keeper.take().map(JoinHandle::join);
     }
@@ -79,10 +80,10 @@ fn keep(contents: &Contents, queue: &Queue) {
             drop(catalog);
             return queue.end(poisoned.into());
         }
-        if catalog.stopped {
+        if catalog.keeper.stopped {
             return;
         }
-        if !catalog.due {
+        if !catalog.keeper.due {
             drop(contents.chores.wait_timeout(catalog, IDLE));
         }
     }

@@ -14,7 +14,7 @@ use teltonika_codecs::Imei;
 
 /// Segments of 8 KiB, groups of at most 3 KiB, ten files.
 pub fn limits() -> Limits {
-    Limits::with_pieces(80 << 10, 8 << 10, 3 << 10, Duration::from_secs(3600)).unwrap()
+    Limits::with_pieces(80 << 10, 8 << 10, 3 << 10, Duration::from_hours(1)).unwrap()
 }
 
 pub fn options() -> Options {
@@ -83,7 +83,12 @@ pub fn read(contents: &Arc<Contents>, from: Position) -> Vec<(u64, Position)> {
         numbers.push((number, position));
         assert_eq!(reader.cursor().position, Position(position.0 + length));
         let history = contents.history();
-        assert_eq!(history.tag_at(reader.cursor().position), Some(reader.cursor().tag), "at {}", reader.cursor().position);
+        assert_eq!(
+            history.tag_at(reader.cursor().position),
+            Some(reader.cursor().tag),
+            "at {}",
+            reader.cursor().position
+        );
     }
     numbers
 }
@@ -94,11 +99,16 @@ pub fn numbers(contents: &Arc<Contents>) -> Vec<u64> {
     read(contents, begin).into_iter().map(|(number, _)| number).collect()
 }
 
-/// The name of the newest segment.
-pub fn last_segment(disk: &FaultyDisk) -> String {
+/// The names of all segments, oldest first.
+pub fn segments(disk: &FaultyDisk) -> Vec<String> {
     use odograph::journal::Storage as _;
-    let mut names: Vec<String> = disk.names().unwrap().into_iter().filter(|name| name.ends_with(".seg")).collect();
+    let mut names: Vec<String> = disk.names().unwrap().into_iter().filter(|name| name.contains(".seg")).collect();
     names.sort();
-    names.retain(|name| disk.content(name).unwrap()[512..].iter().any(|byte| *byte != 0));
-    names.pop().unwrap()
+    names
+}
+
+/// The name of the newest segment that holds something.
+pub fn last_segment(disk: &FaultyDisk) -> String {
+    let holds = |name: &String| disk.content(name).unwrap()[512..].iter().any(|byte| *byte != 0);
+    segments(disk).into_iter().rfind(holds).unwrap()
 }

@@ -4,8 +4,10 @@
 //! drawn: of each sector that was written and not synced the old content, the new one, or a mix; of names that were changed and not
 //! synced some first part. What was synced stays, unless [`FaultyDisk::flip`] is asked to break the rule.
 
+mod content;
+
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
 
+use self::content::Content;
 use super::storage::{Storage, StorageFile};
 
 /// The disk. Clones are the same disk.
@@ -59,18 +62,6 @@ struct Disk {
     changes: Vec<BTreeMap<String, usize>>,
     synced_names: BTreeMap<String, usize>,
     lock: Option<Arc<AtomicBool>>,
-}
-
-#[derive(Clone, Default)]
-struct Content {
-    /// As processes see it.
-    seen: Vec<u8>,
-    /// On the platter.
-    durable: Vec<u8>,
-    /// Sectors of `seen` that a sync will write.
-    dirty: BTreeSet<usize>,
-    /// Sectors that a failed sync has given up: seen, but never written unless written anew.
-    given_up: BTreeSet<usize>,
 }
 
 impl FaultyDisk {
@@ -152,7 +143,7 @@ impl FaultyDisk {
     pub fn put(&self, name: &str, content: Vec<u8>) {
         let mut disk = self.disk();
         let index = disk.files.len();
-        disk.files.push(Content { seen: content.clone(), durable: content, ..Content::default() });
+        disk.files.push(Content::durable(content));
         disk.names.insert(name.to_owned(), index);
         disk.synced_names = disk.names.clone();
         disk.changes.clear();
@@ -184,7 +175,8 @@ impl FaultyDisk {
 
 impl Disk {
     fn restart(&mut self) {
-        (self.power, self.lock, self.faults) = (true, None, Faults { capacity: self.faults.capacity, ..Faults::default() });
+        (self.power, self.lock, self.faults) =
+            (true, None, Faults { capacity: self.faults.capacity, ..Faults::default() });
         self.cycle += 1;
     }
 
@@ -211,63 +203,6 @@ impl Disk {
 
     fn used(&self) -> u64 {
         self.names.values().filter_map(|index| self.files.get(*index)).map(|file| file.seen.len() as u64).sum()
-    }
-}
-
-impl Content {
-    fn write(&mut self, offset: usize, bytes: &[u8]) {
-        let end = offset + bytes.len();
-        if self.seen.len() < end {
-            self.seen.resize(end, 0);
-        }
-        if let Some(place) = self.seen.get_mut(offset..end) {
-            place.copy_from_slice(bytes);
-        }
-        for sector in offset / SECTOR..end.div_ceil(SECTOR) {
-            self.dirty.insert(sector);
-            self.given_up.remove(&sector);
-        }
-    }
-
-    /// Brings a sector to the platter, up to `until` bytes of it from one side.
-    fn store(&mut self, sector: usize, bytes: std::ops::Range<usize>) {
-        let base = sector * SECTOR;
-        let end = (base + bytes.end).min(self.seen.len());
-        if self.durable.len() < end {
-            self.durable.resize(end, 0);
-        }
-        if let (Some(to), Some(from)) = (self.durable.get_mut(base + bytes.start..end), self.seen.get(base + bytes.start..end)) {
-            to.copy_from_slice(from);
-        }
-    }
-
-    fn forget(&mut self, rng: &mut Rng) {
-        let chosen: Vec<usize> = self.given_up.iter().copied().filter(|_| rng.bool()).collect();
-        for sector in chosen {
-            self.given_up.remove(&sector);
-            let (begin, end) = (sector * SECTOR, ((sector + 1) * SECTOR).min(self.seen.len()));
-            for at in begin..end {
-                let durable = self.durable.get(at).copied().unwrap_or(0);
-                if let Some(seen) = self.seen.get_mut(at) {
-                    *seen = durable;
-                }
-            }
-        }
-    }
-
-    fn lose_power(&mut self, rng: &mut Rng) {
-        for sector in std::mem::take(&mut self.dirty) {
-            match rng.u8(0..5) {
-                0 | 1 => {}
-                2 | 3 => self.store(sector, 0..SECTOR),
-                _ => {
-                    let cut = rng.usize(0..=SECTOR);
-                    self.store(sector, if rng.bool() { 0..cut } else { cut..SECTOR });
-                }
-            }
-        }
-        self.given_up.clear();
-        self.seen.clone_from(&self.durable);
     }
 }
 
@@ -435,10 +370,8 @@ impl StorageFile for FaultyFile {
         // What waits may reach the platter at any time, in any order.
         if disk.rng.u8(..) < 32 {
             let Disk { rng, files, .. } = &mut *disk;
-            if let Some(file) = files.get_mut(self.index)
-                && let Some(sector) = file.dirty.iter().copied().nth(rng.usize(0..file.dirty.len().max(1)))
-            {
-                file.store(sector, 0..SECTOR);
+            if let Some(file) = files.get_mut(self.index) {
+                file.write_back(rng);
             }
         }
         Ok(())
@@ -448,15 +381,7 @@ impl StorageFile for FaultyFile {
         let mut disk = self.disk.disk();
         disk.change(self.cycle)?;
         let fails = spent(&mut disk.faults.fail_sync_after);
-        let file = disk.file(self.index)?;
-        for sector in std::mem::take(&mut file.dirty) {
-            // A failed sync marks everything clean, and nobody hears of it again.
-            if fails {
-                file.given_up.insert(sector);
-            } else {
-                file.store(sector, 0..SECTOR);
-            }
-        }
+        disk.file(self.index)?.sync(fails);
         if fails {
             return Err(io::Error::other("the sync failed"));
         }
@@ -464,5 +389,3 @@ impl StorageFile for FaultyFile {
         Ok(())
     }
 }
-
-const SECTOR: usize = 512;
