@@ -7,15 +7,14 @@ mod support_journal;
 use std::any::Any;
 use std::io;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use odograph::checkpoint::Position;
 use odograph::journal::{
-    AppendError, Faults, FaultyDisk, Full, Journal, Kind, Limits, NewEntry, OpenError, Options, State, Storage,
-    StorageFile,
+    AppendError, FaultyDisk, Full, Journal, Kind, Limits, NewEntry, OpenError, Options, State, Storage, StorageFile,
 };
 use support_journal::options;
 use teltonika_codecs::Imei;
@@ -38,7 +37,7 @@ fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A disk whose syncs wait until they may.
+/// A disk on which the writer's syncs wait until they may.
 #[derive(Clone, Debug)]
 struct GatedDisk {
     disk: FaultyDisk,
@@ -51,6 +50,8 @@ struct Gate {
     closed: Mutex<bool>,
     opened: Condvar,
     waiting: AtomicU64,
+    /// Whether they fail then.
+    fails: AtomicBool,
 }
 
 impl Gate {
@@ -63,11 +64,15 @@ impl Gate {
         self.opened.notify_all();
     }
 
-    fn pass(&self) {
+    fn pass(&self) -> io::Result<()> {
+        if std::thread::current().name() != Some("odograph-journal") {
+            return Ok(());
+        }
         let closed = self.closed.lock().unwrap();
         self.waiting.fetch_add(1, Ordering::SeqCst);
         drop(self.opened.wait_while(closed, |closed| *closed).unwrap());
         self.waiting.fetch_sub(1, Ordering::SeqCst);
+        if self.fails.load(Ordering::SeqCst) { Err(io::Error::other("the sync failed")) } else { Ok(()) }
     }
 
     /// Waits until a sync waits.
@@ -141,20 +146,8 @@ impl StorageFile for GatedFile {
         self.file.write_at(offset, bytes)
     }
     fn sync(&self) -> io::Result<()> {
-        self.gate.pass();
+        self.gate.pass()?;
         self.file.sync()
-    }
-}
-
-/// Waits until the keeper has made its spare, so that a gate stops the writer alone.
-fn settled(journal: &Journal, disk: &FaultyDisk) {
-    let mut last = disk.operations();
-    for _ in 0..50 {
-        std::thread::sleep(Duration::from_millis(2));
-        let now = disk.operations();
-        if std::mem::replace(&mut last, now) == now && journal.contents().status().segments > 0 {
-            return;
-        }
     }
 }
 
@@ -162,7 +155,6 @@ fn settled(journal: &Journal, disk: &FaultyDisk) {
 fn there_is_no_receipt_and_nothing_to_read_before_the_sync() {
     let disk = GatedDisk::new(1);
     let journal = journal(disk.clone());
-    settled(&journal, &disk.disk);
     let _open = OpenAtEnd(Arc::clone(&disk.gate));
     disk.gate.close();
     let appender = journal.appender();
@@ -190,7 +182,6 @@ fn there_is_no_receipt_and_nothing_to_read_before_the_sync() {
 fn at_two_groups_of_memory_appending_waits_and_loses_nothing() {
     let disk = GatedDisk::new(2);
     let journal = journal(disk.clone());
-    settled(&journal, &disk.disk);
     let _open = OpenAtEnd(Arc::clone(&disk.gate));
     disk.gate.close();
     let appender = journal.appender();
@@ -335,7 +326,6 @@ fn closing_a_full_journal_tells_those_who_wait() {
 fn a_failed_sync_answers_nobody_and_says_so_to_everybody() {
     let disk = GatedDisk::new(7);
     let journal = journal(disk.clone());
-    settled(&journal, &disk.disk);
     let _open = OpenAtEnd(Arc::clone(&disk.gate));
     disk.gate.close();
     let appender = journal.appender();
@@ -345,7 +335,7 @@ fn a_failed_sync_answers_nobody_and_says_so_to_everybody() {
     let filler = appender.try_append(&entry(1, &[0; 2900])).unwrap();
     let mut waits = pin!(appender.append(entry(1, &[0; 1000])));
     assert!(poll_once(waits.as_mut()).is_pending());
-    disk.disk.set_faults(Faults { fail_sync_after: Some(0), ..Faults::default() });
+    disk.gate.fails.store(true, Ordering::SeqCst);
     disk.gate.open();
     block_on(async {
         for ticket in [first, second, filler] {
@@ -388,10 +378,37 @@ fn every_sync_is_told() {
 }
 
 #[test]
+fn the_segment_that_knows_where_the_journal_ends_stays_until_the_next_one_does() {
+    let disk = GatedDisk::new(11);
+    let limits = Limits::with_pieces(80 << 10, 8 << 10, 3 << 10, Duration::ZERO).unwrap();
+    let options = Options { limits, ..options() };
+    let (journal, _) = Journal::open(Arc::new(disk.clone()), options, Box::new(|_| {})).unwrap();
+    let _open = OpenAtEnd(Arc::clone(&disk.gate));
+    let bytes = [1; 2900];
+    let appender = journal.appender();
+    for _ in 0..2 {
+        block_on(appender.try_append(&entry(1, &bytes)).unwrap()).unwrap();
+    }
+    disk.gate.close();
+    // The third begins the next segment; everything that is synced stands in the first, and is released.
+    let third = appender.try_append(&entry(1, &bytes)).unwrap();
+    disk.gate.wait_for_sync();
+    journal.contents().release(journal.contents().status().end).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(support_journal::segments(&disk.disk)[0], "00000000000000000001.seg");
+    disk.gate.open();
+    block_on(third).unwrap();
+    let first_goes = || support_journal::segments(&disk.disk)[0] != "00000000000000000001.seg";
+    journal.contents().release(journal.contents().status().end).unwrap();
+    while !first_goes() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_session_allocates_nothing_for_an_entry() {
     let disk = GatedDisk::new(10);
     let journal = journal(disk.clone());
-    settled(&journal, &disk.disk);
     let _open = OpenAtEnd(Arc::clone(&disk.gate));
     let appender = journal.appender();
     let bytes = [7; 100];
