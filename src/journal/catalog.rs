@@ -24,7 +24,8 @@ pub(super) struct Catalog {
     pub(super) end: Mark,
     /// Everything before is committed.
     pub(super) released: Position,
-    pub(super) spare: Option<Spare>,
+    /// Segments that are ready, the next one first.
+    pub(super) spares: VecDeque<Spare>,
     /// Files of former segments that hold nothing.
     pub(super) unused: Vec<Spare>,
     pub(super) next_number: u64,
@@ -97,7 +98,7 @@ impl Catalog {
             segments: segments.into(),
             end,
             released,
-            spare: None,
+            spares: VecDeque::new(),
             unused,
             next_number,
             keeper: Keeper::default(),
@@ -119,7 +120,7 @@ impl Catalog {
         }
         let chore = self.choose(now_us);
         self.keeper.busy = chore.is_some();
-        if chore.is_none() && self.spare.is_none() && self.stuck && self.full.is_none() {
+        if chore.is_none() && self.spares.is_empty() && self.stuck && self.full.is_none() {
             self.full = Some(if self.no_space_until_us.is_some() { Full::NoSpace } else { Full::Limit });
         }
         chore
@@ -127,22 +128,21 @@ impl Catalog {
 
     fn choose(&mut self, now_us: i64) -> Option<Chore> {
         let size = self.limits.segment_bytes();
-        let wanted = self.spare.is_none();
         if let Some(unused) = self.unused.pop() {
-            return self.give_away(unused.number, unused.size, wanted);
+            return self.give_away(unused.number, unused.size);
         }
         let keep_us = i64::try_from(self.limits.keep().as_micros()).unwrap_or(i64::MAX);
         let expired = |segment: &Segment| segment.newest_us.saturating_add(keep_us) <= now_us;
         if let Some(front) = self.free().filter(|front| expired(front)) {
             let (number, size) = (front.number, front.size);
             self.segments.pop_front();
-            return self.give_away(number, size, wanted);
+            return self.give_away(number, size);
         }
-        if !wanted {
+        if !self.spares.is_empty() {
             return None;
         }
         let waits = self.no_space_until_us.is_some_and(|until| now_us < until);
-        if self.segments.len() < self.limits.files() && !waits {
+        if self.files() < self.limits.files() && !waits {
             let number = self.number()?;
             return Some(Chore::Create { number, size });
         }
@@ -150,16 +150,20 @@ impl Catalog {
         let (number, size) = (front.number, front.size);
         self.segments.pop_front();
         self.counts.keep_shortened += 1;
-        self.give_away(number, size, wanted)
+        self.give_away(number, size)
     }
 
     /// What becomes of a file that is not needed.
-    fn give_away(&mut self, old: u64, size: u64, wanted: bool) -> Option<Chore> {
-        if wanted && size == self.limits.segment_bytes() && self.segments.len() < self.limits.files() {
+    fn give_away(&mut self, old: u64, size: u64) -> Option<Chore> {
+        if self.spares.len() < SPARES && size == self.limits.segment_bytes() && self.files() < self.limits.files() {
             let number = self.number()?;
             return Some(Chore::Reuse { old, number, size });
         }
         Some(Chore::Remove { old })
+    }
+
+    fn files(&self) -> usize {
+        self.segments.len() + self.spares.len()
     }
 
     fn number(&mut self) -> Option<u64> {
@@ -178,7 +182,10 @@ impl Catalog {
     pub(super) fn done(&mut self, result: Result<Done, Poisoned>, now_us: i64) {
         self.keeper.busy = false;
         match result {
-            Ok(Done::Spare(spare)) => (self.spare, self.no_space_until_us) = (Some(spare), None),
+            Ok(Done::Spare(spare)) => {
+                self.spares.push_back(spare);
+                self.no_space_until_us = None;
+            }
             Ok(Done::Removed) => self.no_space_until_us = None,
             Ok(Done::NoSpace) => self.no_space_until_us = Some(now_us.saturating_add(NO_SPACE_PAUSE_US)),
             Err(poisoned) => self.poison(poisoned),
@@ -189,7 +196,7 @@ impl Catalog {
     pub(super) fn roll(&mut self, tag: i64) -> Option<Spare> {
         self.keeper.due = true;
         let over = self.full == Some(Full::Limit) && self.uncommitted_bytes() > self.limits.max_bytes() / 10 * 9;
-        let spare = if over { None } else { self.spare.take() };
+        let spare = if over { None } else { self.spares.pop_front() };
         let Some(spare) = spare else {
             self.stuck = true;
             return None;
@@ -268,5 +275,7 @@ impl Catalog {
     }
 }
 
+/// Files that wait to be used again, at most. One is made new only when there is none; making one costs as much disk as filling it.
+const SPARES: usize = 2;
 /// A file system without space is not asked again sooner, unless a segment is released.
 const NO_SPACE_PAUSE_US: i64 = 1_000_000;

@@ -121,7 +121,7 @@ impl Log {
         let opened = Opened { new_id: trust == Released::Nothing, ..found.opened };
         let catalog = Catalog::new(options.limits, options.recovery, found);
         let contents = Arc::new(Contents::new(storage, identity, catalog));
-        while contents.catalog().spare.is_none() && contents.chore(now_us) {}
+        while contents.catalog().spares.is_empty() && contents.chore(now_us) {}
         let mut log = Self::new(Arc::clone(&contents), draw.tag);
         // The first group of this opening proves where the journal ended before it. Without room it comes later.
         if let Outcome::NoRoom = log.commit(&mut Group::default())? {

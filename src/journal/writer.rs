@@ -140,7 +140,7 @@ impl Writer {
                     return Ok(None);
                 }
             }
-            if catalog.spare.is_none() || catalog.full.is_some() {
+            if catalog.spares.is_empty() || catalog.full.is_some() {
                 drop(contents.room.wait_timeout(catalog, STUCK));
             }
         }
