@@ -119,6 +119,25 @@ fn a_journal_opens_on_a_full_file_system() {
 }
 
 #[test]
+fn starting_again_and_again_uses_nothing_up() {
+    let disk = FaultyDisk::new(11);
+    let (mut log, _) = open(&disk, 1).unwrap();
+    must_commit(&mut log, [1, 2]);
+    for tag in 2..100 {
+        drop(log);
+        log = open(&disk, tag).unwrap().0;
+        assert_eq!(state(&log), State::Open);
+        if tag % 10 == 0 {
+            disk.power_cycle();
+            log = open(&disk, tag + 1000).unwrap().0;
+        }
+    }
+    assert!(support_journal::segments(&disk).len() <= 4);
+    must_commit(&mut log, [3]);
+    assert_eq!(numbers(log.contents()), [1, 2, 3]);
+}
+
+#[test]
 fn committed_segments_are_kept_for_their_time_and_then_used_again() {
     let disk = FaultyDisk::new(5);
     let keep = Duration::from_secs(10);

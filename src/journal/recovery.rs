@@ -127,6 +127,13 @@ pub(super) fn recover(
     if let (Some(segment), Some(tail)) = (found.segments.last(), &mut tail) {
         found.opened.torn_bytes = secure(segment, tail)?;
     }
+    // Openings that took nothing in would use up the files of a journal that cannot drain. Their end is known from before.
+    while let [.., _, last] = found.segments.as_slice()
+        && last.start.position == last.end
+    {
+        let emptied = found.segments.pop();
+        found.unused.extend(emptied.map(|Segment { number, file, size, .. }| Spare { number, file, size }));
+    }
     storage.sync_names().map_err(|wrong| OpenError::io("syncing", ".", wrong))?;
     Ok(found)
 }
