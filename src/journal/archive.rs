@@ -14,7 +14,7 @@ use super::error::OpenError;
 use super::group::Header;
 use super::identity::{self, Identity};
 use super::segment::{self, SegmentHeader, Step, Walk};
-use super::storage::Storage;
+use super::storage::{Storage, StorageFile};
 use crate::checkpoint::{JournalId, Position};
 
 /// The files of a journal.
@@ -65,6 +65,14 @@ impl Archive {
 
     /// Begins to read one segment; `None` if it was given away meanwhile.
     pub fn scan(&self, number: u64) -> Result<Option<Scan>, OpenError> {
+        // A file that becomes another segment between its name and its header has lost the name when one looks again.
+        match self.try_scan(number) {
+            Err(OpenError::Foreign { .. }) => self.try_scan(number),
+            scan => scan,
+        }
+    }
+
+    fn try_scan(&self, number: u64) -> Result<Option<Scan>, OpenError> {
         let name = segment::name(number);
         let file = match self.storage.open(&name) {
             Err(wrong) if wrong.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -76,8 +84,8 @@ impl Archive {
             Err(OpenError::Damaged { .. }) => true,
             Err(wrong) => return Err(wrong),
         };
-        let walk = Walk::new(file, self.identity.origin, number);
-        Ok(Some(Scan { name, size, walk, current: None, damage: header_damaged.then_some(0) }))
+        let walk = Walk::new(Arc::clone(&file), self.identity.origin, number);
+        Ok(Some(Scan { name, file, size, walk, current: None, damage: header_damaged.then_some(0) }))
     }
 
     /// Reads the wanted entries of all segments, oldest first.
@@ -91,6 +99,7 @@ impl Archive {
 #[derive(Debug)]
 pub struct Scan {
     name: String,
+    file: Arc<dyn StorageFile>,
     size: u64,
     walk: Walk,
     current: Option<Header>,
@@ -146,6 +155,7 @@ impl Scan {
                     // What was being written before may be whole by now: then nothing is damaged.
                     Step::Group(later) => match self.walk.step_back(offset, later, self.size).map_err(failed)? {
                         Step::Group(header) => header,
+                        Step::Nothing if self.was_given_away() => return Ok(None),
                         Step::Nothing => return Ok(Some(Found::Damage { offset })),
                     },
                 }
@@ -166,6 +176,11 @@ impl Scan {
     /// The entries of the group last given.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         self.current.iter().flat_map(|header| self.walk.entries(header))
+    }
+
+    /// Whether the file has become another segment while it was read.
+    fn was_given_away(&self) -> bool {
+        matches!(SegmentHeader::read(&*self.file, &self.name, None), Err(OpenError::Foreign { .. }))
     }
 
     /// Length of the file.

@@ -199,7 +199,7 @@ impl Walk {
         let found_at = self.group_at;
         self.buffer.clear();
         if let Some(header) = self.header(offset, limit)?
-            && header.number < later.number
+            && header.number <= later.number
             && let Step::Group(header) = self.enter(offset, header, limit)?
         {
             return Ok(Step::Group(header));
