@@ -11,6 +11,7 @@
 //!
 //! - [`gateway`] owns the sockets: login, frames, limits, acknowledgements. It never sees the store.
 //! - [`receipt`] is the type between them: only a commit makes one, only writing the ACK consumes it.
+//! - [`journal`] makes entries survive a power cut before anybody is told so. It knows only bytes, and is not wired in yet.
 //! - [`checkpoint`] is where a lane stands in its journal: the words that journal, drain and store share.
 //! - [`drain`] takes frames, decodes them, builds rows and batches, and commits batch by batch.
 //! - [`store`] knows rows and nothing of frames: TimescaleDB by binary COPY, SQLite as the embedded default.
@@ -31,6 +32,7 @@ pub mod drain;
 pub mod fleet;
 pub mod gateway;
 pub mod health;
+pub mod journal;
 pub mod metrics;
 pub mod receipt;
 pub mod retention;

@@ -5,6 +5,7 @@
 mod config;
 mod decode;
 mod demo;
+mod journal;
 mod json;
 mod migrate;
 mod serve;
@@ -37,6 +38,8 @@ enum Command {
     Simulate(simulate::Arguments),
     /// Make or update the tables in the database; safe to repeat
     Migrate(migrate::Arguments),
+    /// Look into the journal's files, also beside a running service
+    Journal(journal::Arguments),
     /// Check or show the settings
     Config(config::Arguments),
 }
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
+        Command::Journal(arguments) => journal::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };
     match done {

@@ -1,0 +1,215 @@
+//! `odograph journal`: looks into a journal's files, also beside a running `serve`. Changes nothing.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use teltonika_codecs::{Imei, crc16};
+
+use super::{Failure, lookup, settings};
+use crate::journal::{Archive, Files, Filter, Found, GroupView, Kind, OpenError};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Print segments with their groups, entries, positions and receive times; exit code 1 if something is damaged
+    Inspect {
+        #[command(flatten)]
+        place: Place,
+        /// Also print every group
+        #[arg(long)]
+        groups: bool,
+    },
+    /// Print frames as hex lines that `odograph decode` takes; exit code 1 if something is damaged
+    Dump {
+        #[command(flatten)]
+        place: Place,
+        /// Received at this time or later, such as 2026-05-02T07:41:00Z
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
+        from: Option<SystemTime>,
+        /// Received before this time
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
+        to: Option<SystemTime>,
+        /// Of this device only
+        #[arg(long, value_name = "IMEI")]
+        imei: Option<Imei>,
+    },
+}
+
+#[derive(clap::Args)]
+struct Place {
+    /// The journal's directory; without it, `journal` in the data directory of the settings
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+    /// TOML file with settings; the environment overrides it. Also `ODOGRAPH_CONFIG`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    let damages = match &arguments.what {
+        What::Inspect { place, groups } => inspect(&place.archive()?, *groups, &mut out),
+        What::Dump { place, from, to, imei } => {
+            let filter = Filter { from_us: from.map(micros), to_us: to.map(micros), imei: *imei };
+            dump(&place.archive()?, filter, &mut out)
+        }
+    };
+    match damages.and_then(|damages| Ok(out.flush().map(|()| damages)?)) {
+        Ok(0) => Ok(()),
+        Ok(damages) => Err(Failure::Failed(format!("{damages} damaged places in the journal"))),
+        // Whoever reads our output has enough: that is no failure.
+        Err(Stopped::Output(wrong)) if wrong.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(Stopped::Output(wrong)) => Err(Failure::chain(&wrong)),
+        Err(Stopped::Journal(wrong)) => Err(Failure::chain(&wrong)),
+    }
+}
+
+/// Why printing ended early.
+enum Stopped {
+    Journal(OpenError),
+    Output(io::Error),
+}
+
+impl From<OpenError> for Stopped {
+    fn from(wrong: OpenError) -> Self {
+        Self::Journal(wrong)
+    }
+}
+
+impl From<io::Error> for Stopped {
+    fn from(wrong: io::Error) -> Self {
+        Self::Output(wrong)
+    }
+}
+
+impl Place {
+    fn archive(&self) -> Result<Archive, Failure> {
+        let directory = match &self.directory {
+            Some(directory) => directory.clone(),
+            None => settings(&lookup(self.config.as_ref()))?.data_dir.join("journal"),
+        };
+        let files = Files::read_only(&directory)
+            .map_err(|wrong| Failure::Failed(format!("no journal in {}: {wrong}", directory.display())))?;
+        Archive::open(Arc::new(files)).map_err(|wrong| Failure::chain(&wrong))
+    }
+}
+
+/// Prints what stands where; gives the number of damaged places.
+fn inspect(archive: &Archive, print_groups: bool, out: &mut impl io::Write) -> Result<u64, Stopped> {
+    writeln!(out, "journal {}", archive.id())?;
+    let (mut damages, mut released) = (0, 0);
+    for number in archive.segments()? {
+        let Some(mut scan) = archive.scan(number)? else { continue };
+        let mut sum = Summary::default();
+        while let Some(found) = scan.next()? {
+            match found {
+                Found::Damage { offset } => {
+                    damages += 1;
+                    writeln!(out, "segment {number}: DAMAGED at byte {offset}")?;
+                }
+                Found::Group(group) => {
+                    for entry in scan.entries() {
+                        sum.entry(entry.entry.kind, entry.entry.received_at_us);
+                    }
+                    sum.group(&group);
+                    released = group.released.0;
+                    if print_groups {
+                        let GroupView { offset, number, position, end, entries, released, tag } = group;
+                        writeln!(
+                            out,
+                            "  group {number} at byte {offset}: {entries} entries, positions {position} to {end}, released {released}, tag {tag:016x}"
+                        )?;
+                    }
+                }
+            }
+        }
+        let Summary { groups, kinds: [frames, undecodable, messages], positions, times } = sum;
+        write!(out, "segment {number}: {} KiB, {groups} groups", scan.size() / 1024)?;
+        if let Some((begin, end)) = positions {
+            write!(
+                out,
+                ", positions {begin} to {end}, {frames} frames, {undecodable} undecodable, {messages} messages"
+            )?;
+        }
+        if let Some((first, last)) = times {
+            write!(out, ", received {} to {}", time(first), time(last))?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "released to {released}, {damages} damaged places")?;
+    Ok(damages)
+}
+
+#[derive(Default)]
+struct Summary {
+    groups: u64,
+    /// Entries of each kind.
+    kinds: [u64; 3],
+    positions: Option<(u64, u64)>,
+    times: Option<(i64, i64)>,
+}
+
+impl Summary {
+    fn entry(&mut self, kind: Kind, us: i64) {
+        let [frames, undecodable, messages] = &mut self.kinds;
+        *match kind {
+            Kind::Frame => frames,
+            Kind::Undecodable => undecodable,
+            Kind::Message => messages,
+        } += 1;
+        let (first, last) = self.times.unwrap_or((us, us));
+        self.times = Some((first.min(us), last.max(us)));
+    }
+
+    fn group(&mut self, group: &GroupView) {
+        self.groups += 1;
+        let begin = self.positions.map_or(group.position.0, |(begin, _)| begin);
+        self.positions = Some((begin, group.end.0));
+    }
+}
+
+/// Prints the wanted entries as complete frames; gives the number of damaged places.
+fn dump(archive: &Archive, filter: Filter, out: &mut impl io::Write) -> Result<u64, Stopped> {
+    let mut entries = archive.entries(filter)?;
+    let mut line = String::new();
+    while let Some(entry) = entries.next()? {
+        let data = entry.entry.bytes;
+        // The journal holds data fields; preamble, length and checksum follow from them.
+        let length = u32::try_from(data.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let sum = u32::from(crc16(data)).to_be_bytes();
+        line.clear();
+        for byte in [[0; 4].as_slice(), &length, data, &sum].into_iter().flatten() {
+            for nibble in [byte >> 4, byte & 0xF] {
+                line.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
+            }
+        }
+        writeln!(out, "{line}")?;
+    }
+    Ok(entries.damages())
+}
+
+fn micros(time: SystemTime) -> i64 {
+    let after = |since: Duration| i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => after(since),
+        Err(before) => -after(before.duration()),
+    }
+}
+
+fn time(us: i64) -> String {
+    let beyond = u64::try_from(us).ok().filter(|us| *us < LAST_PRINTED_US);
+    match beyond {
+        Some(us) => humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_micros(us)).to_string(),
+        None => format!("{us} us"),
+    }
+}
+
+/// The end of the year 9999, beyond which no calendar prints.
+const LAST_PRINTED_US: u64 = 253_402_300_800_000_000;

@@ -1,0 +1,269 @@
+//! Reading a journal's files without opening the journal: for replay, `inspect` and `dump`. Changes nothing, takes no lock, works
+//! beside a running writer and on what another process left behind.
+//!
+//! It gives every whole group, also one that is not synced yet, so it must not decide what was accepted. A file that is given away
+//! while it is read ends early.
+
+use std::io;
+use std::sync::Arc;
+
+use teltonika_codecs::Imei;
+
+use super::entry::Entry;
+use super::error::OpenError;
+use super::group::Header;
+use super::identity::{self, Identity};
+use super::segment::{self, SegmentHeader, Step, Walk};
+use super::storage::{Storage, StorageFile};
+use crate::checkpoint::{JournalId, Position};
+
+/// The files of a journal.
+#[derive(Debug)]
+pub struct Archive {
+    storage: Arc<dyn Storage>,
+    identity: Identity,
+}
+
+/// Which entries are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter {
+    /// Received at this time or later, microseconds since 1970-01-01 UTC.
+    pub from_us: Option<i64>,
+    /// Received before this time.
+    pub to_us: Option<i64>,
+    /// From this device.
+    pub imei: Option<Imei>,
+}
+
+impl Archive {
+    /// Looks at the files that are there now.
+    ///
+    /// # Errors
+    /// When there is no journal, or its identity cannot be read.
+    pub fn open(storage: Arc<dyn Storage>) -> Result<Self, OpenError> {
+        let names = storage.names().map_err(|wrong| OpenError::io("listing", ".", wrong))?;
+        match Identity::read(&*storage, &names)? {
+            Some(identity) => Ok(Self { storage, identity }),
+            None if names.iter().any(|name| segment::number(name).is_some()) => Err(identity::missing()),
+            None => Err(OpenError::io("finding", identity::FILE, io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// The journal's id.
+    #[must_use]
+    pub fn id(&self) -> JournalId {
+        self.identity.id
+    }
+
+    /// The numbers of the segments that are there now, oldest first.
+    pub fn segments(&self) -> Result<Vec<u64>, OpenError> {
+        let names = self.storage.names().map_err(|wrong| OpenError::io("listing", ".", wrong))?;
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Begins to read one segment; `None` if it was given away meanwhile.
+    pub fn scan(&self, number: u64) -> Result<Option<Scan>, OpenError> {
+        // A file that becomes another segment between its name and its header has lost the name when one looks again.
+        match self.try_scan(number) {
+            Err(OpenError::Foreign { .. }) => self.try_scan(number),
+            scan => scan,
+        }
+    }
+
+    fn try_scan(&self, number: u64) -> Result<Option<Scan>, OpenError> {
+        let name = segment::name(number);
+        let file = match self.storage.open(&name) {
+            Err(wrong) if wrong.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(|wrong| OpenError::io("opening", &name, wrong))?,
+        };
+        let size = file.size().map_err(|wrong| OpenError::io("reading", &name, wrong))?;
+        let header_damaged = match SegmentHeader::read(&*file, &name, Some(self.identity.origin)) {
+            Ok(header) => header.size != size,
+            Err(OpenError::Damaged { .. }) => true,
+            Err(wrong) => return Err(wrong),
+        };
+        let walk = Walk::new(Arc::clone(&file), self.identity.origin, number);
+        Ok(Some(Scan { name, file, size, walk, current: None, damage: header_damaged.then_some(0) }))
+    }
+
+    /// Reads the wanted entries of all segments, oldest first.
+    pub fn entries(&self, filter: Filter) -> Result<Entries<'_>, OpenError> {
+        let left = self.segments()?.into_iter();
+        Ok(Entries { archive: self, filter, left, scan: None, next: 0, position: Position(0), damages: 0 })
+    }
+}
+
+/// Reads one segment, group by group.
+#[derive(Debug)]
+pub struct Scan {
+    name: String,
+    file: Arc<dyn StorageFile>,
+    size: u64,
+    walk: Walk,
+    current: Option<Header>,
+    /// Damage that was found and not told yet.
+    damage: Option<u64>,
+}
+
+/// What stands in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A whole group.
+    Group(GroupView),
+    /// From this byte of the file on something is damaged.
+    Damage {
+        /// Where.
+        offset: u64,
+    },
+}
+
+/// A group as people look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Its number in the segment.
+    pub number: u64,
+    /// The position of its first entry.
+    pub position: Position,
+    /// The position behind its last entry.
+    pub end: Position,
+    /// Number of entries.
+    pub entries: u32,
+    /// How far the journal was released when it was written.
+    pub released: Position,
+    /// The tag of the opening that wrote it.
+    pub tag: i64,
+}
+
+impl Scan {
+    /// What comes next; `None` at the end.
+    #[expect(clippy::should_implement_trait, reason = "the entries are lent between two calls")]
+    pub fn next(&mut self) -> Result<Option<Found>, OpenError> {
+        let failed = |wrong| OpenError::io("reading", &self.name, wrong);
+        if let Some(offset) = self.damage.take() {
+            return Ok(Some(Found::Damage { offset }));
+        }
+        let group = match self.walk.step_again(self.size).map_err(failed)? {
+            Step::Group(header) => header,
+            Step::Nothing => {
+                let offset = self.walk.offset();
+                match self.walk.search(self.size).map_err(failed)? {
+                    Step::Nothing => return Ok(None),
+                    // What was being written before may be whole by now: then nothing is damaged.
+                    Step::Group(later) => match self.walk.step_back(offset, later, self.size).map_err(failed)? {
+                        Step::Group(header) => header,
+                        Step::Nothing if self.was_given_away() => return Ok(None),
+                        Step::Nothing => return Ok(Some(Found::Damage { offset })),
+                    },
+                }
+            }
+        };
+        self.current = Some(group);
+        Ok(Some(Found::Group(GroupView {
+            offset: self.walk.group_at(),
+            number: group.number,
+            position: group.position,
+            end: group.end(),
+            entries: group.entries,
+            released: group.released,
+            tag: group.tag,
+        })))
+    }
+
+    /// The entries of the group last given.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.current.iter().flat_map(|header| self.walk.entries(header))
+    }
+
+    /// Whether the file has become another segment while it was read.
+    fn was_given_away(&self) -> bool {
+        matches!(SegmentHeader::read(&*self.file, &self.name, None), Err(OpenError::Foreign { .. }))
+    }
+
+    /// Length of the file.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// Reads the wanted entries.
+#[derive(Debug)]
+pub struct Entries<'a> {
+    archive: &'a Archive,
+    filter: Filter,
+    left: std::vec::IntoIter<u64>,
+    scan: Option<Scan>,
+    /// Bytes of the current group's entries that were looked at.
+    next: usize,
+    position: Position,
+    damages: u64,
+}
+
+impl Entries<'_> {
+    /// The next one; `None` at the end.
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend its items")]
+    pub fn next(&mut self) -> Result<Option<Entry<'_>>, OpenError> {
+        let (at, length) = loop {
+            if let Some(found) = self.look() {
+                break found;
+            }
+            if !self.next_group()? {
+                return Ok(None);
+            }
+        };
+        let payload = self.scan.as_ref().map(|scan| scan.walk.payload()).unwrap_or_default();
+        let position = Position(self.position.0 - length as u64);
+        Ok(super::entry::decode(payload.get(at..).unwrap_or_default(), position).map(|(entry, _)| entry))
+    }
+
+    /// Damaged places that were passed over so far.
+    #[must_use]
+    pub fn damages(&self) -> u64 {
+        self.damages
+    }
+
+    /// Where the next wanted entry of the current group is, and its length.
+    fn look(&mut self) -> Option<(usize, usize)> {
+        let payload = self.scan.as_ref()?.walk.payload();
+        loop {
+            let at = self.next;
+            let (entry, length) = super::entry::decode(payload.get(at..)?, self.position)?;
+            self.next += length;
+            self.position = Position(self.position.0 + length as u64);
+            if self.filter.wants(&entry) {
+                return Some((at, length));
+            }
+        }
+    }
+
+    /// Goes to the next group; false when there is none.
+    fn next_group(&mut self) -> Result<bool, OpenError> {
+        loop {
+            match self.scan.as_mut().map(Scan::next).transpose()?.flatten() {
+                Some(Found::Group(group)) => {
+                    (self.next, self.position) = (0, group.position);
+                    return Ok(true);
+                }
+                Some(Found::Damage { .. }) => self.damages += 1,
+                None => {
+                    let Some(number) = self.left.next() else { return Ok(false) };
+                    self.scan = self.archive.scan(number)?;
+                }
+            }
+        }
+    }
+}
+
+impl Filter {
+    fn wants(&self, entry: &Entry<'_>) -> bool {
+        let Self { from_us, to_us, imei } = *self;
+        let entry = &entry.entry;
+        from_us.is_none_or(|from| entry.received_at_us >= from)
+            && to_us.is_none_or(|to| entry.received_at_us < to)
+            && imei.is_none_or(|imei| entry.imei == imei)
+    }
+}

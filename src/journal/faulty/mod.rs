@@ -1,0 +1,391 @@
+//! A disk that does everything to what was not synced that a real one may do, and some things that none should.
+//!
+//! Seeded, so a schedule repeats itself. Power goes off at a chosen operation or on command; what the disk holds after that is
+//! drawn: of each sector that was written and not synced the old content, the new one, or a mix; of names that were changed and not
+//! synced some first part. What was synced stays, unless [`FaultyDisk::flip`] is asked to break the rule.
+
+mod content;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fastrand::Rng;
+
+use self::content::Content;
+use super::storage::{Storage, StorageFile};
+
+/// The disk. Clones are the same disk.
+#[derive(Clone)]
+pub struct FaultyDisk {
+    disk: Arc<Mutex<Disk>>,
+}
+
+/// What a disk is to do wrong, from now on. The default is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// Power goes off after so many more operations that change something.
+    pub power_off_after: Option<u64>,
+    /// One more write fails after so many.
+    pub fail_write_after: Option<u64>,
+    /// One more sync of a file or of the names fails after so many, and what it was to make durable is not.
+    pub fail_sync_after: Option<u64>,
+    /// Bytes of files that fit.
+    pub capacity: Option<u64>,
+}
+
+/// How often things were done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operations {
+    /// Writes.
+    pub writes: u64,
+    /// Syncs of files.
+    pub syncs: u64,
+    /// Power cuts.
+    pub power_cuts: u64,
+}
+
+struct Disk {
+    rng: Rng,
+    faults: Faults,
+    operations: Operations,
+    /// Counts power cycles: a handle of an earlier one is dead.
+    cycle: u64,
+    power: bool,
+    files: Vec<Content>,
+    /// The names as processes see them: name to index in `files`.
+    names: BTreeMap<String, usize>,
+    /// The names on the platter, after each change that is not synced yet; the last one is what processes see.
+    changes: Vec<BTreeMap<String, usize>>,
+    synced_names: BTreeMap<String, usize>,
+    lock: Option<Arc<AtomicBool>>,
+}
+
+impl FaultyDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let disk = Disk {
+            rng: Rng::with_seed(seed),
+            faults: Faults::default(),
+            operations: Operations::default(),
+            cycle: 0,
+            power: true,
+            files: Vec::new(),
+            names: BTreeMap::new(),
+            changes: Vec::new(),
+            synced_names: BTreeMap::new(),
+            lock: None,
+        };
+        Self { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    /// Sets what goes wrong from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.disk().faults = faults;
+    }
+
+    /// Cuts the power, and puts it back: every handle is dead, and what was not synced is as chance wants it.
+    pub fn power_cycle(&self) {
+        let mut disk = self.disk();
+        let Disk { rng, changes, synced_names, files, .. } = &mut *disk;
+        let kept = rng.usize(0..=changes.len());
+        if let Some(names) = kept.checked_sub(1).and_then(|last| changes.get(last)) {
+            synced_names.clone_from(names);
+        }
+        changes.clear();
+        for file in files.iter_mut() {
+            file.lose_power(rng);
+        }
+        disk.names = disk.synced_names.clone();
+        disk.restart();
+        disk.operations.power_cuts += 1;
+    }
+
+    /// Ends the process, not the power: every handle is dead, everything written is still seen, except that of what a failed
+    /// sync gave up some is forgotten.
+    pub fn kill(&self) {
+        let mut disk = self.disk();
+        let Disk { rng, files, .. } = &mut *disk;
+        for file in files.iter_mut() {
+            file.forget(rng);
+        }
+        disk.restart();
+    }
+
+    /// Flips one bit of a file, synced or not. False where the file has no such byte.
+    #[must_use]
+    pub fn flip(&self, name: &str, bit: u64) -> bool {
+        let mut disk = self.disk();
+        let Some(index) = disk.names.get(name).copied() else { return false };
+        let Some(file) = disk.files.get_mut(index) else { return false };
+        let Ok(at) = usize::try_from(bit / 8) else { return false };
+        for content in [&mut file.seen, &mut file.durable] {
+            match content.get_mut(at) {
+                Some(byte) => *byte ^= 1 << (bit % 8),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// The content of a file as processes see it.
+    #[must_use]
+    pub fn content(&self, name: &str) -> Option<Vec<u8>> {
+        let disk = self.disk();
+        disk.names.get(name).and_then(|index| disk.files.get(*index)).map(|file| file.seen.clone())
+    }
+
+    /// Puts a durable file there, whatever stood there before.
+    pub fn put(&self, name: &str, content: Vec<u8>) {
+        let mut disk = self.disk();
+        let index = disk.files.len();
+        disk.files.push(Content::durable(content));
+        disk.names.insert(name.to_owned(), index);
+        disk.synced_names = disk.names.clone();
+        disk.changes.clear();
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn operations(&self) -> Operations {
+        self.disk().operations
+    }
+
+    /// An independent disk with the same content and names, as it would be read now, all of it durable.
+    #[must_use]
+    pub fn image(&self, seed: u64) -> Self {
+        let (image, disk) = (Self::new(seed), self.disk());
+        for (name, index) in &disk.names {
+            if let Some(file) = disk.files.get(*index) {
+                image.put(name, file.seen.clone());
+            }
+        }
+        drop(disk);
+        image
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk {
+    fn restart(&mut self) {
+        (self.power, self.lock, self.faults) =
+            (true, None, Faults { capacity: self.faults.capacity, ..Faults::default() });
+        self.cycle += 1;
+    }
+
+    /// Before everything that reads.
+    fn powered(&self, cycle: u64) -> io::Result<()> {
+        if self.power && cycle == self.cycle { Ok(()) } else { Err(io::Error::other("the power is off")) }
+    }
+
+    /// Before everything that changes something.
+    fn change(&mut self, cycle: u64) -> io::Result<()> {
+        if spent(&mut self.faults.power_off_after) {
+            self.power = false;
+        }
+        self.powered(cycle)
+    }
+
+    fn renamed(&mut self) {
+        self.changes.push(self.names.clone());
+    }
+
+    fn file(&mut self, index: usize) -> io::Result<&mut Content> {
+        self.files.get_mut(index).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().filter_map(|index| self.files.get(*index)).map(|file| file.seen.len() as u64).sum()
+    }
+}
+
+/// Counts down; true once, when nothing is left.
+fn spent(left: &mut Option<u64>) -> bool {
+    match left {
+        Some(0) => {
+            *left = None;
+            true
+        }
+        Some(some) => {
+            *some -= 1;
+            false
+        }
+        None => false,
+    }
+}
+
+impl Storage for FaultyDisk {
+    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let mut disk = self.disk();
+        if disk.lock.as_ref().is_some_and(|held| held.load(Ordering::Relaxed)) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let held = Arc::new(AtomicBool::new(true));
+        disk.lock = Some(Arc::clone(&held));
+        Ok(Box::new(Lock(held)))
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let disk = self.disk();
+        disk.powered(disk.cycle)?;
+        Ok(disk.names.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let mut disk = self.disk();
+        let cycle = disk.cycle;
+        disk.change(cycle)?;
+        if disk.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let index = disk.files.len();
+        disk.files.push(Content::default());
+        disk.names.insert(name.to_owned(), index);
+        disk.renamed();
+        Ok(Arc::new(FaultyFile { disk: self.clone(), index, cycle }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let disk = self.disk();
+        disk.powered(disk.cycle)?;
+        let index = disk.names.get(name).copied().ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(FaultyFile { disk: self.clone(), index, cycle: disk.cycle }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.disk();
+        let cycle = disk.cycle;
+        disk.change(cycle)?;
+        let index = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.names.insert(to.to_owned(), index);
+        disk.renamed();
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut disk = self.disk();
+        let cycle = disk.cycle;
+        if !disk.names.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        disk.change(cycle)?;
+        disk.names.remove(name);
+        disk.renamed();
+        Ok(())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        let mut disk = self.disk();
+        let cycle = disk.cycle;
+        disk.change(cycle)?;
+        if spent(&mut disk.faults.fail_sync_after) {
+            return Err(io::Error::other("the sync failed"));
+        }
+        disk.synced_names = disk.names.clone();
+        disk.changes.clear();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for FaultyDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyDisk").finish_non_exhaustive()
+    }
+}
+
+struct Lock(Arc<AtomicBool>);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    disk: FaultyDisk,
+    index: usize,
+    cycle: u64,
+}
+
+impl StorageFile for FaultyFile {
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        let disk = self.disk.disk();
+        disk.powered(self.cycle)?;
+        match disk.faults.capacity {
+            Some(capacity) if disk.used() + size > capacity => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        let mut disk = self.disk.disk();
+        disk.powered(self.cycle)?;
+        Ok(disk.file(self.index)?.seen.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let mut disk = self.disk.disk();
+        disk.powered(self.cycle)?;
+        let file = disk.file(self.index)?;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(file.seen.len());
+        let rest = file.seen.get(from..).unwrap_or_default();
+        let length = rest.len().min(into.len());
+        if let (Some(to), Some(from)) = (into.get_mut(..length), rest.get(..length)) {
+            to.copy_from_slice(from);
+        }
+        Ok(length)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.disk.disk();
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        let had_power = disk.power;
+        let changed = disk.change(self.cycle);
+        let (fails, capacity, used) = (spent(&mut disk.faults.fail_write_after), disk.faults.capacity, disk.used());
+        // A power cut or an error in the middle of a write leaves a part of it.
+        let partly = fails || (changed.is_err() && had_power && self.cycle == disk.cycle);
+        let part = if partly { disk.rng.usize(0..=bytes.len()) } else { bytes.len() };
+        if changed.is_err() && !partly {
+            return changed;
+        }
+        let file = disk.file(self.index)?;
+        let grows = (offset + bytes.len()).saturating_sub(file.seen.len()) as u64;
+        if capacity.is_some_and(|capacity| used + grows > capacity && grows > 0) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write(offset, bytes.get(..part).unwrap_or_default());
+        disk.operations.writes += 1;
+        changed?;
+        if fails {
+            return Err(io::Error::other("the write failed"));
+        }
+        // What waits may reach the platter at any time, in any order.
+        if disk.rng.u8(..) < 32 {
+            let Disk { rng, files, .. } = &mut *disk;
+            if let Some(file) = files.get_mut(self.index) {
+                file.write_back(rng);
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut disk = self.disk.disk();
+        disk.change(self.cycle)?;
+        let fails = spent(&mut disk.faults.fail_sync_after);
+        disk.file(self.index)?.sync(fails);
+        if fails {
+            return Err(io::Error::other("the sync failed"));
+        }
+        disk.operations.syncs += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! The storage of real life: files in one directory.
+
+use std::any::Any;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::storage::{Storage, StorageFile};
+
+/// A directory of real files.
+#[derive(Debug)]
+pub struct Files {
+    directory: PathBuf,
+    access: Access,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Write,
+    Read,
+}
+
+impl Files {
+    /// For a journal that is written to. Makes the directory, and has its name survive a power cut.
+    pub fn new(directory: &Path) -> io::Result<Self> {
+        let there = directory.ancestors().find(|above| above.is_dir()).map(Path::to_owned).unwrap_or_default();
+        fs::create_dir_all(directory)?;
+        // Whatever was made has its name in the directory above it.
+        for above in directory.ancestors().skip(1).take_while(|above| above.starts_with(&there)) {
+            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+            if directory != there {
+                File::open(above)?.sync_all()?;
+            }
+        }
+        let directory = directory.canonicalize()?;
+        Ok(Self { directory, access: Access::Write })
+    }
+
+    /// For looking into a journal, also beside a running writer. Nothing can be changed through it.
+    pub fn read_only(directory: &Path) -> io::Result<Self> {
+        fs::read_dir(directory)?;
+        Ok(Self { directory: directory.to_owned(), access: Access::Read })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+impl Storage for Files {
+    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path("lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(wrong)) => Err(wrong),
+        }
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(Arc::new(OpenOptions::new().create_new(true).read(true).write(true).open(self.path(name))?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let write = self.access == Access::Write;
+        Ok(Arc::new(OpenOptions::new().read(true).write(write).open(self.path(name))?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+}
+
+impl StorageFile for File {
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(self, rustix::fs::FallocateFlags::KEEP_SIZE, 0, size) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match std::os::unix::fs::FileExt::read_at(self, rest, offset + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(wrong) if wrong.kind() == io::ErrorKind::Interrupted => {}
+                Err(wrong) => return Err(wrong),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

@@ -1,0 +1,145 @@
+//! The journal without threads: groups in, one at a time, each synced before the next. Time and randomness come from outside.
+//!
+//! The invariant: [`Synced`] exists only for a group whose write and sync both succeeded, and group n+1 of a segment is written
+//! only after group n was synced. After a failed write or sync nothing is written any more.
+
+use std::sync::Arc;
+
+use super::catalog::Spare;
+use super::contents::Contents;
+use super::error::Poisoned;
+use super::group::{Group, Header, SECTOR, extent};
+use super::status::Full;
+use super::storage::is_no_space;
+use crate::checkpoint::{Mark, Position};
+
+/// Proof that everything before a mark survives a power cut. Only [`Log::commit`] makes it, after the sync.
+#[derive(Debug)]
+pub struct Synced {
+    end: Mark,
+}
+
+impl Synced {
+    /// Everything before is durable.
+    #[must_use]
+    pub fn end(&self) -> Mark {
+        self.end
+    }
+}
+
+/// What became of a group.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It survives a power cut.
+    Synced(Synced),
+    /// Nothing was written for good; the group is as it was. Chores, a release, or time may help.
+    NoRoom,
+}
+
+/// The one that writes.
+#[derive(Debug)]
+pub struct Log {
+    contents: Arc<Contents>,
+    tag: i64,
+    end: Mark,
+    active: Option<Active>,
+}
+
+#[derive(Debug)]
+struct Active {
+    segment: Spare,
+    /// Where the next group begins.
+    offset: u64,
+    /// The number of the next group.
+    number: u64,
+}
+
+impl Log {
+    /// A log that goes on at the end of what was recovered, in a new segment, and writes `tag`.
+    pub(super) fn new(contents: Arc<Contents>, tag: i64) -> Self {
+        let end = contents.catalog().end;
+        Self { contents, tag, end, active: None }
+    }
+
+    /// What it holds, for those who read, release and compare.
+    #[must_use]
+    pub fn contents(&self) -> &Arc<Contents> {
+        &self.contents
+    }
+
+    /// Writes a group and syncs it. Also an empty one, which only notes how far the journal was released.
+    ///
+    /// # Errors
+    /// [`Poisoned`], now and at every later call.
+    pub fn commit(&mut self, group: &mut Group) -> Result<Outcome, Poisoned> {
+        let length = u64::from(group.length());
+        let needed = extent(length);
+        let Some(end) = self.end.position.0.checked_add(length).filter(|end| i64::try_from(*end).is_ok()) else {
+            let wrong =
+                std::io::Error::other("its positions are used up; let it drain and start on an empty directory");
+            return Err(self.poison("placing a group", wrong));
+        };
+        let released = {
+            let mut catalog = self.contents.catalog();
+            if let Some(poisoned) = &catalog.poisoned {
+                return Err(poisoned.clone());
+            }
+            let has_room = |active: &Active| active.offset + needed <= active.segment.size;
+            if !self.active.as_ref().is_some_and(has_room) {
+                let rolled = catalog.roll(self.tag);
+                self.contents.chores.notify_one();
+                let Some(segment) = rolled else { return Ok(Outcome::NoRoom) };
+                self.active = Some(Active { segment, offset: SECTOR, number: 0 });
+            }
+            catalog.released
+        };
+        let Some(active) = &mut self.active else { return Ok(Outcome::NoRoom) };
+        let header = Header {
+            length: group.length(),
+            entries: group.entries(),
+            origin: self.contents.origin,
+            segment: active.segment.number,
+            number: active.number,
+            position: self.end.position,
+            released,
+            tag: self.tag,
+            tag_before: self.end.tag,
+        };
+        let file = &active.segment.file;
+        if let Err(wrong) = file.write_at(active.offset, group.seal(&header, active.offset, active.segment.size)) {
+            if is_no_space(&wrong) {
+                // Not synced, so not promised: the same place takes the same group later.
+                self.contents.catalog().full = Some(Full::NoSpace);
+                return Ok(Outcome::NoRoom);
+            }
+            return Err(self.poison("writing a group", wrong));
+        }
+        if let Err(wrong) = file.sync() {
+            return Err(self.poison("syncing a group", wrong));
+        }
+        active.offset += needed;
+        active.number += 1;
+        self.end = Mark { position: Position(end), tag: header.tag_at_end() };
+        self.publish(group);
+        Ok(Outcome::Synced(Synced { end: self.end }))
+    }
+
+    /// Lets readers see what was synced.
+    fn publish(&mut self, group: &Group) {
+        let mut catalog = self.contents.catalog();
+        catalog.end = self.end;
+        catalog.full = None;
+        catalog.counts.groups += 1;
+        catalog.counts.entries += u64::from(group.entries());
+        if let (Some(segment), Some(active)) = (catalog.segments.back_mut(), &self.active) {
+            segment.end = self.end.position;
+            segment.used = active.offset;
+            segment.newest_us = segment.newest_us.max(group.newest_us());
+        }
+        self.contents.tell(catalog);
+    }
+
+    fn poison(&self, doing: &'static str, wrong: std::io::Error) -> Poisoned {
+        self.contents.poison(Poisoned::new(doing, wrong))
+    }
+}

@@ -1,0 +1,281 @@
+//! Reading on behind the writer: from a position, entry by entry, always from the file, never past what is synced.
+//!
+//! One group is in memory at a time. Positions that were released may be given away under a reader; it says so then.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::catalog::Catalog;
+use super::contents::Contents;
+use super::entry::{self, Entry};
+use super::error::ReadError;
+use super::recovery::RecoveryMode;
+use super::segment::{Step, Walk};
+use crate::checkpoint::{Mark, Position};
+
+/// Reads entries in order.
+#[derive(Debug)]
+pub struct Reader {
+    contents: Arc<Contents>,
+    /// Behind the entry last given.
+    cursor: Mark,
+    at: Option<At>,
+}
+
+/// A place in a segment.
+#[derive(Debug)]
+struct At {
+    walk: Walk,
+    /// The tag of the segment.
+    tag: i64,
+    /// The part of the file that is synced, as of the last look.
+    limit: u64,
+    /// Where the next entry stands in the group's payload.
+    next: usize,
+}
+
+impl Reader {
+    pub(super) fn new(contents: Arc<Contents>, from: Position) -> Result<Self, ReadError> {
+        let history = contents.catalog().history();
+        let tag = history.tag_at(from).unwrap_or_default();
+        let mut reader = Self { contents, cursor: Mark { position: from, tag }, at: None };
+        reader.find()?;
+        Ok(reader)
+    }
+
+    /// The next entry; `None` when everything synced was read.
+    ///
+    /// # Errors
+    /// Those of a disk; and once everything is read, that the journal failed. After an error the cursor stands where it was.
+    #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend its items")]
+    pub fn next(&mut self) -> Result<Option<Entry<'_>>, ReadError> {
+        while self.is_group_done() {
+            if !self.next_group()? {
+                return Ok(None);
+            }
+        }
+        let Some(at) = &mut self.at else { return Ok(None) };
+        let (number, offset) = (at.walk.segment(), at.walk.group_at());
+        let payload = at.walk.payload().get(at.next..).unwrap_or_default();
+        let Some((entry, length)) = entry::decode(payload, self.cursor.position) else {
+            return Err(ReadError::Damaged { segment: number, offset });
+        };
+        at.next += length;
+        self.cursor = Mark { position: Position(entry.position.0 + length as u64), tag: at.tag };
+        Ok(Some(entry))
+    }
+
+    /// Behind the entry last given, or where reading began.
+    #[must_use]
+    pub fn cursor(&self) -> Mark {
+        self.cursor
+    }
+
+    /// Whether the entry after the cursor is synced, or reading it fails at once.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let catalog = self.contents.catalog();
+        self.has_more(&catalog)
+    }
+
+    /// Blocks until there is something to read, at most for `patience`; gives whether there is.
+    #[must_use]
+    pub fn wait(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut catalog = self.contents.catalog();
+        while !self.has_more(&catalog) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let woken = self.contents.synced.wait_timeout(catalog, left);
+            catalog = woken.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Completes when there is something to read. Dropping it loses nothing.
+    pub fn ready(&self) -> Ready<'_> {
+        Ready { reader: self }
+    }
+
+    fn has_more(&self, catalog: &Catalog) -> bool {
+        catalog.poisoned.is_some() || catalog.end.position > self.cursor.position
+    }
+
+    fn is_group_done(&self) -> bool {
+        self.at.as_ref().is_none_or(|at| at.next >= at.walk.payload().len())
+    }
+
+    /// Steps on the next group that holds something, in this segment or a later one; false when all is read.
+    fn next_group(&mut self) -> Result<bool, ReadError> {
+        let Some(at) = &mut self.at else { return self.go_on() };
+        let segment = at.walk.segment();
+        if at.walk.offset() >= at.limit {
+            return self.go_on();
+        }
+        let failed = |source| ReadError::Io { segment, source };
+        let offset = at.walk.offset();
+        let mut step = at.walk.step(at.limit).map_err(failed)?;
+        if step == Step::Nothing {
+            let catalog = self.contents.catalog();
+            let kept = catalog.segments.iter().find(|kept| kept.number == segment).map(|kept| kept.end);
+            let recovery = catalog.recovery;
+            drop(catalog);
+            match kept {
+                None => return Err(self.not_kept()),
+                // A segment that was not looked at when the journal was opened ends where the next one begins.
+                Some(end) if end <= self.cursor.position => {
+                    at.walk.skip_to(at.limit);
+                    return Ok(true);
+                }
+                Some(_) if recovery == RecoveryMode::Strict => return Err(ReadError::Damaged { segment, offset }),
+                Some(_) => step = at.walk.search(at.limit).map_err(failed)?,
+            }
+        }
+        match step {
+            Step::Group(header) => {
+                at.next = 0;
+                self.skip_to(header.position);
+            }
+            Step::Nothing => self.skip_segment(),
+        }
+        Ok(true)
+    }
+
+    /// Looks how far this segment is synced now, and goes to the next one at its end.
+    fn go_on(&mut self) -> Result<bool, ReadError> {
+        let contents = Arc::clone(&self.contents);
+        let catalog = contents.catalog();
+        if catalog.end.position <= self.cursor.position {
+            return match &catalog.poisoned {
+                Some(poisoned) => Err(poisoned.clone().into()),
+                None => Ok(false),
+            };
+        }
+        let Some(at) = &mut self.at else {
+            drop(catalog);
+            return self.find().map(|()| true);
+        };
+        let number = at.walk.segment();
+        let Some(index) = catalog.segments.iter().position(|segment| segment.number == number) else {
+            drop(catalog);
+            return self.find().map(|()| true);
+        };
+        match (catalog.segments.get(index), catalog.segments.get(index + 1)) {
+            (Some(same), _) if same.used > at.limit => at.limit = same.used,
+            (_, Some(next)) => {
+                at.walk.restart(Arc::clone(&next.file), next.number);
+                (at.tag, at.limit, at.next) = (next.tag, next.used, 0);
+                let start = next.start.position;
+                drop(catalog);
+                self.skip_to(start);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Finds the segment of the cursor, and the entry in it.
+    fn find(&mut self) -> Result<(), ReadError> {
+        let wanted = self.cursor.position;
+        let (mut walk, tag, limit, end) = {
+            let catalog = self.contents.catalog();
+            if wanted < catalog.begin().position || wanted > catalog.end.position {
+                drop(catalog);
+                return Err(self.not_kept());
+            }
+            // The last one that begins at or before it; in a segment that is wholly before it nothing is found.
+            let segment = catalog.segments.iter().rev().find(|segment| segment.start.position <= wanted);
+            let Some(segment) = segment else { return Ok(()) };
+            (
+                Walk::new(Arc::clone(&segment.file), self.contents.origin, segment.number),
+                segment.tag,
+                segment.used,
+                segment.end,
+            )
+        };
+        let segment = walk.segment();
+        let failed = |source| ReadError::Io { segment, source };
+        let mut next = 0;
+        let mut at = None;
+        while walk.offset() < limit && at.is_none_or(|at| at < end) {
+            let offset = walk.offset();
+            let mut step = walk.step(limit).map_err(failed)?;
+            if step == Step::Nothing && self.contents.catalog().recovery == RecoveryMode::SkipDamage {
+                step = walk.search(limit).map_err(failed)?;
+            }
+            let Step::Group(header) = step else { return Err(ReadError::Damaged { segment, offset }) };
+            at = Some(header.end());
+            next = walk.payload().len();
+            if header.end() <= wanted {
+                continue;
+            }
+            next = 0;
+            while header.position.0 + (next as u64) < wanted.0 {
+                let at = Position(header.position.0 + next as u64);
+                let payload = walk.payload().get(next..).unwrap_or_default();
+                next += entry::decode(payload, at).ok_or(ReadError::Damaged { segment, offset })?.1;
+            }
+            if header.position.0 + (next as u64) > wanted.0 && header.position <= wanted {
+                return Err(ReadError::NoEntry { wanted });
+            }
+            let begins = header.position.max(wanted);
+            self.at = Some(At { walk, tag, limit, next });
+            self.skip_to(begins);
+            return Ok(());
+        }
+        self.at = Some(At { walk, tag, limit, next });
+        Ok(())
+    }
+
+    /// Moves the cursor over positions that damage took away.
+    fn skip_to(&mut self, position: Position) {
+        if position > self.cursor.position {
+            let lost = position.0 - self.cursor.position.0;
+            self.contents.catalog().counts.damage_skipped_bytes += lost;
+            self.cursor.position = position;
+        }
+    }
+
+    /// Nothing whole is left in the synced part of this segment: goes on behind it.
+    fn skip_segment(&mut self) {
+        let Some(at) = &mut self.at else { return };
+        let catalog = self.contents.catalog();
+        if let Some(segment) = catalog.segments.iter().find(|segment| segment.number == at.walk.segment()) {
+            at.limit = segment.used;
+            at.walk.skip_to(at.limit);
+            self.cursor = Mark { position: segment.end, tag: segment.tag };
+        }
+    }
+
+    fn not_kept(&self) -> ReadError {
+        let catalog = self.contents.catalog();
+        let (begin, end) = (catalog.begin().position, catalog.end.position);
+        ReadError::NotKept { wanted: self.cursor.position, begin, end }
+    }
+}
+
+/// See [`Reader::ready`].
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Ready<'a> {
+    reader: &'a Reader,
+}
+
+impl Future for Ready<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut catalog = self.reader.contents.catalog();
+        if self.reader.has_more(&catalog) {
+            return Poll::Ready(());
+        }
+        if !catalog.readers.iter().any(|waker| waker.will_wake(context.waker())) {
+            catalog.readers.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}

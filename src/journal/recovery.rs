@@ -1,0 +1,292 @@
+//! Opening: what a directory holds after whatever happened to it.
+//!
+//! A group that is not whole, with a later whole group in the same file or with another segment behind it that does not go on
+//! where it began, was synced once: that is damage. Without either it is a torn tail, which nobody was told about: it is
+//! overwritten with zeros. What survives is written and synced again before anything may be read, since a sync that failed
+//! before may have left it in memory alone.
+
+use std::io;
+use std::sync::Arc;
+
+use super::catalog::Spare;
+use super::error::OpenError;
+use super::group::{Header, SECTOR};
+use super::identity::Origin;
+use super::segment::{self, Segment, SegmentHeader, Step, Walk};
+use super::storage::{Storage, StorageFile};
+use crate::checkpoint::{Mark, Position};
+
+/// What to do about entries that were durable and are not there any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecoveryMode {
+    /// Do not open.
+    #[default]
+    Strict,
+    /// Go on without them, count them.
+    SkipDamage,
+}
+
+/// What opening found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Whether the journal has an id that no database knows: it was made just now, or had lost it.
+    pub new_id: bool,
+    /// Entries that are not released.
+    pub entries: u64,
+    /// The counts of frames among them; undecodable ones with the count that they were acknowledged with.
+    pub records: u64,
+    /// Length of the group that was under way and is not whole, as far as its header says.
+    pub torn_bytes: u64,
+    /// Places that are damaged.
+    pub damages: u64,
+    /// Positions that were lost there.
+    pub damage_skipped_bytes: u64,
+}
+
+/// What a directory holds.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) segments: Vec<Segment>,
+    pub(super) unused: Vec<Spare>,
+    pub(super) end: Mark,
+    pub(super) released: Position,
+    pub(super) next_number: u64,
+    pub(super) opened: Opened,
+}
+
+/// A segment file with its first whole group.
+struct Candidate {
+    number: u64,
+    file: Arc<dyn StorageFile>,
+    size: u64,
+    first: Option<Header>,
+}
+
+/// Whether the journal's own word on what was released counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Released {
+    AsNoted,
+    Nothing,
+}
+
+/// Reads a directory, and makes what it holds durable.
+pub(super) fn recover(
+    storage: &dyn Storage,
+    names: &[String],
+    origin: Origin,
+    mode: RecoveryMode,
+    trust: Released,
+) -> Result<Found, OpenError> {
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
+    numbers.sort_unstable();
+    let mut found = Found { next_number: numbers.last().map_or(1, |last| last.saturating_add(1)), ..Found::default() };
+    let mut damage = Damage { mode, opened: &mut found.opened };
+    let mut files = Vec::new();
+    for number in numbers {
+        let Candidate { number, file, size, first } = look(storage, number, origin, &mut damage)?;
+        match first {
+            Some(first) => files.push((number, file, size, first)),
+            None => found.unused.push(Spare { number, file, size }),
+        }
+    }
+    // The last group of all knows how far the journal was released, so the last segment comes first.
+    let (mut after, mut tail): (Option<Header>, Option<Last>) = (None, None);
+    for (number, file, size, first) in files.into_iter().rev() {
+        let until = after.map(|after| after.position);
+        let start = Mark { position: first.position, tag: first.tag_before };
+        let mut segment = Segment {
+            number,
+            file,
+            size,
+            start,
+            end: until.unwrap_or(first.position),
+            tag: first.tag,
+            used: size,
+            newest_us: i64::MIN,
+        };
+        if until.is_none_or(|until| until > found.released) {
+            let last = verify(&mut segment, origin, until, found.released, &mut damage)?;
+            if until.is_none() {
+                found.end = Mark { position: segment.end, tag: last.header.tag_at_end() };
+                if trust == Released::AsNoted {
+                    found.released = last.header.released.min(segment.end);
+                }
+                // Only now is it known which of its entries are waiting.
+                count(&segment, origin, found.released, damage.opened)?;
+                tail = Some(last);
+            }
+        } else {
+            // Committed: it is looked at when somebody reads it. Its newest time is about where the next one begins.
+            segment.newest_us = found.segments.last().map_or(i64::MIN, |next: &Segment| next.newest_us);
+        }
+        after = Some(first);
+        found.segments.push(segment);
+    }
+    found.segments.reverse();
+    // From here on the journal is sure to open, unless the disk fails.
+    if let (Some(segment), Some(tail)) = (found.segments.last(), &mut tail) {
+        found.opened.torn_bytes = secure(segment, tail)?;
+    }
+    // Openings that took nothing in would use up the files of a journal that cannot drain. Their end is known from before.
+    while let [.., _, last] = found.segments.as_slice()
+        && last.start.position == last.end
+    {
+        let emptied = found.segments.pop();
+        found.unused.extend(emptied.map(|Segment { number, file, size, .. }| Spare { number, file, size }));
+    }
+    storage.sync_names().map_err(|wrong| OpenError::io("syncing", ".", wrong))?;
+    Ok(found)
+}
+
+/// Looks at a segment's header and first group.
+fn look(storage: &dyn Storage, number: u64, origin: Origin, damage: &mut Damage<'_>) -> Result<Candidate, OpenError> {
+    let name = segment::name(number);
+    let failed = |wrong| OpenError::io("reading", &name, wrong);
+    let file = storage.open(&name).map_err(failed)?;
+    let size = file.size().map_err(failed)?;
+    match SegmentHeader::read(&*file, &name, Some(origin)) {
+        Ok(header) if header.size == size => {}
+        Ok(_) => damage.is(
+            OpenError::Damaged { name: name.clone(), offset: size, what: "it has not the length it was made with" },
+            0,
+        )?,
+        Err(wrong @ OpenError::Damaged { .. }) => damage.is(wrong, 0)?,
+        Err(wrong) => return Err(wrong),
+    }
+    let mut walk = Walk::new(Arc::clone(&file), origin, number);
+    let first = match walk.step(size).map_err(failed)? {
+        Step::Group(first) => Some(first),
+        Step::Nothing => match walk.search(size).map_err(failed)? {
+            Step::Group(later) => {
+                damage.is(OpenError::Damaged { name: name.clone(), offset: SECTOR, what: LATER_GROUP }, 0)?;
+                Some(later)
+            }
+            Step::Nothing => None,
+        },
+    };
+    Ok(Candidate { number, file, size, first })
+}
+
+/// Walks all of a segment, to where the next one goes on; gives its last group.
+fn verify(
+    segment: &mut Segment,
+    origin: Origin,
+    until: Option<Position>,
+    released: Position,
+    damage: &mut Damage<'_>,
+) -> Result<Last, OpenError> {
+    let name = segment::name(segment.number);
+    let failed = |wrong| OpenError::io("reading", &name, wrong);
+    let damaged = |offset, what| OpenError::Damaged { name: name.clone(), offset, what };
+    let mut walk = Walk::new(Arc::clone(&segment.file), origin, segment.number);
+    let mut end = segment.start.position;
+    let mut last = None;
+    loop {
+        let step = walk.step(segment.size).map_err(failed)?;
+        let bad = walk.offset();
+        let step = if step == Step::Nothing { walk.search(segment.size).map_err(failed)? } else { step };
+        let Step::Group(header) = step else { break };
+        if header.position > end {
+            damage.is(damaged(bad, LATER_GROUP), header.position.0 - end.0)?;
+        } else if header.position < end {
+            return Err(OpenError::Foreign { name, reason: "a group of it goes back" });
+        }
+        let entries = walk.entries(&header);
+        let (mut read, mut whole) = (0, 0);
+        for entry in entries {
+            read += 1;
+            whole += entry.entry.stored_len() as u64;
+            segment.newest_us = segment.newest_us.max(entry.entry.received_at_us);
+            if until.is_some() && entry.position >= released {
+                damage.opened.entries += 1;
+                damage.opened.records += u64::from(entry.entry.records);
+            }
+        }
+        if read != header.entries || whole != u64::from(header.length) {
+            return Err(OpenError::Foreign { name, reason: "it holds entries that this version does not know" });
+        }
+        (end, segment.used, segment.tag) = (header.end(), walk.offset(), header.tag);
+        last = Some((header, walk.group_at()));
+    }
+    if let Some(until) = until.filter(|until| *until != end) {
+        if until < end {
+            return Err(OpenError::Foreign { name, reason: "the segment behind it begins before it ends" });
+        }
+        damage.is(damaged(walk.offset(), "the segment behind it begins later than it ends"), until.0 - end.0)?;
+    }
+    segment.end = end;
+    // There was a first group, so there is a last one.
+    let (header, at) = last.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
+    Ok(Last { header, at, walk })
+}
+
+/// Counts what waits in the last segment.
+fn count(segment: &Segment, origin: Origin, released: Position, opened: &mut Opened) -> Result<(), OpenError> {
+    let failed = |wrong| OpenError::io("reading", &segment::name(segment.number), wrong);
+    let mut walk = Walk::new(Arc::clone(&segment.file), origin, segment.number);
+    while walk.offset() < segment.used {
+        let Step::Group(header) = walk.search(segment.used).map_err(failed)? else { break };
+        for entry in walk.entries(&header).filter(|entry| entry.position >= released) {
+            opened.entries += 1;
+            opened.records += u64::from(entry.entry.records);
+        }
+    }
+    Ok(())
+}
+
+/// Makes the last segment durable as it was read: its last group is written again, and zeros behind it. Gives the length of
+/// the torn group, as far as its header is there.
+fn secure(segment: &Segment, last: &mut Last) -> Result<u64, OpenError> {
+    let name = segment::name(segment.number);
+    let read = |wrong| OpenError::io("reading", &name, wrong);
+    let write = |wrong| OpenError::io("securing the end of", &name, wrong);
+    let torn = last.walk.remains(segment.size).map_err(read)?.map_or(0, |header| header.extent());
+    let file = &segment.file;
+    let mut group = vec![0; usize::try_from(segment.used - last.at).unwrap_or(0)];
+    file.read_at(last.at, &mut group).map_err(read)?;
+    file.write_at(last.at, &group).map_err(write)?;
+    let mut at = segment.used;
+    let mut buffer = vec![0; CLEAN_LEN];
+    while at < segment.size {
+        let length = usize::try_from(segment.size - at).unwrap_or(CLEAN_LEN).min(CLEAN_LEN);
+        let piece = buffer.get_mut(..length).unwrap_or_default();
+        file.read_at(at, piece).map_err(read)?;
+        if piece.iter().any(|byte| *byte != 0) {
+            piece.fill(0);
+            file.write_at(at, piece).map_err(write)?;
+        }
+        at += length as u64;
+    }
+    file.sync().map_err(write)?;
+    Ok(torn)
+}
+
+/// The last group of a segment.
+struct Last {
+    header: Header,
+    at: u64,
+    /// Stands behind it.
+    walk: Walk,
+}
+
+/// Decides about damage as the operator did.
+struct Damage<'a> {
+    mode: RecoveryMode,
+    opened: &'a mut Opened,
+}
+
+impl Damage<'_> {
+    fn is(&mut self, damage: OpenError, lost_bytes: u64) -> Result<(), OpenError> {
+        match self.mode {
+            RecoveryMode::Strict => Err(damage),
+            RecoveryMode::SkipDamage => {
+                self.opened.damages += 1;
+                self.opened.damage_skipped_bytes += lost_bytes;
+                Ok(())
+            }
+        }
+    }
+}
+
+const LATER_GROUP: &str = "a group is not whole, and a later one is";
+const CLEAN_LEN: usize = 1 << 20;

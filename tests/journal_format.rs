@@ -1,0 +1,306 @@
+//! The format on disk: today's program writes the sample in `fixtures/journal-v1` byte for byte, opens it, and a reader that was
+//! written from the documentation alone understands it. To write a sample of a new version: `ODOGRAPH_WRITE_FIXTURE=1`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use odograph::checkpoint::{JournalId, Position};
+use odograph::journal::{Draw, Files, Group, Kind, Limits, Log, NewEntry, OpenError, Options, Outcome, RecoveryMode};
+use teltonika_codecs::Imei;
+
+const SAMPLE: &str = "fixtures/journal-v1";
+
+/// Data fields that the vendor published, one of them with its second count changed; with kind, count and receive time.
+const ENTRIES: [(Kind, u64, u8, i64, &str); 4] = [
+    (
+        Kind::Frame,
+        356_307_042_441_013,
+        1,
+        1_560_166_592_123_456,
+        "8E010000016B412CEE000100000000000000000000000000000000010005000100010100010011001D00010010015E2C880002000B000000003544C\
+         87A000E000000001DD7E06A000001",
+    ),
+    (
+        Kind::Frame,
+        42,
+        1,
+        1_560_161_137_000_000,
+        "08010000016B40D9AD80010000000000000000000000000000000103021503010101425E10000001",
+    ),
+    (
+        Kind::Undecodable,
+        42,
+        1,
+        1_560_161_138_000_000,
+        "08010000016B40D9AD80010000000000000000000000000000000103021503010101425E10000002",
+    ),
+    (
+        Kind::Message,
+        356_307_042_441_013,
+        0,
+        1_560_161_139_000_000,
+        "0C01060000002F4449313A31204449323A30204449333A302041494E313A302041494E323A313639323420444F313A3020444F323A3101",
+    ),
+];
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> =
+        text.chars().filter_map(|digit| digit.to_digit(16)).map(|digit| digit.try_into().unwrap()).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+fn options() -> Options {
+    let limits = Limits::with_pieces(64 << 10, 4 << 10, 2 << 10, Duration::from_hours(1)).unwrap();
+    Options { limits, recovery: RecoveryMode::Strict }
+}
+
+/// Two openings; three groups with entries; released behind the first entry.
+fn write(directory: &Path) {
+    let storage = Arc::new(Files::new(directory).unwrap());
+    let entries: Vec<_> = ENTRIES.map(|(kind, imei, records, at, hex)| (kind, imei, records, at, from_hex(hex))).into();
+    for (tag, groups) in [(0x1111, [(0, 1), (1, 3)].as_slice()), (0x2222, &[(3, 4)])] {
+        let id = JournalId::from_bytes(*b"sample of v1 ...");
+        let draw = Draw { id, tag, begin: Position(0) };
+        let (mut log, _) = Log::open(storage.clone(), options(), draw, 0).unwrap();
+        for (from, to) in groups.iter().copied() {
+            let mut bytes = Group::default();
+            for (kind, imei, records, received_at_us, content) in &entries[from..to] {
+                let imei = Imei::try_from(*imei).unwrap();
+                bytes.push(&NewEntry {
+                    kind: *kind,
+                    imei,
+                    received_at_us: *received_at_us,
+                    records: *records,
+                    bytes: content,
+                });
+            }
+            assert!(matches!(log.commit(&mut bytes), Ok(Outcome::Synced(_))));
+            let mut reader = log.contents().reader(Position(0)).unwrap();
+            reader.next().unwrap();
+            log.contents().release(reader.cursor().position).unwrap();
+        }
+    }
+}
+
+fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|wrong| panic!("{}: {wrong}", directory.display()));
+    entries
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        .collect()
+}
+
+/// A copy that may be changed.
+fn copy() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, content) in files(Path::new(SAMPLE)) {
+        std::fs::write(directory.path().join(name), content).unwrap();
+    }
+    let path = directory.path().to_owned();
+    (directory, path)
+}
+
+#[test]
+fn what_is_written_today_is_the_sample_byte_for_byte() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path());
+    if std::env::var_os("ODOGRAPH_WRITE_FIXTURE").is_some() {
+        std::fs::create_dir_all(SAMPLE).unwrap();
+        for (name, content) in files(directory.path()) {
+            std::fs::write(Path::new(SAMPLE).join(name), content).unwrap();
+        }
+    }
+    assert_eq!(files(directory.path()), files(Path::new(SAMPLE)));
+}
+
+#[test]
+fn the_sample_opens() {
+    let (_guard, directory) = copy();
+    let draw = Draw { id: JournalId::random(), tag: 3, begin: Position(0) };
+    let (log, opened) = Log::open(Arc::new(Files::new(&directory).unwrap()), options(), draw, 0).unwrap();
+    assert_eq!(log.contents().id(), JournalId::from_bytes(*b"sample of v1 ..."));
+    assert_eq!((opened.entries, opened.records, opened.torn_bytes, opened.new_id), (3, 2, 0, false));
+    let history = log.contents().history();
+    let mut reader = log.contents().reader(Position(0)).unwrap();
+    for (at, (kind, imei, records, received_at_us, hex)) in ENTRIES.into_iter().enumerate() {
+        let (imei, bytes) = (Imei::try_from(imei).unwrap(), from_hex(hex));
+        assert_eq!(
+            reader.next().unwrap().unwrap().entry,
+            NewEntry { kind, imei, received_at_us, records, bytes: &bytes }
+        );
+        assert_eq!(reader.cursor().tag, if at < 3 { 0x1111 } else { 0x2222 });
+        assert_eq!(history.tag_at(reader.cursor().position), Some(reader.cursor().tag));
+    }
+    assert!(reader.next().unwrap().is_none());
+}
+
+/// Reads a journal with nothing but the documentation of the format.
+fn by_the_book(files: &BTreeMap<String, Vec<u8>>) -> Vec<(u64, Vec<u8>)> {
+    let u32_at = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let u64_at = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let label = |bytes: &[u8], magic: &[u8; 8]| {
+        assert_eq!((&bytes[..8], u32_at(bytes, 8)), (magic.as_slice(), 1));
+        assert_eq!(u32_at(bytes, 48), crc32fast::hash(&bytes[..48]));
+        bytes[16..48].to_vec()
+    };
+    let origin = label(&files["identity"], b"odojrnl\0")[..16].to_vec();
+    let (mut found, mut position) = (Vec::new(), 0);
+    for (name, bytes) in files.iter().filter(|(name, _)| name.contains(".seg")) {
+        let content = label(bytes, b"odoseg\0\0");
+        let segment = u64_at(&content, 16);
+        assert_eq!((&content[..16], format!("{segment:020}.seg")), (origin.as_slice(), name.clone()));
+        assert_eq!(u64_at(&content, 24), bytes.len() as u64);
+        let (mut at, mut number) = (512, 0);
+        while at + 80 <= bytes.len() && bytes[at..at + 4] == *b"ODG1" {
+            let group = &bytes[at..];
+            let length = u32_at(group, 8) as usize;
+            if u32_at(group, 4) != crc32fast::hash(&group[8..80 + length])
+                || group[16..32] != origin
+                || (u64_at(group, 32), u64_at(group, 40)) != (segment, number)
+            {
+                break;
+            }
+            assert_eq!(u64_at(group, 48), position);
+            let mut entries = &group[80..80 + length];
+            for _ in 0..u32_at(group, 12) {
+                let end = 24 + u32_at(entries, 0) as usize;
+                found.push((u64_at(entries, 8), entries[24..end].to_vec()));
+                position += end as u64;
+                entries = &entries[end..];
+            }
+            assert!(entries.is_empty());
+            (at, number) = ((at + 80 + length).next_multiple_of(512), number + 1);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_stranger_can_read_the_sample_from_the_documentation() {
+    let wanted: Vec<_> = ENTRIES.into_iter().map(|(_, imei, _, _, hex)| (imei, from_hex(hex))).collect();
+    assert_eq!(by_the_book(&files(Path::new(SAMPLE))), wanted);
+}
+
+fn odograph(arguments: &[&str]) -> (String, String, bool) {
+    let output = Command::new(env!("CARGO_BIN_EXE_odograph")).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr), output.status.success())
+}
+
+#[test]
+fn inspect_shows_the_sample_and_names_damage() {
+    let (printed, _, well) = odograph(&["journal", "inspect", "--groups", "--directory", SAMPLE]);
+    assert!(well);
+    for wanted in [
+        "journal 73616d70-6c65-206f-6620-7631202e2e2e",
+        "segment 1: 4 KiB, 3 groups, positions 0 to 226, 2 frames, 1 undecodable, 0 messages, received 2019-06-10T10:05:37.000Z to \
+         2019-06-10T11:36:32.123Z",
+        "group 0 at byte 512: 0 entries, positions 0 to 0, released 0, tag 0000000000001111",
+        "released to 98, 0 damaged places",
+    ] {
+        assert!(printed.contains(wanted), "{wanted:?} in\n{printed}");
+    }
+
+    let (_guard, directory) = copy();
+    let name = directory.join("00000000000000000001.seg");
+    let mut content = std::fs::read(&name).unwrap();
+    content[1024 + 90] ^= 1;
+    std::fs::write(&name, content).unwrap();
+    let (printed, said, well) = odograph(&["journal", "inspect", "--directory", directory.to_str().unwrap()]);
+    assert!(
+        !well && printed.contains("segment 1: DAMAGED at byte 1024") && said.contains("1 damaged place"),
+        "{printed}{said}"
+    );
+}
+
+#[test]
+fn dump_prints_what_decode_takes() {
+    let (all, _, well) = odograph(&["journal", "dump", "--directory", SAMPLE]);
+    assert!(well);
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!(lines.len(), 4);
+    let (decoded, _, _) = odograph(&[&["decode"], lines.as_slice()].concat());
+    let kinds: Vec<_> = decoded.lines().map(|line| &line[..20.min(line.len())]).collect();
+    assert_eq!(
+        kinds,
+        [r#"{"kind":"avl","codec"#, r#"{"kind":"avl","codec"#, r#"{"kind":"error","rea"#, r#"{"kind":"message","c"#]
+    );
+    assert!(decoded.contains("count_mismatch"));
+
+    let part = ["--from", "2019-06-10T10:05:38Z", "--to", "2019-06-10T11:00:00Z", "--imei", "000000000000042"];
+    let (some, _, well) = odograph(&[&["journal", "dump", "--directory", SAMPLE], part.as_slice()].concat());
+    assert!(well);
+    assert_eq!(some.lines().collect::<Vec<_>>(), [lines[2]]);
+}
+
+#[test]
+fn a_directory_without_a_journal_is_said_to_be_one() {
+    let directory = tempfile::tempdir().unwrap();
+    for command in ["inspect", "dump"] {
+        let (printed, said, well) = odograph(&["journal", command, "--directory", directory.path().to_str().unwrap()]);
+        assert!(!well && printed.is_empty() && said.contains("`identity`"), "{said}");
+    }
+    let missing = directory.path().join("nowhere");
+    let (_, said, well) = odograph(&["journal", "inspect", "--directory", missing.to_str().unwrap()]);
+    assert!(!well && said.contains("no journal in"), "{said}");
+}
+
+/// Whatever stands in a directory: an error or a part of what was there, never a panic, never something else.
+#[test]
+fn no_content_of_the_files_can_surprise() {
+    let sample = files(Path::new(SAMPLE));
+    let names: Vec<&String> = sample.keys().filter(|name| *name != "lock").collect();
+    let wanted = by_the_book(&sample);
+    let mut outcomes = [0; 3];
+    for seed in 0..3_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let disk = odograph::journal::FaultyDisk::new(seed);
+        for name in &names {
+            disk.put(name, sample[*name].clone());
+        }
+        for _ in 0..rng.usize(1..4) {
+            let name = names[rng.usize(0..names.len())];
+            let mut content = disk.content(name).unwrap();
+            let at = if rng.bool() {
+                rng.usize(0..content.len().max(1))
+            } else {
+                rng.usize(0..content.len().clamp(1, 1400))
+            };
+            match rng.u8(0..5) {
+                0 => content.truncate(at),
+                1 => content.extend(std::iter::repeat_n(0, at)),
+                2 => content[at..].fill(rng.u8(..)),
+                _ => content.iter_mut().skip(at).take(rng.usize(1..5)).for_each(|byte| *byte = rng.u8(..)),
+            }
+            if content.is_empty() {
+                content.push(0);
+            }
+            disk.put(name, content);
+        }
+        let recovery = if rng.bool() { RecoveryMode::Strict } else { RecoveryMode::SkipDamage };
+        let draw = Draw { id: JournalId::random(), tag: 3, begin: Position(0) };
+        match Log::open(Arc::new(disk.clone()), Options { recovery, ..options() }, draw, 0) {
+            Err(OpenError::Poisoned(wrong)) => panic!("seed {seed}: {wrong}"),
+            Err(_) => outcomes[0] += 1,
+            Ok((log, _)) => {
+                let begin = log.contents().history().begin().position;
+                let mut reader = log.contents().reader(begin).unwrap();
+                let mut found = Vec::new();
+                while let Some(entry) = reader.next().unwrap() {
+                    found.push((entry.entry.imei.get(), entry.entry.bytes.to_vec()));
+                }
+                let mut rest = wanted.iter();
+                assert!(found.iter().all(|found| rest.any(|wanted| wanted == found)), "seed {seed}");
+                outcomes[if found.len() == wanted.len() { 1 } else { 2 }] += 1;
+            }
+        }
+    }
+    let [refused, whole, part] = outcomes;
+    println!("{refused} refused, {whole} whole, {part} in part");
+    assert!(refused > 100 && whole > 100 && part > 100, "{outcomes:?}");
+}

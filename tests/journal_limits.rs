@@ -1,0 +1,272 @@
+//! Full, free again, kept and given up; poisoned, and what every later call returns. Step by step, without threads.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support_journal;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use odograph::checkpoint::{JournalId, Position};
+use odograph::journal::{
+    Faults, FaultyDisk, Full, InvalidLimits, Limits, Log, Options, Outcome, ReadError, RecoveryMode, Standing, State,
+    Why,
+};
+use support_journal::{commit, draw, limits, must_commit, numbers, open, options};
+
+/// Commits one entry a group until there is no room; gives the number of the entry that was not taken.
+fn fill(log: &mut Log, first: u64) -> u64 {
+    let mut number = first;
+    while let Outcome::Synced(_) = commit(log, [number]).unwrap() {
+        number += 1;
+    }
+    number
+}
+
+fn state(log: &Log) -> State {
+    log.contents().status().state
+}
+
+#[test]
+fn a_full_journal_goes_on_below_nine_tenths() {
+    let disk = FaultyDisk::new(1);
+    let (mut log, _) = open(&disk, 1).unwrap();
+    let refused = fill(&mut log, 0);
+    let status = log.contents().status();
+    assert_eq!(status.state, State::Full(Full::Limit));
+    assert!(status.uncommitted_bytes > status.max_bytes / 10 * 9 && status.uncommitted_bytes <= status.max_bytes);
+    assert_eq!(status.keep_shortened, 0, "nothing that is not committed is given up");
+
+    // A segment's worth is released, then another: room comes when a tenth is free.
+    let mut reader = log.contents().reader(Position(0)).unwrap();
+    let mut released = 0;
+    while !matches!(commit(&mut log, [refused]).unwrap(), Outcome::Synced(_)) {
+        assert!(state(&log) != State::Open);
+        reader.next().unwrap().unwrap();
+        log.contents().release(reader.cursor().position).unwrap();
+        released += 1;
+    }
+    let status = log.contents().status();
+    assert_eq!(status.state, State::Open);
+    assert!(status.uncommitted_bytes <= status.max_bytes, "{status:?}");
+    assert!(released > 0 && status.keep_shortened > 0, "committed segments are given up when room is needed");
+    let left = numbers(log.contents());
+    assert_eq!(left.last(), Some(&refused));
+    assert!(left.is_sorted() && left.len() as u64 <= refused);
+}
+
+#[test]
+fn a_full_journal_opens_full_and_drains() {
+    let disk = FaultyDisk::new(2);
+    let (mut log, _) = open(&disk, 1).unwrap();
+    let refused = fill(&mut log, 0);
+    drop(log);
+    let (mut log, opened) = open(&disk, 2).unwrap();
+    assert_eq!((state(&log), opened.entries), (State::Full(Full::Limit), refused));
+    assert_eq!(numbers(log.contents()), (0..refused).collect::<Vec<_>>());
+    log.contents().release(log.contents().history().end().position).unwrap();
+    must_commit_soon(&mut log, refused);
+}
+
+#[track_caller]
+fn must_commit_soon(log: &mut Log, number: u64) {
+    let mut tries = 0..3;
+    while !matches!(commit(log, [number]).unwrap(), Outcome::Synced(_)) {
+        tries.next().expect("room");
+    }
+}
+
+#[test]
+fn a_full_file_system_is_no_failure_and_passes() {
+    let disk = FaultyDisk::new(3);
+    disk.set_faults(Faults { capacity: Some(30_000), ..Faults::default() });
+    let (mut log, _) = open(&disk, 1).unwrap();
+    let refused = fill(&mut log, 0);
+    assert_eq!(state(&log), State::Full(Full::NoSpace));
+
+    // Releasing helps: the same files are used again, nothing new is needed.
+    log.contents().release(log.contents().history().end().position).unwrap();
+    must_commit_soon(&mut log, refused);
+    assert_eq!(state(&log), State::Open);
+
+    // Space helps, after a pause.
+    let refused = fill(&mut log, refused + 1);
+    disk.set_faults(Faults::default());
+    assert!(!log.contents().chore(999_999), "not before the pause is over");
+    assert!(log.contents().chore(2_000_000));
+    must_commit(&mut log, [refused]);
+}
+
+#[test]
+fn a_journal_opens_on_a_full_file_system() {
+    let disk = FaultyDisk::new(4);
+    let (mut log, _) = open(&disk, 1).unwrap();
+    must_commit(&mut log, [1, 2]);
+    drop(log);
+    disk.set_faults(Faults { capacity: Some(1), ..Faults::default() });
+    for tag in 2..9 {
+        drop(open(&disk, tag).unwrap());
+    }
+    let (log, _) = open(&disk, 9).unwrap();
+    assert_eq!(numbers(log.contents()), [1, 2]);
+    let end = log.contents().history().end();
+    log.contents().release(end.position).unwrap();
+    while log.contents().chore(9_000_000) {}
+    drop(log);
+    disk.set_faults(Faults::default());
+    let (log, _) = open(&disk, 10).unwrap();
+    assert_eq!(log.contents().history().end().position, end.position, "positions never start again");
+}
+
+#[test]
+fn starting_again_and_again_uses_nothing_up() {
+    let disk = FaultyDisk::new(11);
+    let (mut log, _) = open(&disk, 1).unwrap();
+    must_commit(&mut log, [1, 2]);
+    for tag in 2..100 {
+        drop(log);
+        log = open(&disk, tag).unwrap().0;
+        assert_eq!(state(&log), State::Open);
+        if tag % 10 == 0 {
+            disk.power_cycle();
+            log = open(&disk, tag + 1000).unwrap().0;
+        }
+    }
+    assert!(support_journal::segments(&disk).len() <= 4);
+    must_commit(&mut log, [3]);
+    assert_eq!(numbers(log.contents()), [1, 2, 3]);
+}
+
+#[test]
+fn committed_segments_are_kept_for_their_time_and_then_used_again() {
+    let disk = FaultyDisk::new(5);
+    let keep = Duration::from_secs(10);
+    let limits = Limits::with_pieces(80 << 10, 8 << 10, 3 << 10, keep).unwrap();
+    let options = Options { limits, recovery: RecoveryMode::Strict };
+    let (mut log, _) = Log::open(Arc::new(disk.clone()), options, draw(1), 0).unwrap();
+    let mut at_us = 0;
+    for _ in 0..30 {
+        at_us += 1_000_000;
+        let mut group = odograph::journal::Group::default();
+        let imei = teltonika_codecs::Imei::try_from(1).unwrap();
+        let kind = odograph::journal::Kind::Frame;
+        let bytes = [7; 2000];
+        group.push(&odograph::journal::NewEntry { kind, imei, received_at_us: at_us, records: 1, bytes: &bytes });
+        assert!(matches!(log.commit(&mut group), Ok(Outcome::Synced(_))));
+        log.contents().release(log.contents().history().end().position).unwrap();
+        while log.contents().chore(at_us) {}
+        let mut reader = log.contents().reader(log.contents().history().begin().position).unwrap();
+        let oldest = reader.next().unwrap().unwrap().entry.received_at_us;
+        assert!(at_us - oldest < 14_000_000, "a segment holds four, so the oldest is not much older than ten seconds");
+        assert!(at_us < 10_000_000 || at_us - oldest >= 9_000_000, "and not younger");
+    }
+    assert_eq!(log.contents().status().keep_shortened, 0);
+    assert!(matches!(log.contents().reader(Position(0)), Err(ReadError::NotKept { .. })));
+}
+
+#[test]
+fn a_reader_whose_segment_was_given_away_says_so() {
+    let disk = FaultyDisk::new(6);
+    let (mut log, _) = open(&disk, 1).unwrap();
+    let mut reader = log.contents().reader(Position(0)).unwrap();
+    let refused = fill(&mut log, 0);
+    reader.next().unwrap().unwrap();
+    log.contents().release(log.contents().history().end().position).unwrap();
+    for number in refused..refused * 3 {
+        let _ = commit(&mut log, [number]).unwrap();
+        log.contents().release(log.contents().history().end().position).unwrap();
+    }
+    let wrong = std::iter::from_fn(|| reader.next().map(|entry| entry.map(|_| ())).transpose()).find_map(Result::err);
+    assert!(matches!(wrong, Some(ReadError::NotKept { .. })), "{wrong:?}");
+}
+
+#[test]
+fn what_was_released_is_remembered_and_can_be_taken_back() {
+    let disk = FaultyDisk::new(7);
+    let (mut log, _) = open(&disk, 1).unwrap();
+    must_commit(&mut log, [1, 2]);
+    let mut reader = log.contents().reader(Position(0)).unwrap();
+    reader.next().unwrap();
+    let first = reader.cursor().position;
+    log.contents().release(log.contents().history().end().position).unwrap();
+    must_commit(&mut log, [3]);
+    drop(log);
+    let (mut log, opened) = open(&disk, 2).unwrap();
+    assert_eq!(opened.entries, 1, "the last one is not released");
+    log.contents().rewind(first).unwrap();
+    must_commit(&mut log, []);
+    drop(log);
+    let (log, opened) = open(&disk, 3).unwrap();
+    assert_eq!((opened.entries, log.contents().status().released), (2, first));
+}
+
+#[test]
+fn a_new_id_is_durable_and_holds_everything() {
+    let disk = FaultyDisk::new(8);
+    let (mut log, _) = open(&disk, 1).unwrap();
+    must_commit(&mut log, [1, 2]);
+    let contents = Arc::clone(log.contents());
+    let end = contents.history().end();
+    contents.release(end.position).unwrap();
+
+    let ahead = odograph::checkpoint::Mark { position: Position(end.position.0 + 5), tag: end.tag };
+    assert_eq!(contents.history().compare(ahead), Standing::Reidentify(Why::EndsBefore { bytes: 5 }));
+    let new = JournalId::random();
+    contents.reidentify(new).unwrap();
+    disk.power_cycle();
+    let (log, _) = open(&disk, 2).unwrap();
+    assert_eq!(log.contents().id(), new);
+    assert_eq!(numbers(log.contents()), [1, 2], "content stays, and positions with it");
+}
+
+#[test]
+fn after_a_failed_sync_every_call_says_so() {
+    for (faults, doing) in [
+        (Faults { fail_sync_after: Some(0), ..Faults::default() }, "syncing a group"),
+        (Faults { fail_write_after: Some(0), ..Faults::default() }, "writing a group"),
+    ] {
+        let disk = FaultyDisk::new(9);
+        let (mut log, _) = open(&disk, 1).unwrap();
+        must_commit(&mut log, [1]);
+        disk.set_faults(faults);
+        let operations = disk.operations();
+        assert_eq!(commit(&mut log, [2]).unwrap_err().doing, doing);
+        let contents = log.contents();
+        assert_eq!(state(&log), State::Poisoned);
+        let after = disk.operations();
+        assert!(after.writes <= operations.writes + 1 && after.syncs == operations.syncs);
+
+        let mut reader = contents.reader(Position(0)).unwrap();
+        assert!(reader.next().unwrap().is_some(), "what was synced can be read");
+        assert!(matches!(reader.next(), Err(ReadError::Poisoned(_))), "and then it says so");
+        assert!(reader.wait(Duration::ZERO));
+        assert_eq!(contents.release(Position(0)).unwrap_err().doing, doing);
+        assert_eq!(contents.rewind(Position(0)).unwrap_err().doing, doing);
+        assert_eq!(contents.reidentify(JournalId::random()).unwrap_err().doing, doing);
+        assert!(!contents.chore(0));
+        assert_eq!(commit(&mut log, [3]).unwrap_err().doing, doing);
+        assert_eq!(disk.operations(), after, "nothing is tried again");
+    }
+}
+
+#[test]
+fn a_chore_that_fails_poisons_too() {
+    let disk = FaultyDisk::new(10);
+    let (mut log, _) = open(&disk, 1).unwrap();
+    disk.set_faults(Faults { fail_sync_after: Some(0), ..Faults::default() });
+    assert!(log.contents().chore(0));
+    assert_eq!(log.commit(&mut odograph::journal::Group::default()).unwrap_err().doing, "making a segment");
+}
+
+#[test]
+fn limits_that_cannot_work_are_refused() {
+    let keep = Duration::ZERO;
+    assert!(matches!(Limits::new(100 << 10, keep), Err(InvalidLimits::TooSmall { .. })));
+    assert!(matches!(Limits::with_pieces(1 << 20, 8 << 10, 8 << 10, keep), Err(InvalidLimits::GroupTooLarge { .. })));
+    for max in [512 << 10, 1 << 20, 4 << 30, 1 << 45] {
+        let limits = Limits::new(max, keep).unwrap();
+        assert!(limits.segment_bytes() * 3 <= max && u64::from(limits.group_bytes()) < limits.segment_bytes());
+        assert!(limits.group_bytes() >= 70 << 10, "the largest message fits");
+    }
+    let _ = (limits(), options());
+}
