@@ -33,17 +33,17 @@ pub struct SeenKeys {
 /// How much each half remembers.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Devices whose last 64 records are known exactly; 0.8 KiB each.
+    /// Devices whose last 32 records are known exactly; 0.4 KiB each.
     pub devices: usize,
     /// Records that are known as perhaps stored; 2 bytes each.
     pub perhaps: usize,
 }
 
 impl Default for Sizes {
-    /// Some 24 MiB at most: the last records of ten to twenty thousand devices, which is what they send again after a lost
-    /// answer, and the last two to four million records, which is what a fleet sends again after an outage.
+    /// 8 MiB, and as much again for each 20,000 devices up to 80,000: the last records of each, which is what it sends again
+    /// after a lost answer, and the last two to four million records, which is what a fleet sends again after an outage.
     fn default() -> Self {
-        Self { devices: 10_000, perhaps: 2_000_000 }
+        Self { devices: 40_000, perhaps: 2_000_000 }
     }
 }
 
@@ -193,7 +193,7 @@ fn mask(bits: u64) -> Half {
     mask
 }
 
-const RECENT: usize = 64;
+const RECENT: usize = 32;
 const KEYS_A_BLOCK: usize = 16;
 
 #[cfg(test)]
