@@ -82,6 +82,7 @@ fn serve(database: &str) -> (Child, String) {
         .env("ODOGRAPH_LISTEN", "127.0.0.1:0")
         .env("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0")
         .env("ODOGRAPH_LOG_FORMAT", "json")
+        .env("ODOGRAPH_TIME_WINDOW_PAST", "20000d")
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

@@ -245,7 +245,7 @@ fn commit_all(url: &str, load: &Load, lane: Lane, scenario: Scenario) -> Took {
             }
             let mark = Mark { position: Position(next), tag: 1 };
             let mut newest = cursor.newest;
-            if newest_written.elapsed() >= Duration::from_secs(1) || frames.peek().is_none() {
+            if newest_written.elapsed() >= Duration::from_secs(1) {
                 builder.add_newest();
                 (newest, newest_written) = (mark.position, Instant::now());
             }

@@ -8,34 +8,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use odograph::checkpoint::JournalId;
-use odograph::drain::{Batching, Drain, TimeWindow};
+use odograph::checkpoint::{JournalId, Position};
+use odograph::drain::{BatchBuilder, Batching, Drain, Frame, SeenKeys, Sizes, TimeWindow};
 use odograph::health::Health;
 use odograph::metrics::{DrainMetrics, Registry};
-use odograph::receipt::commit_gate;
+use odograph::receipt::{CommitGate, Receipt, commit_gate};
 use odograph::store::{
     Batch, Checkpoint, DatabaseUrl, ErrorClass, Lane, Outcome, Schema, SqliteStore, Step, Store, StoreError,
 };
 use support::database::Database;
 use support::tracker::{frame, imei, record};
+use teltonika_codecs::encode::NewRecord;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 const ANY_TIME: TimeWindow = TimeWindow { past: Duration::from_hours(500_000), future: Duration::from_hours(500_000) };
 const T: u64 = 1_780_000_000_000;
 
-/// Takes batches of so many rows and no more, as a server does that runs out of locks in one transaction.
-struct Choosy {
+/// A store that refuses what it is told to refuse.
+struct Choosy<R> {
     inner: SqliteStore,
-    most_rows: u64,
+    refuses: R,
 }
 
-impl Store for Choosy {
+impl<R: FnMut(&Batch) -> bool + Send + Sync> Store for Choosy<R> {
     async fn open_lane(&mut self) -> Result<Checkpoint, StoreError> {
         self.inner.open_lane().await
     }
 
     async fn commit(&mut self, batch: &mut Batch, step: &Step) -> Result<Outcome, StoreError> {
-        if batch.offered() > self.most_rows {
+        if (self.refuses)(batch) {
             return Err(StoreError::new(ErrorClass::Unavailable, "committing a batch", "out of shared memory"));
         }
         self.inner.commit(batch, step).await
@@ -54,33 +56,128 @@ impl Store for Choosy {
     }
 }
 
-#[tokio::test]
-async fn a_batch_that_the_database_will_not_take_whole_is_committed_in_parts() {
-    let database = Database::sqlite();
-    let inner = SqliteStore::open(&DatabaseUrl::parse(&database.url()).unwrap(), Lane::only(JournalId::random()))
-        .await
-        .unwrap();
+struct Bench {
+    registry: Registry,
+    gate: CommitGate,
+    drain: tokio::task::JoinHandle<()>,
+}
+
+/// A drain into a new file, in front of it what refuses.
+async fn drain_into<R: FnMut(&Batch) -> bool + Send + Sync + 'static>(database: &Database, refuses: R) -> Bench {
+    let url = DatabaseUrl::parse(&database.url()).unwrap();
+    let inner = SqliteStore::open(&url, Lane::only(JournalId::random())).await.unwrap();
     let registry = Registry::new();
     let (gate, inbox) = commit_gate(1 << 20, registry.tally());
     let batching = Batching { rows: 1000, linger: Duration::from_millis(50), window: ANY_TIME };
     let metrics = DrainMetrics::new(&registry);
-    let store = Choosy { inner, most_rows: 3 };
+    let store = Choosy { inner, refuses };
     let drain = Drain::new(store, inbox, batching, metrics, registry.tally(), Arc::new(Health::default()));
+    let drain = tokio::spawn(drain.run(CancellationToken::new()));
+    Bench { registry, gate, drain }
+}
 
+impl Bench {
+    async fn submit(&self, device: u64, records: &[NewRecord]) -> oneshot::Receiver<Receipt> {
+        let bytes = frame(records);
+        let data = Bytes::copy_from_slice(&bytes[8..bytes.len() - 4]);
+        let budget = self.gate.reserve(100).await.unwrap();
+        self.gate.submit(imei(device), 0, data, u8::try_from(records.len()).unwrap(), budget).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_the_database_will_not_take_whole_is_committed_in_parts() {
+    let database = Database::sqlite();
+    let drain = drain_into(&database, |batch| batch.offered() > 3).await;
     let mut receipts = Vec::new();
     for device in 0..20 {
         let records: Vec<_> = (0..=device % 3).map(|n| record(T + n * 1000, 1)).collect();
-        let bytes = frame(&records);
-        let data = Bytes::copy_from_slice(&bytes[8..bytes.len() - 4]);
-        let budget = gate.reserve(100).await.unwrap();
-        let count = u8::try_from(records.len()).unwrap();
-        receipts.push((count, gate.submit(imei(device), 0, data, count, budget).await.unwrap()));
+        // Twice: what was left out of an abandoned batch as known must be in the next one.
+        for _ in 0..2 {
+            receipts.push((records.len(), drain.submit(device, &records).await));
+        }
     }
-    drop(gate);
-    drain.run(CancellationToken::new()).await;
+    drop(drain.gate);
+    drain.drain.await.unwrap();
     for (count, receipt) in receipts {
-        assert_eq!(receipt.await.unwrap().into_ack().1, count);
+        assert_eq!(usize::from(receipt.await.unwrap().into_ack().1), count);
     }
-    assert_eq!(database.positions().await, (0..20).map(|device| 1 + device % 3).sum::<u64>());
-    assert_eq!(registry.tally().read().waiting, 0);
+    let sent: u64 = (0..20).map(|device| 1 + device % 3).sum();
+    assert_eq!(database.positions().await, sent);
+    let counts = drain.registry.tally().read();
+    assert_eq!((counts.committed, counts.duplicate, counts.waiting), (sent, sent, 0));
+}
+
+#[tokio::test]
+async fn a_frame_that_is_never_taken_does_not_hold_up_the_others() {
+    let database = Database::sqlite();
+    let bad = imei(7);
+    let drain = drain_into(&database, move |batch| {
+        let rows = batch.new.as_slice().iter().chain(batch.perhaps_stored.as_slice());
+        rows.into_iter().any(|row| row.imei == bad)
+    })
+    .await;
+    let mut others = Vec::new();
+    let mut never = drain.submit(7, &[record(T, 1)]).await;
+    for device in 0..20 {
+        if device != 7 {
+            others.push(drain.submit(device, &[record(T, 1)]).await);
+        }
+    }
+    for receipt in others {
+        assert_eq!(receipt.await.unwrap().into_ack().1, 1);
+    }
+    // And the next ones go their usual way.
+    assert_eq!(drain.submit(1, &[record(T + 1, 1)]).await.await.unwrap().into_ack().1, 1);
+    assert!(never.try_recv().is_err(), "unanswered");
+    assert_eq!(drain.registry.tally().read().waiting, 1);
+    drop(drain.gate);
+    drain.drain.await.unwrap();
+    assert!(never.await.is_err(), "its tracker keeps it");
+    assert_eq!(database.positions().await, 20);
+}
+
+#[tokio::test]
+async fn a_fenced_drain_ends_and_leaves_the_owners_checkpoint_alone() {
+    let database = Database::sqlite();
+    let drain = drain_into(&database, |_| false).await;
+    assert_eq!(drain.submit(1, &[record(T, 1)]).await.await.unwrap().into_ack().1, 1);
+    database.execute("UPDATE ingest_checkpoints SET position = position + 1").await;
+    assert!(drain.submit(1, &[record(T + 1, 1)]).await.await.is_err());
+    drain.drain.await.unwrap();
+    assert_eq!(database.positions().await, 1);
+    assert_eq!(database.rows("SELECT lane FROM ingest_checkpoints").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_database_that_went_back_is_written_to_again() {
+    let database = Database::sqlite();
+    let drain = drain_into(&database, |_| false).await;
+    assert_eq!(drain.submit(1, &[record(T, 1)]).await.await.unwrap().into_ack().1, 1);
+    // An older backup: neither the row nor the checkpoint. What was acknowledged then is gone, but a resend must not be
+    // taken for stored.
+    database.execute("DELETE FROM positions; DELETE FROM ingest_checkpoints").await;
+    assert_eq!(drain.submit(1, &[record(T, 1), record(T + 1, 1)]).await.await.unwrap().into_ack().1, 2);
+    assert_eq!(database.positions().await, 2);
+    drop(drain.gate);
+    drain.drain.await.unwrap();
+    assert_eq!(database.rows("SELECT lane FROM ingest_checkpoints").await.len(), 0, "an orderly end leaves no row");
+}
+
+#[test]
+fn a_record_without_a_fix_hides_none_behind_it() {
+    let mut builder = BatchBuilder::new(ANY_TIME, SeenKeys::new(Sizes::default()));
+    // Newest first: the car is in a garage.
+    let garage = NewRecord { satellites: 0, ..record(T + 2000, 1) };
+    let bytes = frame(&[garage, record(T + 1000, 1), record(T, 1)]);
+    let data = &bytes[8..bytes.len() - 4];
+    let position = Position(0);
+    let frame =
+        Frame { imei: imei(1), received_at_us: (i64::try_from(T).unwrap() + 3000) * 1000, position, data, records: 3 };
+    builder.frame(&frame).unwrap();
+    builder.add_newest();
+    let newest: Vec<_> = builder.batch().newest.as_slice().iter().map(|row| row.ts_ms).collect();
+    assert_eq!(newest, [i64::try_from(T).unwrap() + 1000]);
+    builder.abandon();
+    assert!(!builder.has_newest(), "nothing of a batch that was never committed");
 }

@@ -169,6 +169,25 @@ async fn a_commit_whose_answer_is_lost_is_found() {
 }
 
 #[tokio::test]
+async fn a_commit_dropped_while_its_answer_is_awaited_is_found() {
+    let database = PostgresDatabase::new().await;
+    let proxy = Proxy::new(&server_url()).await;
+    let mut store = OneLane::new(TimescaleStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
+    let batch = batch(&fleet(100, 5));
+    store.open().await.unwrap();
+    proxy.cut(Cut::Hold);
+    let committed_at_the_server = async {
+        while database.count("positions").await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! { done = store.offer(&batch) => panic!("{done:?}"), () = committed_at_the_server => {} }
+    assert!(proxy.has_cut());
+    assert_eq!(counts(store.commit(&batch).await.unwrap()), (500, 0), "as the first attempt counted");
+    assert_eq!(database.count("positions").await, 500);
+}
+
+#[tokio::test]
 async fn a_commit_that_never_arrived_is_done_again() {
     let database = PostgresDatabase::new().await;
     let proxy = Proxy::new(&server_url()).await;

@@ -171,7 +171,7 @@ async fn a_full_disk_passes_and_quarantines_nothing() {
         .execute(
             "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
              $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$;
-             CREATE TRIGGER full_disk BEFORE INSERT ON positions FOR EACH ROW EXECUTE FUNCTION full_disk()",
+             CREATE TRIGGER full_disk AFTER INSERT ON positions FOR EACH ROW EXECUTE FUNCTION full_disk()",
         )
         .await;
     let batch = batch(&fleet(5, 4));
@@ -192,4 +192,49 @@ async fn a_full_sqlite_file_passes_and_loses_nothing() {
     assert_eq!(error.class, ErrorClass::Unavailable, "{error:?}");
     small.grow(64 << 20);
     assert_eq!(counts(store.commit(&batch).await.unwrap()), (10_000, 0));
+}
+
+#[tokio::test]
+async fn a_trigger_that_could_drop_rows_unseen_stops_the_store() {
+    let mut database = PostgresDatabase::new().await;
+    let batch = batch(&fleet(5, 4));
+    database
+        .execute(
+            "CREATE FUNCTION drop_some() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN IF NEW.imei % 2 = 0 THEN RETURN NULL; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER drop_some BEFORE INSERT ON positions FOR EACH ROW EXECUTE FUNCTION drop_some()",
+        )
+        .await;
+    let error = database.store.commit(&batch).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Refuses);
+    assert!(error.source.to_string().contains("trigger"), "{error:?}");
+    assert_eq!(database.count("positions").await, 0);
+    database.execute("DROP TRIGGER drop_some ON positions").await;
+    assert_eq!(counts(database.store.commit(&batch).await.unwrap()), (20, 0));
+}
+
+#[tokio::test]
+async fn sqlite_triggers_that_could_lose_rows_stop_the_store() {
+    let mut database = SqliteDatabase::new().await;
+    let batch = batch(&fleet(5, 4));
+    for action in ["IGNORE", "ROLLBACK, 'away with it'"] {
+        let trigger = format!(
+            "CREATE TRIGGER lose BEFORE INSERT ON positions WHEN NEW.imei % 2 = 0 BEGIN SELECT RAISE({action}); END"
+        );
+        database.execute(&trigger).await;
+        let error = database.store().commit(&batch).await.unwrap_err();
+        assert_eq!((error.class, error.in_doubt()), (ErrorClass::Refuses, false), "{action}: {error:?}");
+        database.execute("DROP TRIGGER lose").await;
+    }
+    // After a rollback some rows went in one by one; nobody was told of them.
+    let (inserted, duplicates) = counts(database.store().commit(&batch).await.unwrap());
+    assert_eq!((inserted + duplicates, database.count("positions").await), (20, 20));
+}
+
+#[tokio::test]
+async fn a_column_that_no_row_can_fill_is_the_operators_matter() {
+    let mut database = PostgresDatabase::new().await;
+    database.execute("ALTER TABLE positions ADD COLUMN note text NOT NULL").await;
+    assert_eq!(database.store.commit(&batch(&fleet(5, 4))).await.unwrap_err().class, ErrorClass::Refuses);
+    assert_eq!(database.count("quarantined_records").await, 0);
 }

@@ -168,6 +168,8 @@ async fn a_session_is_durable_and_bounded() {
         ("idle_in_transaction_session_timeout", "30s"),
         ("TimeZone", "UTC"),
         ("application_name", "odograph"),
+        ("tcp_keepalives_idle", "15"),
+        ("tcp_user_timeout", "30000"),
     ] {
         let shown: String = client.query_one(&format!("SHOW {setting}"), &[]).await.unwrap().get(0);
         assert_eq!(shown, value, "{setting}");

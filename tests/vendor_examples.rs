@@ -11,9 +11,6 @@ use support::examples::{self, Example};
 use support::service;
 use support::tracker::{Tracker, framed, imei};
 
-/// The examples are from 2007 to 2020.
-const ANY_TIME: [(&str, &str); 1] = [("ODOGRAPH_TIME_WINDOW_PAST", "20000d")];
-
 #[tokio::test]
 async fn every_example_reaches_timescaledb() {
     every_example_reaches(Database::postgres().await).await;
@@ -25,7 +22,7 @@ async fn every_example_reaches_sqlite() {
 }
 
 async fn every_example_reaches(database: Database) {
-    let service = service::start(&database.url(), &ANY_TIME).await;
+    let service = service::start(&database.url(), &[]).await;
     let examples = examples::with_records();
     assert_eq!(examples.len(), 12, "all valid examples with records");
     let mut expected = BTreeMap::new();
@@ -58,7 +55,7 @@ async fn every_example_reaches(database: Database) {
 #[tokio::test]
 async fn the_fingerprint_is_the_crc_32_of_the_records_wire_bytes() {
     let database = Database::sqlite();
-    let service = service::start(&database.url(), &ANY_TIME).await;
+    let service = service::start(&database.url(), &[]).await;
     let example = &examples::with_records()[0];
     assert_eq!(example.name, "codec8-tcp-1-all-widths");
     let mut tracker = Tracker::login(service.trackers, "356307042441013").await;
@@ -73,7 +70,7 @@ async fn the_fingerprint_is_the_crc_32_of_the_records_wire_bytes() {
 #[tokio::test]
 async fn messages_and_pings_are_never_answered_and_do_not_disturb() {
     let database = Database::sqlite();
-    let service = service::start(&database.url(), &ANY_TIME).await;
+    let service = service::start(&database.url(), &[]).await;
     let mut tracker = Tracker::login(service.trackers, "356307042441013").await;
     for message in examples::messages() {
         tracker.send(&message).await;

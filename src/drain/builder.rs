@@ -64,7 +64,7 @@ impl BatchBuilder {
         }
         let Self { seen, newest, window, batch } = self;
         let mut seen = seen.device(frame.imei);
-        let mut newest_of_frame = None;
+        let (mut newest_ms, mut newest_counted) = (None, None);
         for (index, record) in (0..=u8::MAX).zip(avl.records()) {
             let mut built = BuiltRow::new(frame.imei, frame.received_at_us, avl.codec(), &record);
             (built.row.frame, built.row.record_index) = (frame.position, index);
@@ -82,12 +82,13 @@ impl BatchBuilder {
                 Seen::New => &mut batch.new,
             };
             rows.push(row, record.wire(), |io| built.write_io(&record, io));
-            if newest_of_frame < Some(at) {
-                newest.see(row, rows.last_io());
-                newest_of_frame = Some(at);
+            newest_ms = newest_ms.max(Some(row.ts_ms));
+            // One look-up for a frame that has its newest record first. A record without a fix hides none behind it.
+            if newest_counted < Some(at) && newest.see(row, rows.last_io()) {
+                newest_counted = Some(at);
             }
         }
-        Ok(newest_of_frame.map(|(ts_ms, _)| ts_ms))
+        Ok(newest_ms)
     }
 
     /// Adds the newest positions to the batch, for the store to write them.
@@ -108,16 +109,15 @@ impl BatchBuilder {
     }
 
     /// Begins the next batch after this one was committed.
-    pub fn committed(&mut self, _proof: &Committed) {
-        if !self.batch.newest.is_empty() {
-            self.newest.written();
-        }
+    pub fn committed(&mut self, proof: &Committed) {
+        self.newest.committed(!self.batch.newest.is_empty(), proof.refused());
         self.batch.clear();
     }
 
     /// Begins anew: the batch will not be committed as it is.
     pub fn abandon(&mut self) {
         self.seen.doubt();
+        self.newest.abandon();
         self.batch.clear();
     }
 }

@@ -4,13 +4,14 @@
 //! met by committing the same batch again, for as long as it takes: nothing is dropped.
 
 mod builder;
+mod commit;
 mod newest;
 mod rows;
 mod seen;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout, timeout_at};
@@ -21,11 +22,11 @@ pub use newest::NewestPositions;
 pub use rows::{BuiltRow, NotAsAccepted};
 pub use seen::{Seen, SeenKeys, SeenOfDevice, Sizes};
 
-use crate::checkpoint::{Mark, Position};
+use crate::checkpoint::Mark;
 use crate::health::{Health, Reason};
 use crate::metrics::{DrainMetrics, Tally};
 use crate::receipt::Submission;
-use crate::store::{Checkpoint, Committed, ErrorClass, Outcome, QuarantineReason, Schema, Step, Store, StoreError};
+use crate::store::{ErrorClass, Schema, Store, StoreError};
 
 /// How batches are made.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,9 @@ pub struct Drain<S> {
     /// What was taken and is not committed; the first ones are in the batch.
     frames: VecDeque<Submission>,
     in_batch: usize,
+    /// Frames that the database does not take even alone, though it answers. Others go on; these are tried now and then.
+    aside: VecDeque<Submission>,
+    aside_tried: Instant,
     /// Most frames in a batch, lowered while the database does not take larger ones.
     most_frames: usize,
     /// Where the lane stands in the database; `None` until it was asked.
@@ -63,6 +67,12 @@ pub struct Drain<S> {
 
 /// Another process writes under this drain's id.
 struct Fenced;
+
+impl Fenced {
+    fn say(_: &Self) {
+        tracing::error!("another process writes under this process's id in ingest_checkpoints: stopping");
+    }
+}
 
 impl<S: Store> Drain<S> {
     /// A drain from `inbox` into `store`.
@@ -85,6 +95,8 @@ impl<S: Store> Drain<S> {
             builder,
             frames: VecDeque::new(),
             in_batch: 0,
+            aside: VecDeque::new(),
+            aside_tried: Instant::now(),
             most_frames: usize::MAX,
             cursor: None,
             next: 0,
@@ -99,15 +111,16 @@ impl<S: Store> Drain<S> {
     pub async fn run(mut self, give_up: CancellationToken) {
         let whole = async {
             self.establish().await;
-            while self.gather().await {
-                if let Err(Fenced) = self.commit().await {
-                    tracing::error!("another process writes under this process's id in ingest_checkpoints");
-                    return;
+            loop {
+                self.retry_aside().await.inspect_err(Fenced::say)?;
+                if !self.gather().await {
+                    return Ok::<(), Fenced>(());
                 }
+                self.commit().await.inspect_err(Fenced::say)?;
             }
         };
         let ended = tokio::select! {
-            () = whole => true,
+            ended = whole => ended.is_ok(),
             () = give_up.cancelled() => false,
         };
         if !ended && self.tally.read().waiting > 0 {
@@ -118,6 +131,7 @@ impl<S: Store> Drain<S> {
         }
         // Unanswered frames go first, so that sessions do not wait for the store to close.
         self.frames.clear();
+        self.aside.clear();
         drop(self.inbox);
         if ended {
             let _ = timeout(CLOSE_PATIENCE, self.store.retire()).await;
@@ -190,121 +204,6 @@ impl<S: Store> Drain<S> {
         true
     }
 
-    /// Commits what was taken, for as long as it takes.
-    async fn commit(&mut self) -> Result<(), Fenced> {
-        let (mut failures, mut though_it_answers) = (0, 0);
-        while !self.frames.is_empty() {
-            match self.offer().await {
-                Ok(Outcome::Committed(committed)) => {
-                    (failures, though_it_answers) = (0, 0);
-                    self.settle(&committed);
-                    self.most_frames = self.most_frames.saturating_mul(2);
-                }
-                Ok(Outcome::WentBack(_)) => {
-                    tracing::warn!("the database went back: what it lost was acknowledged and is gone");
-                    self.cursor = None;
-                    self.abandon();
-                }
-                Ok(Outcome::Fenced) => return Err(Fenced),
-                Err(wrong) => {
-                    self.metrics.store_retries.increment(1);
-                    self.wait_after(&wrong, &mut failures).await;
-                    // A database that answers and will not take a batch may take its parts: a few frames with a record
-                    // for every day of a year need more locks in one transaction than it has. Everybody else must not
-                    // wait for them. A batch in doubt stays as it is.
-                    let answers = matches!(self.store.schema().await, Ok(Schema::Current | Schema::Newer));
-                    though_it_answers = if answers { though_it_answers + 1 } else { 0 };
-                    if though_it_answers >= APART_AFTER && !wrong.in_doubt() && self.in_batch > 1 {
-                        self.most_frames = self.in_batch / 2;
-                        self.abandon();
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Offers a batch of the first frames to the store: the one that it did not take, or a new one.
-    async fn offer(&mut self) -> Result<Outcome, StoreError> {
-        let from = match self.cursor {
-            Some(cursor) => cursor,
-            None => self.store.open_lane().await?.mark,
-        };
-        self.cursor = Some(from);
-        self.next = self.next.max(from.position.0);
-        if self.in_batch == 0 {
-            self.build();
-        }
-        let to = Mark { position: Position(self.next), tag: self.tag };
-        let step = Step { from, to: Checkpoint { mark: to, newest: to.position } };
-        let begun = Instant::now();
-        let outcome = self.store.commit(self.builder.batch(), &step).await?;
-        if let Outcome::Committed(committed) = &outcome {
-            self.cursor = Some(to);
-            self.metrics.commit_duration(committed.way(), begun.elapsed());
-        }
-        self.up();
-        Ok(outcome)
-    }
-
-    fn build(&mut self) {
-        while self.in_batch < self.most_frames
-            && let Some(frame) = self.frames.get(self.in_batch)
-        {
-            let position = Position(self.next);
-            self.next += 1;
-            let opened = self.builder.frame(&Frame {
-                imei: frame.imei,
-                received_at_us: frame.received_at_us,
-                position,
-                data: &frame.data,
-                records: frame.records(),
-            });
-            match opened {
-                Ok(newest_ms) => {
-                    self.newest_ms.extend(newest_ms);
-                    self.in_batch += 1;
-                }
-                // The session opened the same bytes; dropping the frame leaves the tracker unanswered, and it resends.
-                Err(wrong) => {
-                    tracing::error!(error = %wrong, "a frame that was accepted cannot be decoded");
-                    self.frames.remove(self.in_batch);
-                }
-            }
-        }
-        // Nothing rebuilds them after a crash without a journal, so they go along every time.
-        self.builder.add_newest();
-    }
-
-    fn abandon(&mut self) {
-        self.builder.abandon();
-        self.newest_ms.clear();
-        self.in_batch = 0;
-    }
-
-    fn settle(&mut self, committed: &Committed) {
-        let batch = self.builder.batch();
-        #[expect(clippy::cast_precision_loss, reason = "a histogram sample is a float")]
-        self.metrics.commit_rows.record(batch.offered() as f64);
-        let mut quarantined = [0; QuarantineReason::ALL.len()];
-        for record in &batch.quarantined {
-            quarantined[record.reason as usize] += 1;
-        }
-        quarantined[QuarantineReason::Refused as usize] += u64::try_from(committed.refused().len()).unwrap_or(u64::MAX);
-        let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
-        for newest_ms in self.newest_ms.drain(..) {
-            let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
-            self.metrics.freshness.record(Duration::from_millis(age_ms));
-        }
-        self.tally.committed(committed.inserted(), committed.duplicates(), quarantined);
-        for frame in self.frames.drain(..self.in_batch) {
-            frame.settle(committed);
-        }
-        self.in_batch = 0;
-        self.builder.committed(committed);
-    }
-
     fn up(&self) {
         self.metrics.store_up.set(1.0);
         self.health.clear(Reason::StoreDown);
@@ -333,9 +232,6 @@ fn back_off(failures: u32) -> Duration {
     most.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// Failures of a batch in a row, with a database that answers, before its frames are tried one by one. One is ordinary:
-/// the database came back after an outage.
-const APART_AFTER: u32 = 2;
 /// Most bytes of frames in a batch, so that frames full of odd elements do not grow it without bound.
 const BATCH_BYTES: usize = 32 << 20;
 const FIRST_RETRY: Duration = Duration::from_millis(100);

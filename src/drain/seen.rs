@@ -40,10 +40,11 @@ pub struct Sizes {
 }
 
 impl Default for Sizes {
-    /// 8 MiB, and as much again for each 20,000 devices up to 80,000: the last records of each, which is what it sends again
-    /// after a lost answer, and the last two to four million records, which is what a fleet sends again after an outage.
+    /// 8 MiB for the last two to four million records, which is what a fleet sends again after an outage; and for the last
+    /// records of each device, which is what it sends again after a lost answer, 13 MiB for each of two times 28,000 (what
+    /// fits a table of that size).
     fn default() -> Self {
-        Self { devices: 40_000, perhaps: 2_000_000 }
+        Self { devices: 28_000, perhaps: 2_000_000 }
     }
 }
 

@@ -59,6 +59,9 @@ impl ElementColumn {
     #[must_use]
     #[inline]
     pub fn holds(&self, number: i64) -> bool {
+        if number < 0 && !self.signed {
+            return false;
+        }
         match self.column_type {
             ColumnType::Boolean => (0..=1).contains(&number),
             ColumnType::SmallInt => i16::try_from(number).is_ok(),

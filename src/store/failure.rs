@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use deadpool_postgres::PoolError;
 use sqlx::migrate::MigrateError;
+use tokio_postgres::error::Severity;
 
 use super::remedy::{Told, remedy};
-use super::verdict::Verdict;
+use super::verdict::{Named, Verdict};
 use super::{ErrorClass, StoreError};
 
 impl StoreError {
@@ -38,19 +39,24 @@ impl StoreError {
 
     /// The same, of a commit that was sent.
     pub(super) fn doubtful(self) -> Self {
-        // An error that the server answered with is an answer: it was rolled back.
-        Self { in_doubt: self.source.downcast_ref::<ServerAnswer>().is_none(), ..self }
+        // An ERROR is an answer: it was rolled back. A server that panics, or a proxy in between, may say something before
+        // it falls silent, and the commit may stand in the log all the same.
+        let is_final = self.source.downcast_ref::<ServerAnswer>().is_some_and(|answer| answer.is_final);
+        let is_final = is_final && self.verdict != Verdict::Retry;
+        Self { in_doubt: !is_final, ..self }
     }
 
     /// An error on an established connection: what the server does not name itself is the connection's end.
     pub(super) fn postgres(doing: &'static str, error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(answer) => {
-                let verdict = Verdict::of_sqlstate(answer.code().code(), answer.constraint(), answer.schema());
+                let (constraint, schema, column) = (answer.constraint(), answer.schema(), answer.column());
+                let verdict = Verdict::of_sqlstate(answer.code().code(), Named { constraint, schema, column });
                 let answer = ServerAnswer {
                     message: answer.message().to_owned(),
                     code: answer.code().code().to_owned(),
-                    constraint: answer.constraint().map(str::to_owned),
+                    constraint: constraint.map(str::to_owned),
+                    is_final: answer.parsed_severity() == Some(Severity::Error),
                 };
                 Self::judged(verdict, doing, answer)
             }
@@ -96,6 +102,8 @@ struct ServerAnswer {
     message: String,
     code: String,
     constraint: Option<String>,
+    /// Whether the statement has ended, and nothing but it.
+    is_final: bool,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! A collection of rows with what varies in length beside them: cleared and filled again, so that it allocates once.
 
+use std::collections::HashSet;
+
 use super::row::{Key, Row, Span, Spans};
 
 /// Rows, their `io` objects and their bytes on the wire.
@@ -113,7 +115,7 @@ impl Rows {
 
     /// A copy without the rows of these keys.
     pub(super) fn without(&self, keys: &[Key]) -> Self {
-        let mut copy = self.clone();
+        let (mut copy, keys): (_, HashSet<_>) = (self.clone(), keys.iter().collect());
         copy.order.retain(|(key, _)| !keys.contains(key));
         copy
     }

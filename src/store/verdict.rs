@@ -1,6 +1,8 @@
 //! What an error of the database asks for, decided by its code and never by its text.
 
 use super::ErrorClass;
+use super::columns::ELEMENTS;
+use super::sql::BASE_COLUMNS;
 
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +26,9 @@ impl Verdict {
         }
     }
 
-    /// By SQLSTATE and, for a violated constraint, its name and schema.
-    pub(super) fn of_sqlstate(code: &str, constraint: Option<&str>, schema: Option<&str>) -> Self {
+    /// By SQLSTATE and what the server names beside it.
+    pub(super) fn of_sqlstate(code: &str, named: Named<'_>) -> Self {
+        let Named { constraint, schema, column } = named;
         match code {
             // invalid_binary_representation and bad_copy_file_format: a column of another type, or our own encoding, and
             // no row. read_only_sql_transaction. undefined_file: the extension's library is missing.
@@ -34,8 +37,10 @@ impl Verdict {
             "23505" if constraint.is_some_and(|name| name.ends_with(POSITIONS_KEY)) => Self::Stored,
             // Two connections made the same chunk at the same moment; the second finds it.
             "23505" if schema.is_none_or(|schema| schema == TIMESCALEDB_CATALOG) => Self::Retry,
-            // An index that somebody added; not_null_violation, check_violation.
-            "23505" | "23502" | "23514" => Self::Row,
+            // A column that somebody added, which no row can fill.
+            "23502" if column.is_some_and(|column| !is_ours(column)) => Self::Refuse,
+            // An index or a check that somebody added, or a value that is missing.
+            "23505" | "23514" | "23502" => Self::Row,
             _ => match code.get(..2) {
                 Some("22") => Self::Row,
                 // 23: a foreign key that somebody added. 28, 3D, 3F: login, database, schema. 42: missing tables and
@@ -58,6 +63,18 @@ impl Verdict {
     }
 }
 
+/// What an error names.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Named<'a> {
+    pub(super) constraint: Option<&'a str>,
+    pub(super) schema: Option<&'a str>,
+    pub(super) column: Option<&'a str>,
+}
+
+fn is_ours(column: &str) -> bool {
+    BASE_COLUMNS.contains(&column) || ELEMENTS.iter().any(|element| element.name == column)
+}
+
 /// The primary key of `positions`.
 const POSITIONS_KEY: &str = "positions_pkey";
 const TIMESCALEDB_CATALOG: &str = "_timescaledb_catalog";
@@ -78,7 +95,7 @@ mod tests {
 
     #[test]
     fn each_code_has_its_verdict() {
-        let plain = |code| Verdict::of_sqlstate(code, None, Some("public"));
+        let plain = |code| Verdict::of_sqlstate(code, Named { schema: Some("public"), ..Named::default() });
         for code in ["22003", "22021", "22P02", "23502", "23514", "23505"] {
             assert_eq!(plain(code), Verdict::Row, "{code}");
         }
@@ -94,7 +111,12 @@ mod tests {
         ] {
             assert_eq!(plain(code), Verdict::Retry, "{code}");
         }
-        let unique = |constraint, schema| Verdict::of_sqlstate("23505", Some(constraint), Some(schema));
+        let unique = |constraint, schema| {
+            Verdict::of_sqlstate("23505", Named { constraint: Some(constraint), schema: Some(schema), column: None })
+        };
+        let not_null = |column| Verdict::of_sqlstate("23502", Named { column: Some(column), ..Named::default() });
+        assert_eq!(not_null("valid"), Verdict::Row);
+        assert_eq!(not_null("a_column_that_somebody_added"), Verdict::Refuse);
         assert_eq!(unique("positions_pkey", "public"), Verdict::Stored);
         assert_eq!(unique("12_7_positions_pkey", "_timescaledb_internal"), Verdict::Stored);
         assert_eq!(unique("chunk_schema_name_table_name_key", "_timescaledb_catalog"), Verdict::Retry);

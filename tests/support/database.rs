@@ -91,6 +91,21 @@ impl Database {
         }
     }
 
+    /// Disturbs it.
+    pub async fn execute(&self, sql: &str) {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Postgres { .. } => {
+                sqlx::raw_sql(sql).execute(&mut PgConnection::connect(&self.url()).await.unwrap()).await.unwrap();
+            }
+            Self::Sqlite { .. } => {
+                let options = SqliteConnectOptions::new().filename(self.file());
+                let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            }
+        }
+    }
+
     /// Number of rows in `positions`.
     pub async fn positions(&self) -> u64 {
         self.rows("SELECT count(*) AS n FROM positions").await[0]["n"].as_u64().unwrap()

@@ -10,6 +10,10 @@ use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+/// Most tests send records of a fixed day, and the vendor's examples are from 2007 to 2020.
+const ANY_TIME: [(&str, &str); 2] =
+    [("ODOGRAPH_TIME_WINDOW_PAST", "20000d"), ("ODOGRAPH_TIME_WINDOW_FUTURE", "20000d")];
+
 /// Starts a service in this process, on free ports.
 pub async fn start(database_url: &str, more: &[(&str, &str)]) -> Running {
     let settings = settings(database_url, more);
@@ -23,6 +27,7 @@ pub fn settings(database_url: &str, more: &[(&str, &str)]) -> Settings {
         ("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0"),
         ("ODOGRAPH_SHUTDOWN_GRACE", "5s"),
     ];
+    variables.extend(ANY_TIME);
     let directory = std::env::temp_dir();
     let directory = directory.to_str().unwrap();
     variables.push(("ODOGRAPH_DATA_DIR", directory));
@@ -98,6 +103,7 @@ impl Process {
             .env("ODOGRAPH_LISTEN", listen)
             .env("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0")
             .env("ODOGRAPH_LOG_FORMAT", "json")
+            .envs(ANY_TIME)
             .envs(more.iter().copied())
             .stderr(Stdio::piped())
             .spawn()

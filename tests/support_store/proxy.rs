@@ -13,6 +13,8 @@ pub(crate) enum Cut {
     /// The server gets it, the client never gets the answer. The server's end stays open until the server closes it or has
     /// answered.
     Answer,
+    /// The server gets it, and the answer is held back for ever.
+    Hold,
 }
 
 pub(crate) struct Proxy {
@@ -64,6 +66,13 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, next: Arc<Mutex<Opt
                         drop(client);
                         // Whatever it says, nobody hears it.
                         let _ = server.read(&mut answered).await;
+                        return;
+                    }
+                    Some(Cut::Hold) => {
+                        server.write_all(message).await.unwrap();
+                        let _ = server.read(&mut answered).await;
+                        // Until the client gives up.
+                        let _ = client.read(&mut sent).await;
                         return;
                     }
                     None if server.write_all(message).await.is_err() => return,

@@ -14,7 +14,7 @@ use crate::store::batch::{Batch, Message, QuarantineReason, Quarantined};
 use crate::store::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge, lanes_at};
 use crate::store::rows::Rows;
 use crate::store::sql::ColumnSet;
-use crate::store::{CommitWay, Committed, StoreError, digest};
+use crate::store::{CommitWay, Committed, ErrorClass, StoreError, digest};
 
 /// A connection, and what it writes with. Any error ends both.
 pub(super) struct Transaction<'a> {
@@ -41,6 +41,9 @@ impl Transaction<'_> {
             return Ok(outcome);
         }
         *doubt = None;
+        rows_cannot_vanish(&mut transaction).await?;
+        // Ended before the checkpoint is written: where somebody's trigger has rolled everything back, that fails.
+        sqlx::query("SAVEPOINT batch").execute(&mut *transaction).await.map_err(failed(BEGINNING))?;
 
         let (mut inserted, mut keys, mut quarantined) = (0, Vec::new(), Vec::new());
         for rows in [&batch.new, &batch.perhaps_stored] {
@@ -66,6 +69,7 @@ impl Transaction<'_> {
         quarantine(&mut transaction, lane, &batch.quarantined).await?;
         quarantine(&mut transaction, lane, &quarantined).await?;
         messages(&mut transaction, lane, &batch.messages).await?;
+        sqlx::query("RELEASE batch").execute(&mut *transaction).await.map_err(failed("ending a batch"))?;
         checkpoint(&mut transaction, lane, &step.to).await?;
 
         let refused = u64::try_from(keys.len()).unwrap_or(u64::MAX);
@@ -95,6 +99,19 @@ async fn newest(insert: &Insert, connection: &mut SqliteConnection, rows: &Rows)
         tracing::warn!(detail = error.detail(), "the database refuses a newest position");
     };
     insert.run(connection, rows, refuse).await?;
+    Ok(())
+}
+
+/// A trigger that ignores a row would make it pass for one that stood there before.
+async fn rows_cannot_vanish(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    const LOOKING: &str = "looking for triggers on positions";
+    let query = "SELECT EXISTS (SELECT * FROM sqlite_schema \
+                 WHERE type = 'trigger' AND tbl_name = 'positions' AND sql LIKE '%IGNORE%')";
+    let vanish: bool = sqlx::query_scalar(query).fetch_one(connection).await.map_err(failed(LOOKING))?;
+    if vanish {
+        let remedy = "positions has a trigger with IGNORE, which could drop rows unseen: drop it";
+        return Err(StoreError::new(ErrorClass::Refuses, LOOKING, remedy));
+    }
     Ok(())
 }
 

@@ -150,7 +150,11 @@ impl Store for TimescaleStore {
 
     async fn retire(&mut self) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        bounded("forgetting a journal", lanes::forget(&mut connection, self.lane)).await?;
+        let forgetting = async {
+            connection.claim(self.lane).await?;
+            lanes::forget(&mut connection, self.lane).await
+        };
+        bounded("forgetting a journal", forgetting).await?;
         self.connection = Some(connection);
         Ok(())
     }

@@ -52,6 +52,12 @@ pub(super) const LOCK_LANE: &str = "SELECT pg_advisory_lock($1)";
 /// $1 journal, $2 lane. Waits for the backend of an earlier attempt to end.
 pub(super) const FENCE: &str = "SELECT lanes, position, tag, latest_position FROM ingest_checkpoints \
      WHERE journal_id = $1 AND lane = $2 FOR UPDATE";
+/// Whether somebody's trigger before each inserted row, or a rule, could make a row vanish without a word: it would pass for
+/// one that stood there before. By the bits of a trigger's type: row 1, before 2, insert 4.
+pub(super) const ROWS_CAN_VANISH: &str = "SELECT EXISTS (SELECT FROM pg_trigger \
+         WHERE tgrelid = 'positions'::regclass AND NOT tgisinternal AND tgname <> 'ts_insert_blocker' \
+         AND tgtype & 7 = 7 AND tgenabled <> 'D') \
+     OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = 'positions'::regclass)";
 /// $1 journal, $2 lane, $3 position, $4 tag, $5 latest position.
 pub(super) const CHECKPOINT: &str = "UPDATE ingest_checkpoints \
      SET position = $3, tag = $4, latest_position = $5, updated_at = now() WHERE journal_id = $1 AND lane = $2";

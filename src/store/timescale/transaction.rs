@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::connection::{Connection, miscounted};
-use super::sql::{CHECKPOINT, FENCE, Kind, MESSAGES, QUARANTINE};
+use super::sql::{CHECKPOINT, FENCE, Kind, MESSAGES, QUARANTINE, ROWS_CAN_VANISH};
 use super::{Way, apart};
 use crate::checkpoint::{Mark, Position};
 use crate::store::batch::{Batch, Message, Quarantined};
@@ -43,6 +43,7 @@ impl Transaction<'_> {
         }
         // The one that was in doubt did not happen.
         *doubt = None;
+        self.rows_cannot_vanish().await?;
         let mut quarantined = Vec::new();
         let committed = match way {
             Way::Copy => self.copy(batch).await?,
@@ -72,6 +73,17 @@ impl Transaction<'_> {
         let (journal, lane) = (self.lane.journal.uuid(), lane_number(self.lane.number));
         let rows = self.connection.query(FENCING, FENCE, &[&journal, &lane]).await?;
         rows.first().map(|row| stored(row, 0)).transpose()
+    }
+
+    async fn rows_cannot_vanish(&mut self) -> Result<(), StoreError> {
+        const LOOKING: &str = "looking for triggers and rules on positions";
+        let rows = self.connection.query(LOOKING, ROWS_CAN_VANISH, &[]).await?;
+        if rows.first().and_then(|row| row.try_get(0).ok()) == Some(false) {
+            return Ok(());
+        }
+        let remedy =
+            "positions has a trigger before each inserted row, or a rule, which could drop rows unseen: drop it";
+        Err(StoreError::new(ErrorClass::Refuses, LOOKING, remedy))
     }
 
     /// Certainly new rows straight into the table; then those that may stand there, under the key.

@@ -244,12 +244,17 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// that keeps up; below the client's bound for a commit, so that the server has let go of its locks when the client
 /// tries again. A backend whose client is gone must not keep locks either, in a transaction or in a statement. Sorting a
 /// batch needs about 20 MB; with PostgreSQL's 4 MB it would go through files.
-const WRITER_OPTIONS: [(&str, &str); 5] = [
+const WRITER_OPTIONS: [(&str, &str); 9] = [
     ("lock_timeout", "10s"),
     ("statement_timeout", "45s"),
     ("idle_in_transaction_session_timeout", "30s"),
     ("client_connection_check_interval", "2s"),
     ("work_mem", "64MB"),
+    // The server's end of the same: a session whose client is gone without a word holds its lane until it is noticed.
+    ("tcp_keepalives_idle", "15"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "30s"),
 ];
 /// Making a hypertable moves the rows that are there, which takes what it takes. But waiting behind a long reader for an
 /// exclusive lock stops everyone else, so that is bounded.
