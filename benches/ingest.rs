@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use odograph::fleet::{self, Plan, Progress};
+use odograph::fleet::{self, Plan, Progress, Told};
 use odograph::store::{DatabaseUrl, MigrateOptions, migrate};
 use serde_json::Value as Json;
 use tokio_postgres::{Client, NoTls};
@@ -39,21 +39,13 @@ async fn run(url: &str) {
         migrate(&DatabaseUrl::parse(&database).unwrap(), &MigrateOptions::default()).await.unwrap();
 
         let (mut service, target) = serve(&database);
-        let plan = Plan {
-            target: target.parse().unwrap(),
-            devices,
-            records,
-            packets: Some(packets),
-            rate: None,
-            lose_answer_every: 20,
-            first_device: 0,
-            // Noon: all rows in one chunk, as for the raw COPY.
-            start_ms: 1_780_056_000_000,
-        };
+        // Noon, and every clock right: all rows in one chunk, as for the raw COPY.
+        let plan = Plan::new(target.parse().unwrap(), 1_780_056_000_000);
+        let plan = Plan { devices, records, packets: Some(packets), ..plan };
         let begun = Instant::now();
         let told = fleet::run(plan, Arc::new(Progress::default()), CancellationToken::new()).await;
         let ingested = per_second(rows, begun);
-        assert_eq!(told.iter().map(|told| told.acknowledged).sum::<u64>(), rows);
+        assert_eq!(told.iter().map(Told::acknowledged).sum::<u64>(), rows);
         service.kill().unwrap();
         service.wait().unwrap();
 

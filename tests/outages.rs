@@ -55,16 +55,7 @@ fn services(arguments: &[&str]) -> String {
 }
 
 fn plan(target: std::net::SocketAddr) -> Plan {
-    Plan {
-        target,
-        devices: 50,
-        records: 5,
-        packets: None,
-        rate: None,
-        lose_answer_every: 10,
-        first_device: 0,
-        start_ms: T,
-    }
+    Plan { devices: 50, records: 5, packets: None, lose_answer_every: 10, ..Plan::new(target, T) }
 }
 
 #[tokio::test]

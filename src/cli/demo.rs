@@ -1,18 +1,25 @@
 //! `odograph demo`: the whole main job with no set-up. A real service with the embedded store, a simulated fleet over
 //! loopback TCP, and the audit at the end.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, runtime, simulate};
+use super::live::{Live, answered, bar, grouped};
+use super::simulate::{judge, raise_file_limit, sources, start_ms, verdict};
+use super::{Failure, runtime};
 use crate::app;
 use crate::config::{Lookup, Settings};
-use crate::fleet::{self, Plan, Progress, audit};
+use crate::fleet::audit::{self, Findings};
+use crate::fleet::{self, Clocks, Plan, Progress};
 
+/// Show the whole main job with no set-up: embedded store, simulated fleet, real sockets
+///
+/// Progress and a summary go to standard error; the last line of standard output is a JSON object with the counts.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// How long the fleet drives
@@ -30,8 +37,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         ("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
         ("ODOGRAPH_DATA_DIR", directory.display().to_string()),
     ];
-    let settings = Settings::load(&Lookup::from_variables(variables)).map_err(|e| Failure::Usage(e.to_string()))?;
-    let outcome = runtime()?.block_on(drive(arguments, &settings));
+    let settings = Settings::load(&Lookup::from_variables(variables)).map_err(|e| Failure::Usage(e.to_string()));
+    let outcome = settings.and_then(|settings| runtime()?.block_on(drive(arguments, &settings)));
     if let Err(wrong) = std::fs::remove_dir_all(&directory) {
         eprintln!("odograph: {} is left behind: {wrong}", directory.display());
     }
@@ -39,63 +46,109 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 async fn drive(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> {
+    let plan = plan(arguments)?;
+    // Service and fleet hold one end each.
+    raise_file_limit(2 * u64::from(arguments.devices))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| Failure::chain(&wrong))?;
     let service = app::start(settings).await.map_err(|wrong| Failure::chain(&wrong))?;
-    eprintln!("service: trackers on {}, http://{}/metrics", service.trackers, service.admin);
-    eprintln!("store:   {}", settings.database_url);
-    eprintln!("fleet:   {} trackers, one answer in 20 lost on purpose", arguments.devices);
-    let plan = Plan {
-        target: service.trackers,
-        devices: arguments.devices,
-        records: 10,
-        packets: None,
-        rate: Some(RECORDS_PER_SECOND),
-        lose_answer_every: 20,
-        first_device: 0,
-        start_ms: simulate::a_day_ago_ms(),
-    };
+    let plan = Plan { target: service.trackers, ..plan };
+    let mut live = Live::new();
+    introduce(arguments, settings, &service, &mut live);
     let (stop, progress) = (CancellationToken::new(), Arc::new(Progress::default()));
     let fleet = fleet::run(plan, Arc::clone(&progress), stop.clone());
     tokio::pin!(fleet);
-    let end = tokio::time::Instant::now() + arguments.time;
+    let (begun, mut every) = (Instant::now(), tokio::time::interval(Duration::from_secs(1)));
+    every.tick().await;
+    let end = begun + arguments.time;
     let told = loop {
         tokio::select! {
             told = &mut fleet => break told,
             () = tokio::time::sleep_until(end), if !stop.is_cancelled() => stop.cancel(),
-            () = tokio::time::sleep(Duration::from_secs(1)) => show(&service, &progress),
+            _ = interrupt.recv() => stop.cancel(),
+            _ = every.tick() => live.show(&state(&service, &progress, begun, arguments.time)),
         }
     };
-    let counts = service.stop().await;
-    let findings = audit::audit(&settings.database_url, &told).await.map_err(|wrong| Failure::chain(&*wrong))?;
-    if std::io::stderr().is_terminal() {
-        eprintln!();
+    // What is acknowledged need not be in the table yet; the stop would not wait for it.
+    let written = async {
+        while service.registry.tally().read().waiting > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(PATIENCE, written) => {}
+        _ = interrupt.recv() => {}
     }
+    live.show(&state(&service, &progress, begun, arguments.time));
+    let counts = service.stop().await;
+    live.show("audit: reading every row back");
+    let findings = audit::audit(&settings.database_url, &told).await.map_err(|wrong| Failure::chain(&*wrong))?;
+    summarise(&progress, &findings, counts.duplicate, &mut live);
     let (sent, acknowledged, _) = progress.read();
-    eprintln!(
-        "audit:   {} records acknowledged, {} missing, {} twice, {} wrong",
-        findings.acknowledged, findings.missing, findings.twice, findings.wrong
-    );
     println!(
         r#"{{"sent":{sent},"acknowledged":{acknowledged},"stored":{},"duplicates":{},"lost":{}}}"#,
         findings.stored, counts.duplicate, findings.missing
     );
+    judge(&findings)
+}
+
+fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
+    // A tracker makes a record a second, so what it sends faster is a backlog, and must not reach into the future.
+    let rate = RECORDS_PER_SECOND.min(f64::from(arguments.devices) * MOST_OF_A_TRACKER);
+    // Resends take newer records along, so a tracker makes a little more.
+    let seconds = arguments.time.as_secs_f64() * rate / f64::from(arguments.devices) * 1.1;
+    let span = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).saturating_add(Duration::from_mins(10));
+    let start_ms = start_ms(span).ok_or_else(|| Failure::Usage("odograph: --for: so long no demo lasts".into()))?;
+    Ok(Plan {
+        devices: arguments.devices,
+        packets: None,
+        rate: Some(rate),
+        lose_answer_every: LOSE_ANSWER_EVERY,
+        reconnect_every: 60,
+        clocks: Clocks::FewWrong,
+        sources: sources(arguments.devices),
+        ..Plan::new(([127, 0, 0, 1], 0).into(), start_ms)
+    })
+}
+
+fn introduce(arguments: &Arguments, settings: &Settings, service: &app::Running, live: &mut Live) {
+    let devices = grouped(arguments.devices.into());
+    let time = humantime::format_duration(arguments.time);
+    live.say(&format!(
+        "simulated trackers, {devices} of them, drive for {time} and send their positions to a real service:"
+    ));
+    live.say(&format!("  trackers    {}, TCP; FMB920 with Codec 8 and FMB003 with Codec 8 Extended", service.trackers));
+    live.say(&format!("  metrics     http://{}/metrics", service.admin));
+    live.say(&format!("  database    {}, deleted at the end", settings.database_url));
+    live.say(&format!(
+        "  on purpose  one answer in {LOSE_ANSWER_EVERY} gets lost, so its records come again in other packets"
+    ));
+}
+
+fn summarise(progress: &Progress, findings: &Findings, duplicates: u64, live: &mut Live) {
+    let (sent, acknowledged, reconnects) = progress.read();
+    live.say("what happened:");
+    let mut count = |count: u64, what: &str| live.say(&format!("  {:>11} {what}", grouped(count)));
+    count(sent, "records were sent, those that came again among them");
+    let times = format!("of them were answered \"accepted\": {}", answered(progress));
+    count(acknowledged, &times);
+    count(duplicates, "of them were in the database already, as an answer had been lost, and were not stored again");
+    count(findings.stored, "rows are in the database");
+    count(reconnects, "reconnects, after a lost answer or out of habit");
+    live.say(&verdict(findings));
     if findings.clean() {
-        Ok(())
-    } else {
-        Err(Failure::Failed("the audit found records that break the promise".into()))
+        live.say(
+            "       each was looked up by its key and compared column by column: what was acknowledged is there, once",
+        );
+        live.say("try it on a service of your own: odograph simulate --target HOST:5027 --verify DATABASE_URL");
     }
 }
 
-/// Live progress: one line that is written over on a terminal, one line a second elsewhere.
-fn show(service: &app::Running, progress: &Progress) {
-    let (sent, acknowledged, reconnects) = progress.read();
+fn state(service: &app::Running, progress: &Progress, begun: Instant, time: Duration) -> String {
+    let (sent, _, _) = progress.read();
     let counts = service.registry.tally().read();
-    let line = format!(
-        "sent {sent} · acknowledged {acknowledged} · stored {} · duplicates {} · waiting {} · reconnects {reconnects}",
-        counts.committed, counts.duplicate, counts.waiting
-    );
-    let mut out = std::io::stderr().lock();
-    let _ = if out.is_terminal() { write!(out, "\r\x1b[2K{line}") } else { writeln!(out, "{line}") };
-    let _ = out.flush();
+    let share = begun.elapsed().as_secs_f64() / time.as_secs_f64().max(0.001);
+    let (sent, stored, again) = (grouped(sent), grouped(counts.committed), grouped(counts.duplicate));
+    format!("{} {sent} sent, {stored} stored, {again} came again", bar(share))
 }
 
 fn fresh_directory() -> Result<PathBuf, Failure> {
@@ -108,3 +161,8 @@ fn fresh_directory() -> Result<PathBuf, Failure> {
 
 /// Lively, and still a small file after half a minute.
 const RECORDS_PER_SECOND: f64 = 5_000.0;
+/// Records a second of one tracker: a tracker with a backlog and a good network.
+const MOST_OF_A_TRACKER: f64 = 200.0;
+const LOSE_ANSWER_EVERY: u32 = 20;
+/// For what is acknowledged and not yet in the table.
+const PATIENCE: Duration = Duration::from_mins(1);

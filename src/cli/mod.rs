@@ -7,6 +7,7 @@ mod decode;
 mod demo;
 mod journal;
 mod json;
+mod live;
 mod migrate;
 mod serve;
 mod simulate;
@@ -30,11 +31,9 @@ struct Arguments {
 enum Command {
     /// Take positions from trackers until SIGTERM or SIGINT, then stop in good order
     Serve(serve::Arguments),
-    /// Show the whole main job with no set-up: embedded store, simulated fleet, real sockets
     Demo(demo::Arguments),
     /// Decode logins, frames and datagrams given as hex: one JSON object an item
     Decode(decode::Arguments),
-    /// Send positions to a service as a fleet of trackers would
     Simulate(simulate::Arguments),
     /// Make or update the tables in the database; safe to repeat
     Migrate(migrate::Arguments),

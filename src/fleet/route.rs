@@ -1,8 +1,12 @@
-//! The drive of one simulated tracker: a loop around a town at a plausible speed, with the elements that the two models
-//! send. Record number n is the same whenever it is asked for.
+//! The drive of one simulated tracker: record number n is the same whenever it is asked for, so that an audit can make it
+//! again.
 
 use teltonika_codecs::encode::{NewElement, NewRecord, NewValue};
 use teltonika_codecs::{AvlCodec, Imei};
+
+use super::Clocks;
+use super::course::Course;
+use super::elements::{Values, specs};
 
 /// A tracker's drive.
 #[derive(Clone, Copy, Debug)]
@@ -12,11 +16,34 @@ pub struct Route {
     start_ms: u64,
 }
 
+/// What differs from record to record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    pub(super) timestamp_ms: u64,
+    pub(super) priority: u8,
+    pub(super) longitude_raw: i32,
+    pub(super) latitude_raw: i32,
+    pub(super) altitude_m: i16,
+    pub(super) angle_deg: u16,
+    pub(super) satellites: u8,
+    pub(super) speed_kmh: u16,
+    pub(super) event_io_id: u8,
+    /// Whether the record has the elements that come now and then.
+    pub(super) full: bool,
+    pub(super) values: Values,
+}
+
 impl Route {
     /// The drive of tracker `number`, whose first record is of `start_ms`.
     #[must_use]
     pub fn new(imei: Imei, number: u32, start_ms: u64) -> Self {
         Self { imei, number, start_ms }
+    }
+
+    /// The same with a clock that may be wrong.
+    #[must_use]
+    pub fn with_clocks(self, clocks: Clocks) -> Self {
+        Self { start_ms: self.start_ms.saturating_add_signed(clocks.offset_ms(self.number, self.start_ms)), ..self }
     }
 
     /// The tracker.
@@ -31,94 +58,187 @@ impl Route {
         if self.number.is_multiple_of(2) { AvlCodec::Codec8 } else { AvlCodec::Codec8E }
     }
 
-    /// Device time of record n: one a second, and trackers are not punctual to the millisecond.
+    /// Device time of record n, never before that of record n - 1: one a second, trackers are not punctual to the
+    /// millisecond, and now and then two records are of one millisecond.
     #[must_use]
     pub fn timestamp_ms(&self, n: u64) -> u64 {
+        let n = self.original(n);
         self.start_ms + n * 1000 + noise(self.number, n) % 400
     }
 
     /// Record n.
     #[must_use]
     pub fn record(&self, n: u64) -> NewRecord {
-        let noise = noise(self.number, n);
-        let small = |shift: u32, modulus: u64| u16::try_from((noise >> shift) % modulus).unwrap_or(0);
-        // Without a fix a tracker repeats its last place with satellites, angle and speed at 0 (section 2.4).
-        let fix = n % 97 != 42;
-        let angle = angle_deg(self.number, n);
-        let speed_kmh = if fix { 40 + small(8, 60) } else { 0 };
-        let (longitude_raw, latitude_raw) = self.place(n);
+        let sample = self.sample(n);
+        let elements = specs(self.codec(), sample.full).iter().zip(sample.values).map(|(spec, value)| {
+            let low = |bits: u32| value & (u64::MAX >> (64 - bits));
+            let value = match spec.width {
+                1 => NewValue::U8(u8::try_from(low(8)).unwrap_or(0)),
+                2 => NewValue::U16(u16::try_from(low(16)).unwrap_or(0)),
+                4 => NewValue::U32(u32::try_from(low(32)).unwrap_or(0)),
+                _ => NewValue::U64(value),
+            };
+            NewElement { id: spec.id, value }
+        });
+        let vin = self.has_vin(&sample).then(|| NewElement { id: VIN, value: NewValue::Bytes(self.vin().to_vec()) });
         NewRecord {
-            timestamp_ms: self.timestamp_ms(n),
-            priority: u8::from(n % 50 == 7),
-            longitude_raw,
-            latitude_raw,
-            altitude_m: i16::try_from(noise % 140).unwrap_or(0) - 20,
-            angle_deg: if fix { angle } else { 0 },
-            satellites: if fix { u8::try_from(6 + noise % 10).unwrap_or(6) } else { 0 },
-            speed_kmh,
-            event_io_id: if n % 50 == 7 { 239 } else { 0 },
+            timestamp_ms: sample.timestamp_ms,
+            priority: sample.priority,
+            longitude_raw: sample.longitude_raw,
+            latitude_raw: sample.latitude_raw,
+            altitude_m: sample.altitude_m,
+            angle_deg: sample.angle_deg,
+            satellites: sample.satellites,
+            speed_kmh: sample.speed_kmh,
+            event_io_id: sample.event_io_id.into(),
             generation_type: 0,
-            elements: self.elements(n, noise, fix, speed_kmh),
+            elements: elements.chain(vin).collect(),
         }
     }
 
-    fn elements(&self, n: u64, noise: u64, fix: bool, speed_kmh: u16) -> Vec<NewElement> {
-        let small = |shift: u32, modulus: u64| u16::try_from((noise >> shift) % modulus).unwrap_or(0);
-        let metres = u32::try_from(n.saturating_mul(20) % 1_000_000_000).unwrap_or(0);
-        let mut elements = vec![
-            element(239, NewValue::U8(1)),
-            element(240, NewValue::U8(u8::from(fix))),
-            element(80, NewValue::U8(1)),
-            element(21, NewValue::U8(u8::try_from(1 + noise % 5).unwrap_or(1))),
-            element(200, NewValue::U8(0)),
-            element(69, NewValue::U8(if fix { 1 } else { 2 })),
-            element(181, NewValue::U16(10 + small(3, 30))),
-            element(182, NewValue::U16(7 + small(5, 20))),
-            element(66, NewValue::U16(12_000 + small(7, 2_400))),
-            element(24, NewValue::U16(speed_kmh)),
-            element(205, NewValue::U16(small(9, 60_000))),
-            element(67, NewValue::U16(3_900 + small(11, 300))),
-            element(17, NewValue::U16((i16::try_from(noise % 400).unwrap_or(0) - 200).cast_unsigned())),
-            element(241, NewValue::U32(24_601)),
-            element(16, NewValue::U32(10_000_000 + metres)),
-        ];
-        if n.is_multiple_of(25) {
-            // An iButton comes without a column of its own, the VIN only where the codec has variable lengths.
-            elements.push(element(78, NewValue::U64(0x0100_0000_0000_0000 | noise >> 8)));
-            if self.codec() == AvlCodec::Codec8E {
-                let vin = format!("ODO{:014}", self.imei.get() % 100_000_000_000_000);
-                elements.push(element(256, NewValue::Bytes(vin.into_bytes())));
-            }
+    /// What differs in record n.
+    pub(super) fn sample(&self, n: u64) -> Sample {
+        let original = self.original(n);
+        let noise = noise(self.number, original);
+        let (course, second) = (Course::of(self.number), u64::from(self.number) * 37 + original);
+        let phase = (original + u64::from(self.number) * 101) % NO_FIX_EVERY;
+        // A tracker that was just switched on has no place yet; one under a bridge repeats its last one (section 2.4).
+        let cold = self.number % 5 == 3 && original < COLD_START;
+        let fix = phase >= NO_FIX_FOR && !cold;
+        let (point, _) = course.at(if fix { second } else { second.saturating_sub(phase + 1) });
+        let (now, driven_m) = course.at(second);
+        let small = |shift: u32, modulus: u64| (noise >> shift) % modulus;
+        // Some metres of scatter, as a receiver has it.
+        let scatter = |shift: u32| i32::try_from(small(shift, 300)).unwrap_or(0) - 150;
+        let scatter = if fix { (scatter(20), scatter(32)) } else { (0, 0) };
+        let speed_kmh = if fix { point.speed_kmh } else { 0 };
+        let event = original % 50 == 7;
+        // The second record of a millisecond is the same but for its cause.
+        let event_io_id = if n == original { u8::from(event) * IGNITION } else { MOVEMENT };
+        Sample {
+            timestamp_ms: self.start_ms + original * 1000 + noise % 400,
+            priority: u8::from(event || n != original),
+            longitude_raw: if cold { 0 } else { point.longitude_raw + scatter.0 },
+            latitude_raw: if cold { 0 } else { point.latitude_raw + scatter.1 },
+            altitude_m: if cold { 0 } else { point.altitude_m },
+            angle_deg: if fix { point.angle_deg } else { 0 },
+            satellites: if fix { u8::try_from(6 + small(4, 10)).unwrap_or(6) } else { 0 },
+            speed_kmh,
+            event_io_id,
+            full: n.is_multiple_of(25),
+            values: [
+                1,
+                u64::from(now.speed_kmh > 0),
+                1,
+                1 + small(40, 5),
+                0,
+                if fix { 1 } else { 2 },
+                10 + small(3, 30),
+                7 + small(5, 20),
+                12_000 + small(7, 2_400),
+                u64::from(speed_kmh),
+                small(9, 60_000),
+                3_900 + small(11, 300),
+                // Milli-g in two's complement.
+                small(13, 400).wrapping_sub(200) & 0xFFFF,
+                24_601,
+                10_000_000 + u64::from(self.number % 1000) * 50_000 + driven_m,
+                small(17, 90),
+                800 + small(19, 3_000),
+                small(23, 100),
+                0x007B_0000_0000 | u64::from(self.number),
+            ],
         }
-        elements
     }
 
-    /// A circle of some kilometres around a point of the tracker's own, in wire units.
-    fn place(&self, n: u64) -> (i32, i32) {
-        let phase = f64::from(u32::try_from(n % LAP).unwrap_or(0)) / LAP_F * std::f64::consts::TAU;
-        let centre = (f64::from(self.number % 300) * 0.05 + 5.0, f64::from(self.number / 300 % 300) * 0.05 + 42.0);
-        #[expect(clippy::cast_possible_truncation, reason = "below 180 degrees in wire units is below 2^31")]
-        let wire = |degrees: f64| (degrees * 1e7).round() as i32;
-        (wire(centre.0 + 0.03 * phase.cos()), wire(centre.1 + 0.02 * phase.sin()))
+    /// Whether a record names the vehicle: only Codec 8 Extended has values of variable length.
+    pub(super) fn has_vin(&self, sample: &Sample) -> bool {
+        sample.full && self.codec() == AvlCodec::Codec8E
     }
-}
 
-fn element(id: u16, value: NewValue) -> NewElement {
-    NewElement { id, value }
-}
+    /// A vehicle identification of 17 characters.
+    pub(super) fn vin(&self) -> [u8; 17] {
+        let mut vin = *b"ODO00000000000000";
+        vin[3..].copy_from_slice(&self.imei.to_ascii()[1..]);
+        vin
+    }
 
-fn angle_deg(number: u32, n: u64) -> u16 {
-    u16::try_from((n * 360 / LAP + u64::from(number) * 7) % 360).unwrap_or(0)
+    /// The number of the record whose second record n is, which is n itself but now and then.
+    fn original(&self, n: u64) -> u64 {
+        let second = (n + u64::from(self.number)) % TWIN_EVERY == TWIN_EVERY - 1 && n > 0;
+        n - u64::from(second)
+    }
 }
 
 /// Mixes two numbers into one that looks random (the finisher of splitmix64).
-fn noise(number: u32, n: u64) -> u64 {
+pub(super) fn noise(number: u32, n: u64) -> u64 {
     let mut mixed = (u64::from(number) << 32 ^ n).wrapping_add(0x9E37_79B9_7F4A_7C15);
     mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ mixed >> 31
 }
 
-/// Records in a lap.
-const LAP: u64 = 900;
-const LAP_F: f64 = 900.0;
+pub(super) const VIN: u16 = 256;
+const IGNITION: u8 = 239;
+const MOVEMENT: u8 = 240;
+/// Records from one loss of the fix to the next, and how long it lasts.
+const NO_FIX_EVERY: u64 = 389;
+const NO_FIX_FOR: u64 = 9;
+/// Records before the first fix.
+const COLD_START: u64 = 4;
+const TWIN_EVERY: u64 = 211;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use teltonika_codecs::encode;
+
+    use super::*;
+    use crate::fleet::test_imei;
+
+    fn route(number: u32) -> Route {
+        Route::new(test_imei(number), number, 1_780_056_000_000)
+    }
+
+    #[test]
+    fn device_time_never_goes_back_and_no_two_records_are_the_same() {
+        let mut same_millisecond = 0;
+        for number in 0..40 {
+            let (route, mut seen) = (route(number), HashSet::new());
+            for n in 0..1_000 {
+                let record = route.record(n);
+                assert_eq!(record.timestamp_ms, route.timestamp_ms(n));
+                let mut wire = Vec::new();
+                encode::record(route.codec(), &record, &mut wire).unwrap();
+                assert!(seen.insert((record.timestamp_ms, crc32fast::hash(&wire))), "tracker {number}, record {n}");
+                if n > 0 {
+                    assert!(record.timestamp_ms >= route.timestamp_ms(n - 1));
+                    same_millisecond += u32::from(record.timestamp_ms == route.timestamp_ms(n - 1));
+                }
+            }
+        }
+        assert!((100..300).contains(&same_millisecond), "{same_millisecond}");
+    }
+
+    #[test]
+    fn without_a_fix_the_last_place_stays_and_satellites_angle_and_speed_are_0() {
+        let route = route(4);
+        let records: Vec<_> = (0..1_000).map(|n| route.record(n)).collect();
+        let lost: Vec<_> = records.windows(2).filter(|pair| pair[1].satellites == 0).collect();
+        assert!(lost.len() >= 18);
+        for pair in lost {
+            let [before, without] = pair else { unreachable!() };
+            assert_eq!((without.angle_deg, without.speed_kmh), (0, 0));
+            let metres = (without.longitude_raw - before.longitude_raw).abs();
+            assert!(metres <= 150, "the last place, but for the scatter: {metres}");
+        }
+    }
+
+    #[test]
+    fn a_tracker_that_was_just_switched_on_has_no_place_yet() {
+        let first = route(3).record(0);
+        assert_eq!((first.longitude_raw, first.latitude_raw, first.satellites), (0, 0, 0));
+        assert!(route(3).record(COLD_START + NO_FIX_FOR).longitude_raw > 0);
+    }
+}

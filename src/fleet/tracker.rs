@@ -1,132 +1,118 @@
 //! One simulated tracker: stop-and-wait, newest first, reconnects with back-off, repacks what was not answered.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use teltonika_codecs::{encode, reply};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Plan, Progress, Route, Told, pace, test_imei};
+use super::backlog::Backlog;
+use super::link::Link;
+use super::packet::PacketMaker;
+use super::{Plan, Progress, Route, Told, pace};
 
 /// A tracker and what it remembers.
-pub struct Tracker {
+pub(super) struct Tracker {
     plan: Plan,
-    number: u32,
+    /// Its place in the plan, from 0.
+    place: u32,
     route: Route,
     progress: Arc<Progress>,
-    acknowledged: u64,
-    packets: u64,
+    backlog: Backlog,
+    packets: PacketMaker,
+    answered: u64,
     connections: u64,
-    /// The last answer was lost on purpose: the same records go out again, and a new one with them.
-    repack: bool,
+}
+
+/// Why a connection ended in good order.
+enum Closed {
+    /// Everything is acknowledged, or the fleet stops.
+    Done,
+    /// Trackers close idle links, lose answers, and come back.
+    ComesBack,
 }
 
 impl Tracker {
-    /// Tracker `number` of a plan.
-    #[must_use]
-    pub fn new(plan: Plan, number: u32, progress: Arc<Progress>) -> Self {
-        let number = plan.first_device + number;
-        let route = Route::new(test_imei(number), number, plan.start_ms);
-        Self { plan, number, route, progress, acknowledged: 0, packets: 0, connections: 0, repack: false }
+    /// The tracker at a place of a plan.
+    pub(super) fn new(plan: Plan, place: u32, progress: Arc<Progress>) -> Self {
+        let route = plan.route(place);
+        let all = plan.packets.map_or(u64::MAX / 2, |packets| u64::from(plan.records) * u64::from(packets));
+        let backlog = Backlog::new(plan.first_device + place, plan.records, all);
+        let packets = PacketMaker::new(route);
+        Self { plan, place, route, progress, backlog, packets, answered: 0, connections: 0 }
     }
 
     /// Drives until its packets are sent or the stop. At a stop it waits a little for the answer it is owed.
-    pub async fn run(mut self, stop: CancellationToken) -> Told {
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Told {
         let begun = Instant::now();
         let drive = async {
             let mut failures = 0;
-            while !self.finished() && !stop.is_cancelled() {
-                if self.connection(begun, &stop).await.is_ok() {
-                    failures = 0;
-                } else {
-                    // The vendor's list begins with none and goes to minutes; a test fleet is more eager.
-                    failures = (failures + 1).min(6);
-                    sleep(FIRST_BACK_OFF * (1 << failures)).await;
+            while !self.backlog.is_empty() && !stop.is_cancelled() {
+                match self.connection(begun, &stop).await {
+                    Ok(Closed::Done) => return,
+                    Ok(Closed::ComesBack) => failures = 0,
+                    Err(_) => {
+                        self.backlog.lost();
+                        // The vendor's list begins with none and goes to minutes; a test fleet is more eager.
+                        failures = (failures + 1).min(6);
+                        sleep(FIRST_BACK_OFF * (1 << failures)).await;
+                    }
                 }
             }
         };
         tokio::select! {
+            biased;
             () = drive => {}
             () = async { stop.cancelled().await; sleep(LAST_ANSWER).await } => {}
         }
-        Told { route: self.route, acknowledged: self.acknowledged }
+        let (low, late, sent_to) = self.backlog.told();
+        Told { route: self.route, low, late, sent_to }
     }
 
-    fn finished(&self) -> bool {
-        self.left() == 0
-    }
-
-    /// Records of the plan that are not acknowledged.
-    fn left(&self) -> u64 {
-        let all = |packets| u64::from(self.plan.records) * u64::from(packets);
-        self.plan.packets.map_or(u64::MAX, |packets| all(packets).saturating_sub(self.acknowledged))
-    }
-
-    /// One connection: login, then packets until the plan's end, an error or a lost answer.
-    async fn connection(&mut self, begun: Instant, stop: &CancellationToken) -> io::Result<()> {
-        let mut stream = timeout(ANSWER_PATIENCE, TcpStream::connect(self.plan.target)).await??;
-        stream.set_nodelay(true)?;
-        if self.connections > 0 {
-            self.progress.reconnects.fetch_add(1, Ordering::Relaxed);
-        }
+    /// One connection: login, then packets until the plan's end, the stop, an error or a lost answer.
+    async fn connection(&mut self, begun: Instant, stop: &CancellationToken) -> io::Result<Closed> {
+        let mut link = Link::open(self.plan.target, self.source(), self.route.imei()).await?;
+        self.progress.connected(self.connections > 0);
         self.connections += 1;
-        stream.write_all(&encode::login(self.route.imei())).await?;
-        if self.answer::<1>(&mut stream).await? != reply::LOGIN_ACCEPTED {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        while !self.finished() {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = pace(&self.plan, begun, self.packets, self.number - self.plan.first_device) => {}
+        loop {
+            pace(&self.plan, begun, self.answered, self.place, stop).await;
+            if stop.is_cancelled() {
+                return Ok(Closed::Done);
             }
-            // A repacked resend takes a newer record along, where the plan has one left.
-            let records = self.plan.records.saturating_add(u8::from(self.repack));
-            let records = records.min(u8::try_from(self.left()).unwrap_or(u8::MAX));
-            stream.write_all(&self.packet(records)?).await?;
-            self.progress.sent.fetch_add(records.into(), Ordering::Relaxed);
-            let ack = self.answer::<4>(&mut stream).await?;
-            if ack != reply::tcp_ack(records) {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            self.progress.acknowledged.fetch_add(records.into(), Ordering::Relaxed);
-            if self.loses_this_answer() {
+            let Some(packet) = self.backlog.next() else { return Ok(Closed::Done) };
+            let frame = self.packets.frame(packet.count(), packet.records());
+            self.progress.sent(packet.count());
+            let took = link.deliver(frame, packet.count()).await?;
+            self.progress.acknowledged(packet.count(), took);
+            if self.turn(self.plan.lose_answer_every) && !self.backlog.resends() {
                 // The service has stored the records and this tracker does not know: they will come twice.
-                self.repack = true;
-                return Ok(());
+                self.backlog.lost();
+                return Ok(Closed::ComesBack);
             }
-            self.repack = false;
-            self.acknowledged += u64::from(records);
-            self.packets += 1;
+            self.backlog.answered(&packet);
+            let closes = self.turn(self.plan.reconnect_every);
+            self.answered += 1;
+            if closes && !self.backlog.is_empty() {
+                return Ok(Closed::ComesBack);
+            }
         }
-        Ok(())
     }
 
-    /// The next records that were not acknowledged, newest first as trackers send by default (section 2.6).
-    fn packet(&self, records: u8) -> io::Result<Vec<u8>> {
-        let next = self.acknowledged..self.acknowledged + u64::from(records);
-        let records: Vec<_> = next.rev().map(|n| self.route.record(n)).collect();
-        encode::frame(self.route.codec(), &records).map_err(io::Error::other)
+    /// Whether it is this packet's turn, once in so many; trackers take theirs at different packets.
+    fn turn(&self, every: u32) -> bool {
+        let every = u64::from(every);
+        every > 0 && (self.answered + u64::from(self.plan.first_device + self.place)) % every == every - 1
     }
 
-    fn loses_this_answer(&self) -> bool {
-        let every = u64::from(self.plan.lose_answer_every);
-        every > 0 && !self.repack && (self.packets + u64::from(self.number)) % every == every - 1
-    }
-
-    async fn answer<const N: usize>(&self, stream: &mut TcpStream) -> io::Result<[u8; N]> {
-        let mut answer = [0; N];
-        timeout(ANSWER_PATIENCE, stream.read_exact(&mut answer)).await??;
-        Ok(answer)
+    /// The address to connect from, where the plan has several: 127.0.0.1, 127.0.0.2 and on.
+    fn source(&self) -> Option<Ipv4Addr> {
+        let several = self.plan.sources > 1;
+        let place = self.place % u32::from(self.plan.sources.max(1));
+        several.then(|| Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + place))
     }
 }
 
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(25);
-/// The vendor's newer default of the response timeout.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,85 @@
+//! Progress of a command on standard error: one line that is written over on a terminal, plain lines elsewhere.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use crate::fleet::Progress;
+
+/// The line.
+pub(super) struct Live {
+    terminal: bool,
+    open: bool,
+}
+
+impl Live {
+    pub(super) fn new() -> Self {
+        Self { terminal: std::io::stderr().is_terminal(), open: false }
+    }
+
+    /// Shows how far it is. Short of 80 columns, or a terminal wraps it and cannot write it over.
+    pub(super) fn show(&mut self, line: &str) {
+        let mut out = std::io::stderr().lock();
+        // Nobody is left to be told that standard error is closed.
+        let _ = if self.terminal { write!(out, "\r\x1b[2K{line}") } else { writeln!(out, "{line}") };
+        let _ = out.flush();
+        self.open = self.terminal;
+    }
+
+    /// Writes a line that stays.
+    pub(super) fn say(&mut self, line: &str) {
+        self.end();
+        eprintln!("{line}");
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.open) {
+            eprintln!();
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A bar of 20 characters.
+pub(super) fn bar(share: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 20")]
+    let full = (share.clamp(0.0, 1.0) * 20.0) as usize;
+    format!("[{}{}]", "#".repeat(full), "-".repeat(20 - full))
+}
+
+/// A count with its thousands apart.
+pub(super) fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let parts: Vec<_> = digits.as_bytes().rchunks(3).rev().map(|part| String::from_utf8_lossy(part)).collect();
+    parts.join(",")
+}
+
+/// Within which times packets were answered.
+pub(super) fn answered(progress: &Progress) -> String {
+    let ms = |percent| progress.answered_within(percent).as_secs_f64() * 1e3;
+    format!("half of the packets within {:.1} ms, 99 of 100 within {:.1} ms", ms(50), ms(99))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        for (count, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(count), text);
+        }
+    }
+
+    #[test]
+    fn the_bar_is_as_long_at_any_time() {
+        for (share, text) in
+            [(-1.0, "[--------------------]"), (0.5, "[##########----------]"), (2.0, "[####################]")]
+        {
+            assert_eq!(bar(share), text);
+        }
+    }
+}

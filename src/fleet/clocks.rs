@@ -1,0 +1,41 @@
+//! Clocks of trackers: most are right, a few are not.
+
+/// How many trackers tell the wrong time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clocks {
+    /// None.
+    Right,
+    /// A few: half an hour ahead, two hours behind, 200 days behind. A service's default time window takes them all.
+    #[default]
+    FewWrong,
+    /// A few, and among them some that start in 2004, as devices do that lost power and have no fix yet (section 2.5). Such
+    /// records go into quarantine.
+    SomeStray,
+}
+
+impl Clocks {
+    /// What the clock of a tracker is ahead of the time `now_ms`.
+    pub(super) fn offset_ms(self, number: u32, now_ms: u64) -> i64 {
+        let wrong = match number % 50 {
+            13 => 30 * MINUTE,
+            31 => -120 * MINUTE,
+            46 => -200 * 24 * 60 * MINUTE,
+            _ => 0,
+        };
+        match self {
+            Self::Right => 0,
+            Self::SomeStray if number % 50 == 7 => LOST_POWER_MS.saturating_sub_unsigned(now_ms),
+            Self::FewWrong | Self::SomeStray => wrong,
+        }
+    }
+
+    /// How far ahead a clock can be.
+    pub(crate) const MOST_AHEAD_MS: u64 = 30 * MINUTE.unsigned_abs();
+    /// How far behind one can be that a service still takes.
+    #[cfg(test)]
+    pub(crate) const MOST_BEHIND_MS: u64 = 200 * 24 * 60 * MINUTE.unsigned_abs();
+}
+
+const MINUTE: i64 = 60_000;
+/// 2004-01-01T00:00:00Z.
+const LOST_POWER_MS: i64 = 1_072_915_200_000;
