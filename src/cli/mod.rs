@@ -5,6 +5,7 @@
 mod config;
 mod decode;
 mod demo;
+mod health;
 mod journal;
 mod json;
 mod live;
@@ -39,6 +40,8 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Look into the journal's files, also beside a running service
     Journal(journal::Arguments),
+    /// Ask a running service whether it is well: exit code 0 or 1
+    Health(health::Arguments),
     /// Check or show the settings
     Config(config::Arguments),
 }
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Journal(arguments) => journal::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };
     match done {
