@@ -93,6 +93,7 @@ pub async fn audit(url: &DatabaseUrl, told: &[Told]) -> Result<Findings, AuditEr
 pub async fn settled(url: &DatabaseUrl, told: &[Told], patience: Duration) -> Result<Findings, AuditError> {
     let (mut least, mut progress) = (u64::MAX, Instant::now());
     loop {
+        let begun = Instant::now();
         let findings = audit(url, told).await?;
         if findings.missing < least {
             (least, progress) = (findings.missing, Instant::now());
@@ -100,7 +101,8 @@ pub async fn settled(url: &DatabaseUrl, told: &[Told], patience: Duration) -> Re
         if findings.missing == 0 || progress.elapsed() >= patience {
             return Ok(findings);
         }
-        sleep(BETWEEN_AUDITS).await;
+        // A large audit takes its share of the database that is still being written.
+        sleep(BETWEEN_AUDITS.max(begun.elapsed())).await;
     }
 }
 
