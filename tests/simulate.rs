@@ -75,7 +75,7 @@ async fn an_audit_that_finds_something_says_what_and_fails() {
 #[tokio::test]
 async fn trackers_with_stray_clocks_end_in_quarantine_and_break_no_promise() {
     let database = Database::postgres().await;
-    let service = Process::start(&database.url(), "127.0.0.1:0", &[]);
+    let service = Process::start(&database.url(), "127.0.0.1:0", &[("ODOGRAPH_TIME_WINDOW_PAST", "400d")]);
     let (target, url) = (service.trackers.to_string(), database.url());
     let fleet = ["simulate", "--target", &target, "--devices", "50", "--packets", "4", "--verify", &url];
     let output = odograph(&[&fleet[..], &["--wrong-clocks", "stray"]].concat(), &[]);
