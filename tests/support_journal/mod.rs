@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod gated;
+
 use std::sync::Arc;
 use std::time::Duration;
 
