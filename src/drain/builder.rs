@@ -11,7 +11,7 @@ use super::newest::NewestPositions;
 use super::rows::{BuiltRow, NotAsAccepted};
 use super::seen::{Seen, SeenKeys};
 use crate::checkpoint::Position;
-use crate::store::{Batch, Committed, MAX_TS_MS, QuarantineReason, Quarantined, Row};
+use crate::store::{Batch, Committed, QuarantineReason, Quarantined};
 
 /// A frame that was accepted.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +70,7 @@ impl BatchBuilder {
             (built.row.frame, built.row.record_index) = (frame.position, index);
             let (row, at) = (&built.row, (built.row.ts_ms, built.row.fingerprint));
             if let Some(why) = window.refuses(&record, frame.received_at_us) {
-                batch.quarantined.push(refused(row, &record, why));
+                batch.quarantined.push(Quarantined::record(row, QuarantineReason::TimeWindow, why, record.wire()));
                 continue;
             }
             let rows = match seen.see(row.ts_ms, row.fingerprint) {
@@ -133,19 +133,5 @@ impl TimeWindow {
         } else {
             None
         }
-    }
-}
-
-fn refused(row: &Row, record: &Record<'_>, why: &str) -> Quarantined {
-    debug_assert!(row.ts_ms <= MAX_TS_MS);
-    Quarantined {
-        imei: row.imei,
-        reason: QuarantineReason::TimeWindow,
-        detail: why.to_owned(),
-        received_at_us: row.received_at_us,
-        frame: row.frame,
-        record_index: Some(row.record_index),
-        codec: row.codec,
-        bytes: record.wire().to_vec(),
     }
 }

@@ -2,6 +2,7 @@
 
 use teltonika_codecs::Imei;
 
+use super::row::Row;
 use super::rows::Rows;
 use crate::checkpoint::Position;
 
@@ -75,6 +76,23 @@ pub struct Quarantined {
     pub codec: u8,
     /// A record's bytes on the wire, or a frame's data field.
     pub bytes: Vec<u8>,
+}
+
+impl Quarantined {
+    /// A record that became a row and cannot stand in the table, with its bytes on the wire.
+    #[must_use]
+    pub fn record(row: &Row, reason: QuarantineReason, detail: impl Into<String>, wire: &[u8]) -> Self {
+        Self {
+            imei: row.imei,
+            reason,
+            detail: detail.into(),
+            received_at_us: row.received_at_us,
+            frame: row.frame,
+            record_index: Some(row.record_index),
+            codec: row.codec,
+            bytes: wire.to_vec(),
+        }
+    }
 }
 
 /// Why something is in quarantine; also a metric label.

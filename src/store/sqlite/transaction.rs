@@ -50,16 +50,7 @@ impl Transaction<'_> {
             let Some(statements) = statements_of(statements, rows) else { continue };
             let refuse = |row: &crate::store::Row, error: &StoreError| {
                 keys.push(row.key());
-                quarantined.push(Quarantined {
-                    imei: row.imei,
-                    reason: QuarantineReason::Refused,
-                    detail: error.detail(),
-                    received_at_us: row.received_at_us,
-                    frame: row.frame,
-                    record_index: Some(row.record_index),
-                    codec: row.codec,
-                    bytes: rows.wire(row).to_vec(),
-                });
+                quarantined.push(Quarantined::record(row, QuarantineReason::Refused, error.detail(), rows.wire(row)));
             };
             inserted += statements.positions.run(&mut transaction, rows, refuse).await?;
         }

@@ -20,16 +20,7 @@ pub(super) async fn insert(
         let into = [Kind::CopyIncoming, Kind::InsertPositions];
         inserted += divide(transaction, rows.whole(), into, |row, error| {
             keys.push(row.key());
-            quarantined.push(Quarantined {
-                imei: row.imei,
-                reason: QuarantineReason::Refused,
-                detail: error.detail(),
-                received_at_us: row.received_at_us,
-                frame: row.frame,
-                record_index: Some(row.record_index),
-                codec: row.codec,
-                bytes: rows.wire(row).to_vec(),
-            });
+            quarantined.push(Quarantined::record(row, QuarantineReason::Refused, error.detail(), rows.wire(row)));
         })
         .await?;
     }
