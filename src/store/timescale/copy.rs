@@ -58,17 +58,20 @@ impl Encoder {
         while out.len() < bytes
             && let Some(row) = part.get(*next)
         {
-            self.row(row, &mut tuple, out)?;
-            if self.has_io {
-                put_io(part.rows.io(row), out)?;
-            }
+            self.row(row, part.rows.io(row), &mut tuple, out)?;
             *next += 1;
         }
         Ok(())
     }
 
     #[inline]
-    fn row(&self, row: &Row, tuple: &mut [u8; TUPLE_MAX], out: &mut BytesMut) -> Result<(), DoesNotFit> {
+    fn row(
+        &self,
+        row: &Row,
+        io: Option<&str>,
+        tuple: &mut [u8; TUPLE_MAX],
+        out: &mut BytesMut,
+    ) -> Result<(), DoesNotFit> {
         let (base, rest) = tuple.split_first_chunk_mut::<BASE_LEN>().ok_or(TOO_LONG)?;
         put_base(row, self.fields, base)?;
         let mut at = 0;
@@ -89,8 +92,16 @@ impl Encoder {
                 at += put_nullable(bits, field.size, place(rest, at)?);
             }
         }
+        // Nearly always NULL, and then appended with the rest.
+        if self.has_io && io.is_none() {
+            place(rest, at)?[..4].copy_from_slice(&u32::MAX.to_be_bytes());
+            at += 4;
+        }
         out.put_slice(tuple.get(..BASE_LEN + at).unwrap_or_default());
-        Ok(())
+        match io {
+            Some(text) => put_io(text, out),
+            None => Ok(()),
+        }
     }
 
     /// Writes the trailer.
@@ -241,11 +252,7 @@ impl Base<'_> {
 }
 
 /// `jsonb`: a version byte, then the text.
-fn put_io(io: Option<&str>, out: &mut BytesMut) -> Result<(), DoesNotFit> {
-    let Some(text) = io else {
-        out.put_i32(-1);
-        return Ok(());
-    };
+fn put_io(text: &str, out: &mut BytesMut) -> Result<(), DoesNotFit> {
     out.put_i32(i32::try_from(text.len() + 1).map_err(|_| DoesNotFit("io"))?);
     out.put_u8(JSONB_VERSION);
     out.put_slice(text.as_bytes());
@@ -271,6 +278,6 @@ const FIELD_MAX: usize = 4 + 8;
 /// The number of fields, and the columns that every row fills, by their widths: imei, both times, longitude, latitude;
 /// fingerprint, angle, speed, event; altitude, satellites, priority, codec; valid, faulty.
 const BASE_LEN: usize = 2 + BASE_COLUMNS.len() * 4 + 5 * 8 + 4 * 4 + 4 * 2 + 2;
-/// And every other column but `io`.
-const TUPLE_MAX: usize = BASE_LEN + (1 + ELEMENTS.len()) * FIELD_MAX;
+/// And every other column, `io` where it is NULL.
+const TUPLE_MAX: usize = BASE_LEN + (2 + ELEMENTS.len()) * FIELD_MAX;
 const TOO_LONG: DoesNotFit = DoesNotFit("the row");
