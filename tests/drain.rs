@@ -5,6 +5,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -135,6 +136,39 @@ async fn a_frame_that_is_never_taken_does_not_hold_up_the_others() {
     drain.drain.await.unwrap();
     assert!(never.await.is_err(), "its tracker keeps it");
     assert_eq!(database.positions().await, 20);
+}
+
+#[tokio::test]
+async fn what_was_put_aside_is_answered_when_the_database_takes_it_again() {
+    let database = Database::sqlite();
+    // It answers and takes nothing, as with a full disk.
+    let (full, alone) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
+    let drain = drain_into(&database, {
+        let (full, alone) = (Arc::clone(&full), Arc::clone(&alone));
+        move |batch| {
+            let refuses = full.load(Ordering::Relaxed);
+            alone.fetch_add(u64::from(refuses && batch.offered() == 1), Ordering::Relaxed);
+            refuses
+        }
+    })
+    .await;
+    let mut receipts = Vec::new();
+    for device in 0..5 {
+        receipts.push(drain.submit(device, &[record(T, 1)]).await);
+    }
+    // Every one of them stands aside once it was tried alone; nothing else comes.
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
+    while alone.load(Ordering::Relaxed) < 5 {
+        assert!(tokio::time::Instant::now() < deadline, "each is tried alone");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    full.store(false, Ordering::Relaxed);
+    for receipt in receipts {
+        let answered = tokio::time::timeout(Duration::from_mins(1), receipt).await;
+        assert_eq!(answered.expect("in time").unwrap().into_ack().1, 1);
+    }
+    assert_eq!(database.positions().await, 5);
+    assert_eq!(drain.registry.tally().read().waiting, 0);
 }
 
 #[tokio::test]

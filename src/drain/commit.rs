@@ -66,29 +66,31 @@ impl<S: Store> Drain<S> {
         self.abandon();
     }
 
-    /// Offers what was put aside once more, frame by frame, until one is not taken.
+    /// Offers one frame that was put aside once more. Where it is taken, whatever was wrong may be over, so all others follow;
+    /// else the next one has its turn next time.
     pub(super) async fn retry_aside(&mut self) -> Result<(), Fenced> {
-        if self.aside.is_empty() || self.aside_tried.elapsed() < ASIDE_EVERY {
+        if self.aside_tried.elapsed() < ASIDE_EVERY {
             return Ok(());
         }
+        let Some(frame) = self.aside.pop_front() else { return Ok(()) };
         self.aside_tried = Instant::now();
-        for _ in 0..self.aside.len() {
-            self.frames.extend(self.aside.pop_front());
-            match self.offer().await {
-                Ok(Outcome::Committed(committed)) => self.settle(&committed),
-                Ok(Outcome::WentBack(_)) => self.went_back(),
-                Ok(Outcome::Fenced) => return Err(Fenced),
-                Err(wrong) if wrong.in_doubt() => return self.commit().await,
-                Err(wrong) => {
-                    self.metrics.store_error(wrong.class);
-                    self.abandon();
-                    self.aside.append(&mut self.frames);
-                    return Ok(());
-                }
+        self.frames.push_back(frame);
+        match self.offer().await {
+            Ok(Outcome::Committed(committed)) => {
+                self.settle(&committed);
+                self.frames.append(&mut self.aside);
             }
-            self.aside.append(&mut self.frames);
+            Ok(Outcome::WentBack(_)) => self.went_back(),
+            Ok(Outcome::Fenced) => return Err(Fenced),
+            // Goes on as it is, below.
+            Err(wrong) if wrong.in_doubt() => {}
+            Err(wrong) => {
+                self.metrics.store_error(wrong.class);
+                self.abandon();
+                self.aside.append(&mut self.frames);
+            }
         }
-        Ok(())
+        self.commit().await
     }
 
     fn went_back(&mut self) {
@@ -189,5 +191,5 @@ fn grown(frames: usize) -> usize {
 const APART_AFTER: u32 = 2;
 /// More than a batch holds.
 const MANY_FRAMES: usize = 1 << 16;
-/// For a frame that the database does not take even alone.
-const ASIDE_EVERY: Duration = Duration::from_secs(30);
+/// For a frame that the database does not take even alone; within what its tracker waits for an answer.
+const ASIDE_EVERY: Duration = Duration::from_secs(10);

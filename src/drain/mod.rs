@@ -183,7 +183,13 @@ impl<S: Store> Drain<S> {
                     self.frames.push_back(first);
                     break full;
                 }
-                Err(_) => self.establish().await,
+                Err(_) => {
+                    self.establish().await;
+                    // What was put aside may be all that there is, and may hold all the room that there is.
+                    if !self.aside.is_empty() {
+                        return true;
+                    }
+                }
             }
         };
         let until = tokio::time::Instant::now() + self.batching.linger;
