@@ -1,23 +1,27 @@
 //! Wiring: start order and stop order, each top to bottom in one function. Nobody refers back to it.
 
+mod pipeline;
+mod sockets;
+
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use self::pipeline::Pipeline;
 use crate::admin::{self, Admin};
 use crate::checkpoint::JournalId;
-use crate::config::{AckAfter, Settings};
-use crate::drain::{Batching, Drain, TimeWindow};
-use crate::gateway::{self, Gateway, Limits, Timeouts};
+use crate::config::Settings;
+use crate::gateway::{self, Evidence, Gateway, Limits, Timeouts};
 use crate::health::{Health, Reason};
-use crate::metrics::{Counts, DrainMetrics, GatewayMetrics, Registry};
-use crate::receipt::commit_gate;
+use crate::journal::{OpenError, ReadError, RecoveryMode};
+use crate::metrics::{Counts, GatewayMetrics, Registry};
 use crate::retention::{self, RetentionMetrics};
-use crate::store::{DatabaseUrl, Lane, Schema, SqliteStore, Store, StoreError, TimescaleStore, features};
+use crate::store::{DatabaseUrl, Lane, Schema, Store, StoreError, TimescaleStore, features};
 
 /// A service that runs.
 pub struct Running {
@@ -35,14 +39,29 @@ pub struct Running {
 struct Parts {
     grace: Duration,
     stop_sessions: CancellationToken,
-    give_up: CancellationToken,
+    gateway: AbortOnDropHandle<()>,
+    pipeline: Pipeline,
     stop_admin: CancellationToken,
-    gateway: tokio::task::JoinHandle<()>,
-    drain_ended: CancellationToken,
-    drain: std::thread::JoinHandle<()>,
-    admin: tokio::task::JoinHandle<std::io::Result<()>>,
-    upkeep: tokio::task::JoinHandle<()>,
-    retention: tokio::task::JoinHandle<()>,
+    admin: AbortOnDropHandle<std::io::Result<()>>,
+    upkeep: AbortOnDropHandle<()>,
+    retention: AbortOnDropHandle<()>,
+}
+
+/// What the operator accepts by name at this start.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted {
+    /// A part of the journal that the database lacks is gone.
+    pub gap: bool,
+    /// The clock is right, although the journal holds later receive times.
+    pub clock: bool,
+    /// What to do about damage in the journal.
+    pub recovery: RecoveryMode,
+}
+
+impl Default for Accepted {
+    fn default() -> Self {
+        Self { gap: false, clock: false, recovery: RecoveryMode::Strict }
+    }
 }
 
 /// Why a service cannot start.
@@ -56,159 +75,139 @@ pub enum StartError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The data directory cannot be made or written to.
+    #[error("cannot use the directory {}", directory.display())]
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The journal cannot be opened or read.
+    #[error("cannot open the journal")]
+    Journal(#[source] JournalError),
     /// The embedded store cannot be opened, or a URL cannot be used.
     #[error("cannot open the database: {}", .0.source)]
     Store(#[source] StoreError),
     /// The database is there and lacks migrations.
     #[error("the database lacks migrations: run `odograph migrate` with the same DATABASE_URL, then start again")]
     SchemaOutdated,
-    /// The drain's thread cannot be started.
+    /// A thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
 }
 
-/// Starts everything: store, drain, listeners. An absent database is no reason not to accept.
+/// What is wrong with the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// It does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It opens and cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Starts everything. An absent database is no reason not to accept.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left running then.
-pub async fn start(settings: &Settings) -> Result<Running, StartError> {
-    let AckAfter::Commit = settings.ack_after;
+pub async fn start(settings: &Settings, accepted: Accepted) -> Result<Running, StartError> {
     let registry = Arc::new(Registry::new());
     let health = Arc::new(Health::default());
-    // Without a journal the fence belongs to this process alone.
-    let lane = Lane::only(JournalId::random());
-    match &settings.database_url {
-        url @ DatabaseUrl::Sqlite(_) => {
-            let store = SqliteStore::open(url, lane).await.map_err(StartError::Store)?;
-            start_with(store, settings, registry, health)
-        }
-        url @ DatabaseUrl::Postgres(_) => {
-            let mut store = TimescaleStore::new(url, lane).map_err(StartError::Store)?;
-            match store.schema().await {
-                Ok(Schema::Outdated) => return Err(StartError::SchemaOutdated),
-                Ok(Schema::Current | Schema::Newer) => say_what_is_missing(url).await,
-                Err(wrong) => {
-                    health.raise(Reason::of(wrong.class));
-                    tracing::warn!(cause = %wrong.source, "starting without the database: {wrong}");
-                }
-            }
-            // A store of its own for the drain: a connection lives on the runtime, so the thread, that made it.
-            let store = TimescaleStore::new(url, lane).map_err(StartError::Store)?;
-            start_with(store, settings, registry, health)
-        }
-    }
-}
+    // First what can be wrong with the machine, and somebody to ask how the start goes on.
+    let (trackers, trackers_at) = sockets::listen(settings.listen)?;
+    let (pages, admin_at) = sockets::listen(settings.admin_listen)?;
+    let stop_admin = CancellationToken::new();
+    let shown = Admin { registry: Arc::clone(&registry), health: Arc::clone(&health) };
+    let admin = AbortOnDropHandle::new(tokio::spawn(admin::serve(pages, shown, stop_admin.clone())));
+    let connections = settings.max_connections.unwrap_or_else(sockets::connections_from_file_limit);
+    let gateway_metrics = GatewayMetrics::new(&registry);
 
-/// Needs the runtime that it is called in, for the tasks it spawns.
-fn start_with<S: Store + Send + 'static>(
-    store: S,
-    settings: &Settings,
-    registry: Arc<Registry>,
-    health: Arc<Health>,
-) -> Result<Running, StartError> {
-    let trackers = listen(settings.listen)?;
-    let pages = listen(settings.admin_listen)?;
-    let bound = |listener: &TcpListener, asked: SocketAddr| listener.local_addr().unwrap_or(asked);
-    let (trackers_at, admin_at) = (bound(&trackers, settings.listen), bound(&pages, settings.admin_listen));
-
-    let tally = registry.tally();
-    let (gate, inbox) = commit_gate(settings.inflight_max, Arc::clone(&tally));
-    let window = TimeWindow { past: settings.time_window_past, future: settings.time_window_future };
-    let batching = Batching { rows: settings.batch_rows, linger: settings.batch_linger, window };
-    let drain =
-        Drain::new(store, inbox, batching, DrainMetrics::new(&registry), Arc::clone(&tally), Arc::clone(&health));
-    let give_up = CancellationToken::new();
-    let (drain, drain_ended) = spawn_drain(drain, give_up.clone()).map_err(StartError::Thread)?;
+    look_at_database(settings, &health).await?;
+    let (gate, pipeline) = pipeline::start(settings, accepted, &registry, &health).await?;
 
     let timeouts =
         Timeouts { login: settings.login_timeout, frame: settings.frame_timeout, idle: settings.idle_timeout };
-    let gateway = Arc::new(Gateway::new(gate, timeouts, GatewayMetrics::new(&registry), tally));
-    let possible = connections_from_file_limit();
-    let limits = Limits {
-        connections: settings.max_connections.unwrap_or(possible),
-        per_address: settings.max_connections_per_ip,
-    };
+    let evidence = Evidence::start(settings.data_dir.join("wrong-checksum")).map_err(StartError::Thread)?;
+    let gateway = Arc::new(Gateway::new(gate, timeouts, gateway_metrics, registry.tally(), Some(evidence)));
+    let limits = Limits { connections, per_address: settings.max_connections_per_ip };
     let stop_sessions = CancellationToken::new();
-    let gateway = tokio::spawn(gateway::run(trackers, gateway, limits, stop_sessions.clone()));
-
-    let stop_admin = CancellationToken::new();
-    let shown = Admin { registry: Arc::clone(&registry), health: Arc::clone(&health) };
-    let admin = tokio::spawn(admin::serve(pages, shown, stop_admin.clone()));
-    let upkeep = tokio::spawn(upkeep(Arc::clone(&registry)));
+    let gateway = gateway::run(trackers, gateway, limits, stop_sessions.clone());
+    let gateway = AbortOnDropHandle::new(tokio::spawn(gateway));
+    let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep(Arc::clone(&registry))));
     let retention = RetentionMetrics::new(&registry);
-    let retention = tokio::spawn(retention::run(settings.database_url.clone(), settings.retention, retention));
+    let retention = retention::run(settings.database_url.clone(), settings.retention, retention);
+    let retention = AbortOnDropHandle::new(tokio::spawn(retention));
 
     health.clear(Reason::Starting);
     tracing::info!(
-        trackers = %trackers_at, admin = %admin_at, database = %settings.database_url,
-        connections = limits.connections, "odograph {} is up", env!("CARGO_PKG_VERSION")
+        trackers = %trackers_at, admin = %admin_at, database = %settings.database_url, lanes = settings.lanes,
+        connections, "odograph {} is up", env!("CARGO_PKG_VERSION")
     );
-    let parts = Parts {
-        grace: settings.shutdown_grace,
-        stop_sessions,
-        give_up,
-        stop_admin,
-        gateway,
-        drain_ended,
-        drain,
-        admin,
-        upkeep,
-        retention,
-    };
+    let grace = settings.shutdown_grace;
+    let parts = Parts { grace, stop_sessions, gateway, pipeline, stop_admin, admin, upkeep, retention };
     Ok(Running { trackers: trackers_at, admin: admin_at, health, registry, parts })
 }
 
 impl Running {
     /// Waits until a part ends that never should. Cancel-safe.
     pub async fn failed(&mut self) -> &'static str {
+        let (health, mut every) = (Arc::clone(&self.health), tokio::time::interval(LOOK_EVERY));
+        let poisoned = async {
+            while !health.holds(Reason::JournalPoisoned) {
+                every.tick().await;
+                self.registry.look();
+            }
+        };
         tokio::select! {
+            biased;
+            () = poisoned => "the journal",
             _ = &mut self.parts.gateway => "the listener",
-            () = self.parts.drain_ended.cancelled() => "the drain",
+            () = self.parts.pipeline.ended.cancelled() => "the drain",
             _ = &mut self.parts.admin => "the admin listener",
         }
     }
 
-    /// Stops in order: readiness, accepting, sessions, drain, admin. Waits for what is under way, within the grace
-    /// period; what is not committed then was never acknowledged.
+    /// Stops in order: readiness, accepting, sessions, drain, journal, admin. Waits for what is under way, within the grace
+    /// period; what is not committed then is in the journal, or was never acknowledged.
     pub async fn stop(self) -> Counts {
-        let Parts {
-            grace,
-            stop_sessions,
-            give_up,
-            stop_admin,
-            mut gateway,
-            drain_ended,
-            drain,
-            admin,
-            upkeep,
-            retention,
-        } = self.parts;
+        let Parts { grace, stop_sessions, mut gateway, pipeline, stop_admin, admin, upkeep, retention } = self.parts;
         let deadline = Instant::now() + grace;
         self.health.raise(Reason::Stopping);
-        retention.abort();
+        drop(retention);
         stop_sessions.cancel();
         if !gateway.is_finished() && timeout_at(deadline, &mut gateway).await.is_err() {
             // Sessions wait for receipts that do not come: without the drain they end unanswered.
-            give_up.cancel();
+            pipeline.give_up();
             let _ = timeout(LAST_PATIENCE, gateway).await;
         }
-        // With the last session the last sender is gone, so the drain commits what is left and ends by itself, unless the
-        // database is away.
-        let idle = self.registry.tally().read().waiting == 0;
-        let patience =
-            if idle { Instant::now() + SHORT_PATIENCE } else { deadline.max(Instant::now() + SHORT_PATIENCE) };
-        let _ = timeout_at(patience, drain_ended.cancelled()).await;
-        give_up.cancel();
-        let _ = tokio::task::spawn_blocking(move || drain.join()).await;
+        let waiting = self.registry.tally().read().waiting > 0;
+        pipeline.stop(deadline, waiting).await;
         stop_admin.cancel();
         if !admin.is_finished() {
             let _ = timeout(LAST_PATIENCE, admin).await;
         }
-        upkeep.abort();
+        drop(upkeep);
         let counts = self.registry.tally().read();
         tracing::info!(?counts, "stopped");
         counts
     }
+}
+
+/// A database that is there and lacks migrations would take nothing: the operator is told before anything is accepted.
+async fn look_at_database(settings: &Settings, health: &Health) -> Result<(), StartError> {
+    let url @ DatabaseUrl::Postgres(_) = &settings.database_url else { return Ok(()) };
+    let mut store = TimescaleStore::new(url, Lane::only(JournalId::random())).map_err(StartError::Store)?;
+    match store.schema().await {
+        Ok(Schema::Outdated) => return Err(StartError::SchemaOutdated),
+        Ok(Schema::Current | Schema::Newer) => say_what_is_missing(url).await,
+        Err(wrong) => {
+            health.raise(Reason::of(wrong.class));
+            tracing::warn!(cause = %wrong.source, "starting without the database: {wrong}");
+        }
+    }
+    Ok(())
 }
 
 /// One line about what this database lacks and what that costs. It is no reason not to start.
@@ -224,37 +223,6 @@ async fn say_what_is_missing(url: &DatabaseUrl) {
     }
 }
 
-type DrainThread = (std::thread::JoinHandle<()>, CancellationToken);
-
-/// The drain has a thread and a runtime of its own, so that decoding and encoding never hold up a session. The token is
-/// cancelled when it ends, however it ends.
-fn spawn_drain<S: Store + Send + 'static>(drain: Drain<S>, give_up: CancellationToken) -> std::io::Result<DrainThread> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = CancellationToken::new();
-    let guard = ended.clone().drop_guard();
-    let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
-        let _guard = guard;
-        runtime.block_on(drain.run(give_up));
-    })?;
-    Ok((thread, ended))
-}
-
-fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let open = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    open().map_err(|source| StartError::Listen { address, source })
-}
-
-/// Raises the file limit as far as it goes and leaves room for files that are no connections.
-fn connections_from_file_limit() -> usize {
-    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
-    usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).max(64)
-}
-
 async fn upkeep(registry: Arc<Registry>) {
     let mut every = tokio::time::interval(UPKEEP_EVERY);
     loop {
@@ -263,13 +231,11 @@ async fn upkeep(registry: Arc<Registry>) {
     }
 }
 
-/// The kernel's usual upper bound; a fleet that comes back all at once must not be turned away.
-const BACKLOG: u32 = 4096;
-/// Database, admin connections, logs.
-const OTHER_FILES: usize = 128;
 /// For a drain that has nothing to do.
 const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 /// It is one line in the log, and no reason to keep trackers waiting.
 const FEATURES_PATIENCE: Duration = Duration::from_secs(5);
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
+/// How soon a journal that failed ends the process.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);

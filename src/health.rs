@@ -11,18 +11,41 @@ pub enum Reason {
     Starting,
     /// Shutting down.
     Stopping,
+    /// The journal has no room: nothing is accepted until the database takes what waits.
+    JournalFull,
+    /// A write or a sync failed; the process is about to end.
+    JournalPoisoned,
+    /// A part of the journal that the database lacks is gone. It stays until the operator accepts it.
+    JournalGap,
+    /// Another process writes under this journal's id, or holds its lane in the database.
+    JournalFenced,
+    /// This machine's clock cannot be right, so records cannot be judged by it: nothing is written to the database.
+    Clock,
     /// The database lacks migrations.
     SchemaOutdated,
     /// The database answers and refuses: permission, password, schema, read-only.
     StoreRefuses,
-    /// The database does not answer. Trackers keep their records; the balancer must not pull every gateway for it.
+    /// The database does not answer. A balancer must not pull every gateway for it.
     StoreDown,
+    /// What is journalled waits long for the database.
+    Backlog,
 }
 
 impl Reason {
     /// Every reason, in the order in which `/readyz` lists them.
-    pub const ALL: [Self; 5] =
-        [Self::Starting, Self::Stopping, Self::SchemaOutdated, Self::StoreRefuses, Self::StoreDown];
+    pub const ALL: [Self; 11] = [
+        Self::Starting,
+        Self::Stopping,
+        Self::JournalFull,
+        Self::JournalPoisoned,
+        Self::JournalGap,
+        Self::JournalFenced,
+        Self::Clock,
+        Self::SchemaOutdated,
+        Self::StoreRefuses,
+        Self::StoreDown,
+        Self::Backlog,
+    ];
 
     /// The name in `/readyz`.
     #[must_use]
@@ -30,19 +53,22 @@ impl Reason {
         match self {
             Self::Starting => "starting",
             Self::Stopping => "stopping",
+            Self::JournalFull => "journal_full",
+            Self::JournalPoisoned => "journal_poisoned",
+            Self::JournalGap => "journal_gap",
+            Self::JournalFenced => "journal_fenced",
+            Self::Clock => "clock",
             Self::SchemaOutdated => "schema_outdated",
             Self::StoreRefuses => "store_refuses",
             Self::StoreDown => "store_down",
+            Self::Backlog => "backlog",
         }
     }
 
     /// Whether the reason alone takes the instance out of the balancer.
     #[must_use]
     pub const fn unready(self) -> bool {
-        match self {
-            Self::Starting | Self::Stopping | Self::SchemaOutdated | Self::StoreRefuses => true,
-            Self::StoreDown => false,
-        }
+        !matches!(self, Self::StoreDown | Self::Backlog)
     }
 
     /// What a failed store operation means for readiness.
@@ -53,36 +79,67 @@ impl Reason {
             ErrorClass::Refuses => Self::StoreRefuses,
         }
     }
-
-    const fn bit(self) -> u32 {
-        1 << self as u32
-    }
 }
 
-/// The reasons that hold now. Set by whoever knows, read by the admin listener.
+/// The reasons that hold now. Set by whoever knows, read by the admin listener. Several lanes may hold the same one.
 #[derive(Debug)]
-pub struct Health(AtomicU32);
+pub struct Health([AtomicU32; Reason::ALL.len()]);
 
 impl Default for Health {
     fn default() -> Self {
-        Self(AtomicU32::new(Reason::Starting.bit()))
+        let health = Self([const { AtomicU32::new(0) }; Reason::ALL.len()]);
+        health.raise(Reason::Starting);
+        health
     }
 }
 
 impl Health {
     /// Raises a reason.
     pub fn raise(&self, reason: Reason) {
-        self.0.fetch_or(reason.bit(), Ordering::Relaxed);
+        self.set(reason, 0, true);
     }
 
     /// Withdraws a reason.
     pub fn clear(&self, reason: Reason) {
-        self.0.fetch_and(!reason.bit(), Ordering::Relaxed);
+        self.set(reason, 0, false);
+    }
+
+    /// Raises or withdraws a reason in the name of one of several; it holds while anybody holds it.
+    pub fn set(&self, reason: Reason, who: u16, holds: bool) {
+        let bit = 1_u32 << (who % 32);
+        if holds {
+            self.0[reason as usize].fetch_or(bit, Ordering::Relaxed);
+        } else {
+            self.0[reason as usize].fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a reason holds.
+    #[must_use]
+    pub fn holds(&self, reason: Reason) -> bool {
+        self.0[reason as usize].load(Ordering::Relaxed) != 0
     }
 
     /// The reasons that hold, in a fixed order.
     pub fn reasons(&self) -> impl Iterator<Item = Reason> {
-        let held = self.0.load(Ordering::Relaxed);
-        Reason::ALL.into_iter().filter(move |reason| held & reason.bit() != 0)
+        Reason::ALL.into_iter().filter(|reason| self.holds(*reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_holds_while_anybody_holds_it() {
+        let health = Health::default();
+        health.clear(Reason::Starting);
+        health.set(Reason::StoreDown, 0, true);
+        health.set(Reason::StoreDown, 1, true);
+        health.set(Reason::StoreDown, 0, false);
+        assert!(health.reasons().eq([Reason::StoreDown]));
+        health.set(Reason::StoreDown, 1, false);
+        assert_eq!(health.reasons().count(), 0);
+        assert!(Reason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
     }
 }

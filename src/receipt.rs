@@ -1,15 +1,19 @@
-//! Between gateway and drain: frames one way, receipts the other.
+//! Between gateway and drain: entries one way, receipts the other.
 //!
-//! A [`Receipt`] cannot be made but from a [`Committed`] batch, and writing the ACK consumes it: acknowledging early, twice
-//! or with another count does not compile. Frames in flight are bounded in bytes over all sessions: at the bound,
-//! [`CommitGate::reserve`] waits and sockets are not read. Nothing is dropped to make room.
+//! Only two things make a [`Receipt`]: the journal after its sync, and the commit gate after the commit of the batch. Writing
+//! the ACK consumes it and takes the count from it: acknowledging early, twice or with another count does not compile. Bytes in
+//! memory are bounded over all sessions: at the bound, sockets are not read. Nothing is dropped to make room.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use teltonika_codecs::{Imei, reply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::drain::lane_of;
+use crate::journal::{self, AppendError, Appender, Kind, NewEntry};
 use crate::metrics::Tally;
 use crate::store::Committed;
 
@@ -27,9 +31,18 @@ impl Receipt {
     }
 }
 
-/// A frame on its way into the database. Dropping it without settling leaves the tracker unanswered, and it resends.
+impl From<journal::Receipt> for Receipt {
+    fn from(receipt: journal::Receipt) -> Self {
+        Self { records: receipt.into_records() }
+    }
+}
+
+/// An entry on its way into the database without a journal. Dropping it without settling leaves the tracker unanswered, and
+/// it resends.
 #[derive(Debug)]
 pub struct Submission {
+    /// What the bytes are.
+    pub kind: Kind,
     /// The device that sent it.
     pub imei: Imei,
     /// Receive time, microseconds since 1970-01-01 UTC.
@@ -48,6 +61,13 @@ impl Submission {
         self.records
     }
 
+    /// The entry that it would be in a journal.
+    #[must_use]
+    pub fn entry(&self) -> NewEntry<'_> {
+        let Self { kind, imei, received_at_us, ref data, records, .. } = *self;
+        NewEntry { kind, imei, received_at_us, records, bytes: data }
+    }
+
     /// Issues the receipt; only a store makes the proof. A session that has ended meanwhile does not mind: the tracker
     /// resends, keys take care of it.
     pub fn settle(self, _proof: &Committed) {
@@ -55,60 +75,165 @@ impl Submission {
     }
 }
 
-/// A share of the bytes that may be in flight; given back when the frame is settled or dropped.
+/// Becomes the receipt of one entry. Dropping it does not take the entry back.
 #[derive(Debug)]
-pub struct Budget(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+#[must_use = "an entry is acknowledged with the receipt that it becomes"]
+pub struct Pending(Proof);
 
-/// The gateway's end: hands frames over and answers with receipts after the commit.
-#[derive(Clone, Debug)]
-pub struct CommitGate {
-    budget: Arc<Semaphore>,
-    queue: mpsc::Sender<Submission>,
-    tally: Arc<Tally>,
+#[derive(Debug)]
+enum Proof {
+    Sync(journal::Ticket),
+    Commit(oneshot::Receiver<Receipt>),
 }
 
-/// The drain has ended: nothing is accepted any more.
+/// Nothing is accepted any more, and what has no receipt gets none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the pipeline has ended")]
 pub struct Closed;
 
-/// Makes both ends. `inflight_max` bounds the bytes between them.
-#[must_use]
-pub fn commit_gate(inflight_max: u32, tally: Arc<Tally>) -> (CommitGate, mpsc::Receiver<Submission>) {
-    let (queue, inbox) = mpsc::channel(QUEUE_LEN);
-    let budget = Arc::new(Semaphore::new(usize::try_from(inflight_max).unwrap_or(Semaphore::MAX_PERMITS)));
-    (CommitGate { budget, queue, tally }, inbox)
+impl Future for Pending {
+    type Output = Result<Receipt, Closed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match &mut self.0 {
+            Proof::Sync(ticket) => ready!(Pin::new(ticket).poll(context)).map(Receipt::from).map_err(|_| Closed),
+            Proof::Commit(answer) => ready!(Pin::new(answer).poll(context)).map_err(|_| Closed),
+        })
+    }
 }
 
-impl CommitGate {
-    /// Waits until `bytes` more may be in flight.
+/// A share of the bytes that may be in memory; given back when it is dropped.
+#[derive(Debug)]
+pub struct Budget(OwnedSemaphorePermit);
+
+impl Budget {
+    /// How many bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.num_permits()
+    }
+}
+
+/// The gateway's end: hands entries over and answers with receipts.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    way: Way,
+    budget: Arc<Semaphore>,
+    tally: Arc<Tally>,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Journal(Appender),
+    Commit(Arc<[mpsc::Sender<Submission>]>),
+}
+
+/// Why an entry was not taken at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// There is no room now: [`Gate::submit`] waits.
+    NoRoom,
+    /// There never will be.
+    Closed,
+}
+
+impl Gate {
+    /// Receipts after the journal's sync. `inflight_max` bounds bytes in memory.
+    #[must_use]
+    pub fn journal(appender: Appender, inflight_max: u32, tally: Arc<Tally>) -> Self {
+        Self::new(Way::Journal(appender), inflight_max, tally)
+    }
+
+    /// Receipts after the commit, and the drain's end for each lane.
+    #[must_use]
+    pub fn commit(lanes: u16, inflight_max: u32, tally: Arc<Tally>) -> (Self, Vec<mpsc::Receiver<Submission>>) {
+        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(QUEUE_LEN)).unzip();
+        (Self::new(Way::Commit(senders.into()), inflight_max, tally), inboxes)
+    }
+
+    fn new(way: Way, inflight_max: u32, tally: Arc<Tally>) -> Self {
+        let most = usize::try_from(inflight_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { way, budget: Arc::new(Semaphore::new(most)), tally }
+    }
+
+    /// A share of the bytes in memory, if there is one now.
+    #[must_use]
+    pub fn try_reserve(&self, bytes: usize) -> Option<Budget> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Arc::clone(&self.budget).try_acquire_many_owned(bytes).ok().map(Budget)
+    }
+
+    /// Waits until `bytes` more may be in memory.
     ///
     /// # Errors
-    /// [`Closed`] when the drain has ended.
-    pub async fn reserve(&self, bytes: u32) -> Result<Budget, Closed> {
+    /// Never; the bound lives as long as this.
+    pub async fn reserve(&self, bytes: usize) -> Result<Budget, Closed> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         Arc::clone(&self.budget).acquire_many_owned(bytes).await.map(Budget).map_err(|_| Closed)
     }
 
-    /// Hands a frame over. The answer comes after the commit; it fails when the drain ends before.
+    /// Hands an entry over, if that needs no waiting.
     ///
     /// # Errors
-    /// [`Closed`] when the drain has ended.
-    pub async fn submit(
-        &self,
-        imei: Imei,
-        received_at_us: i64,
-        data: Bytes,
-        records: u8,
-        budget: Budget,
-    ) -> Result<oneshot::Receiver<Receipt>, Closed> {
+    /// See [`NotTaken`]; nothing was taken then.
+    pub fn try_submit(&self, entry: &NewEntry<'_>) -> Result<Pending, NotTaken> {
+        match &self.way {
+            // Its bytes go into the journal's own buffer, which is bounded.
+            Way::Journal(appender) => {
+                let ticket = self.tally.journaled(entry.records, || appender.try_append(entry));
+                ticket.map(|ticket| Pending(Proof::Sync(ticket))).map_err(|wrong| match wrong {
+                    AppendError::NoRoom => NotTaken::NoRoom,
+                    _ => NotTaken::Closed,
+                })
+            }
+            Way::Commit(lanes) => {
+                let place = lane_in(lanes, entry.imei).try_reserve().map_err(|wrong| match wrong {
+                    mpsc::error::TrySendError::Full(()) => NotTaken::NoRoom,
+                    mpsc::error::TrySendError::Closed(()) => NotTaken::Closed,
+                })?;
+                let budget = self.try_reserve(entry.bytes.len()).ok_or(NotTaken::NoRoom)?;
+                Ok(self.send(place, entry, budget))
+            }
+        }
+    }
+
+    /// Hands an entry over, after waiting for room. Dropped before it completes, nothing was taken.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn submit(&self, entry: &NewEntry<'_>, budget: Budget) -> Result<Pending, Closed> {
+        match &self.way {
+            Way::Journal(appender) => loop {
+                match self.tally.journaled(entry.records, || appender.try_append(entry)) {
+                    Ok(ticket) => return Ok(Pending(Proof::Sync(ticket))),
+                    Err(AppendError::NoRoom) => appender.room(entry.stored_len()).await,
+                    Err(_) => return Err(Closed),
+                }
+            },
+            Way::Commit(lanes) => {
+                let place = lane_in(lanes, entry.imei).reserve().await.map_err(|_| Closed)?;
+                Ok(self.send(place, entry, budget))
+            }
+        }
+    }
+
+    fn send(&self, place: mpsc::Permit<'_, Submission>, entry: &NewEntry<'_>, budget: Budget) -> Pending {
         let (answer, receipt) = oneshot::channel();
-        let place = self.queue.reserve().await.map_err(|_| Closed)?;
-        // Counted before it is handed over: no commit can be counted ahead of it.
-        self.tally.journaled(records);
-        place.send(Submission { imei, received_at_us, data, records, answer, _budget: budget });
-        Ok(receipt)
+        let NewEntry { kind, imei, received_at_us, records, bytes } = *entry;
+        let data = Bytes::copy_from_slice(bytes);
+        let submission = Submission { kind, imei, received_at_us, data, records, answer, _budget: budget };
+        let Ok(()) = self.tally.journaled(records, || {
+            place.send(submission);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        Pending(Proof::Commit(receipt))
     }
 }
 
-/// Frames between gateway and drain; bytes are bounded separately. A full queue makes sessions wait.
+fn lane_in(lanes: &[mpsc::Sender<Submission>], imei: Imei) -> &mpsc::Sender<Submission> {
+    let count = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
+    &lanes[usize::from(lane_of(imei, count))]
+}
+
+/// Frames between gateway and a lane; bytes are bounded separately. A full queue makes sessions wait.
 const QUEUE_LEN: usize = 65_536;

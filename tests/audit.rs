@@ -31,6 +31,7 @@ impl Audited {
             Plan { devices: 4, packets: Some(6), first_device: 5, clocks, ..Plan::new(service.trackers, START_MS) };
         let plan = Plan { lose_answer_every: 4, reconnect_every: 3, ..plan };
         let told = fleet::run(plan, Arc::new(Progress::default()), CancellationToken::new()).await;
+        service.settled().await;
         service.stop().await;
         database.execute("CREATE TABLE kept AS SELECT * FROM positions").await;
         Self { database, url, told }

@@ -73,6 +73,7 @@ async fn records_are_conserved_in_every_scrape_under_load() {
     }
     load.await.unwrap();
     assert!(scrapes > 3, "{scrapes} scrapes saw the load");
+    service.settled().await;
     let counts = service.registry.tally().read();
     assert_eq!((counts.journaled, counts.acknowledged, counts.waiting), (600, 600, 0));
     assert_eq!(counts.committed, database.positions().await);
@@ -115,7 +116,9 @@ fn all_mistakes_are_reported_at_once_and_nothing_starts() {
         ("DATABASE_URL", "mysql://user:hunter2@host/db"),
         ("ODOGRAPH_FRAME_TIMEOUT", "soon"),
         ("ODOGRAPH_INFLIGHT_MAX", "1TB"),
-        ("ODOGRAPH_ACK_AFTER", "journal"),
+        ("ODOGRAPH_ACK_AFTER", "perhaps"),
+        ("ODOGRAPH_JOURNAL_MAX_SIZE", "1KiB"),
+        ("ODOGRAPH_LANES", "0"),
     ];
     for command in [&["serve"][..], &["config", "check"]] {
         let output = odograph(&[command, &["--config", file.to_str().unwrap()]].concat(), &variables);
@@ -129,6 +132,8 @@ fn all_mistakes_are_reported_at_once_and_nothing_starts() {
             "ODOGRAPH_FRAME_TIMEOUT",
             "ODOGRAPH_INFLIGHT_MAX",
             "ODOGRAPH_ACK_AFTER",
+            "ODOGRAPH_JOURNAL_MAX_SIZE",
+            "ODOGRAPH_LANES",
         ] {
             assert!(said.contains(&format!("  {setting}: ")), "{setting} is missing in\n{said}");
         }

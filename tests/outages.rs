@@ -61,20 +61,23 @@ fn plan(target: std::net::SocketAddr) -> Plan {
 #[tokio::test]
 async fn a_killed_service_has_every_acknowledged_record_exactly_once() {
     let database = Database::postgres().await;
-    let mut process = Process::start(&database.url(), "127.0.0.1:0", &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let own = [("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())];
+    let mut process = Process::start(&database.url(), "127.0.0.1:0", &own);
     let address = process.trackers;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let fleet = tokio::spawn(fleet::run(plan(address), Arc::clone(&progress), stop.clone()));
-    for kill in 1..=5_u64 {
+    for kill in 1..=10_u64 {
         let (_, before, _) = progress.read();
         let more = async || (progress.read().1 > before + 2_000).then_some(());
         eventually("the fleet to go on", more).await;
         process.kill();
-        process = Process::start(&database.url(), &address.to_string(), &[]);
+        process = Process::start(&database.url(), &address.to_string(), &own);
         assert!(progress.read().1 > 0, "kill {kill}");
     }
     stop.cancel();
     let told = fleet.await.unwrap();
+    process.settled().await;
     assert_eq!(process.terminate(), Some(0), "SIGTERM ends it in good order");
     let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), &told).await.unwrap();
     assert!(findings.acknowledged > 5_000, "{findings:?}");
@@ -107,6 +110,7 @@ async fn a_database_that_stops_and_comes_back_under_load_costs_nothing() {
     }
     stop.cancel();
     let told = fleet.await.unwrap();
+    service.settled().await;
     service.stop().await;
     let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), &told).await.unwrap();
     assert!(findings.clean() && findings.acknowledged > 3_000, "{findings:?}");
@@ -117,7 +121,7 @@ async fn without_a_database_at_the_start_nothing_is_acknowledged_until_it_comes(
     let server = PrivateServer::new("late");
     let database = Database::postgres_in(&server.url).await;
     server.stop(&[]);
-    let service = service::start(&database.url(), &[]).await;
+    let service = service::start(&database.url(), &[service::AFTER_COMMIT]).await;
     let (admin, series) = (service.admin, "odograph_records_waiting");
     let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
     tracker.send(&frame(&[record(T, 1), record(T + 1, 1)])).await;
@@ -136,7 +140,7 @@ async fn without_a_database_at_the_start_nothing_is_acknowledged_until_it_comes(
 async fn a_stop_during_an_outage_ends_in_time_and_acknowledges_nothing() {
     let server = PrivateServer::new("stop");
     let database = Database::postgres_in(&server.url).await;
-    let service = service::start(&database.url(), &[("ODOGRAPH_SHUTDOWN_GRACE", "500ms")]).await;
+    let service = service::start(&database.url(), &[("ODOGRAPH_SHUTDOWN_GRACE", "500ms"), service::AFTER_COMMIT]).await;
     let admin = service.admin;
     let mut stored = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(stored.deliver(&frame(&[record(T, 1)])).await, 1);
@@ -177,7 +181,7 @@ async fn a_schema_found_outdated_after_a_late_database_is_waited_for() {
     let server = PrivateServer::new("older");
     let database = Database::postgres_empty(&server.url).await;
     server.stop(&[]);
-    let service = service::start(&database.url(), &[]).await;
+    let service = service::start(&database.url(), &[service::AFTER_COMMIT]).await;
     let admin = service.admin;
     let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
     tracker.send(&frame(&[record(T, 1)])).await;
@@ -199,7 +203,7 @@ async fn at_the_bound_of_bytes_in_flight_sockets_wait_and_nothing_is_lost() {
     let server = PrivateServer::new("bound");
     let database = Database::postgres_in(&server.url).await;
     server.stop(&[]);
-    let bounds = [("ODOGRAPH_INFLIGHT_MAX", "1MiB"), ("ODOGRAPH_FRAME_TIMEOUT", "1s")];
+    let bounds = [("ODOGRAPH_INFLIGHT_MAX", "1MiB"), ("ODOGRAPH_FRAME_TIMEOUT", "1s"), service::AFTER_COMMIT];
     let service = service::start(&database.url(), &bounds).await;
     let admin = service.admin;
     let records: Vec<_> = (0..150).map(|n| record(T + n * 1000, 1)).collect();

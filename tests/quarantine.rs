@@ -31,6 +31,7 @@ async fn a_stray_date_is_quarantined(database: Database) {
     let sent = frame(&times.map(|ts_ms| record(ts_ms, 1)));
     let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&sent).await, 5, "acknowledged: what is in quarantine must not come again");
+    service.settled().await;
     assert_eq!(database.positions().await, 2);
     let quarantined = database.rows("SELECT reason, detail, record_index, seen FROM quarantined_records").await;
     let mut quarantined: Vec<_> = quarantined
@@ -50,6 +51,7 @@ async fn a_stray_date_is_quarantined(database: Database) {
     assert_eq!(latest.len(), 1);
 
     assert_eq!(tracker.deliver(&sent).await, 5);
+    service.settled().await;
     assert_eq!(database.positions().await, 2);
     let seen = database.rows("SELECT seen FROM quarantined_records").await;
     assert!(seen.len() == 3 && seen.iter().all(|row| row["seen"] == 2), "{seen:?}");

@@ -69,6 +69,7 @@ async fn an_audit_that_finds_something_says_what_and_fails() {
 
     let nobody = odograph(&["simulate", "--target", &target, "--verify", "postgres://nobody@127.0.0.1:1/none"], &[]);
     assert_eq!(nobody.status.code(), Some(1), "what cannot be audited is not sent");
+    service.settled().await;
     assert_eq!(database.positions().await, 60);
 }
 

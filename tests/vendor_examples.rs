@@ -35,6 +35,7 @@ async fn every_example_reaches(database: Database) {
             expected.insert((imei.get(), record["timestamp_ms"].as_u64().unwrap()), (name, row));
         }
     }
+    service.settled().await;
     let rows = database.all_positions().await;
     assert_eq!(rows.len(), expected.len());
     for mut row in rows {
@@ -62,6 +63,7 @@ async fn the_fingerprint_is_the_crc_32_of_the_records_wire_bytes() {
     assert_eq!(tracker.deliver(&example.frame).await, 1);
     // Envelope head, codec id and count in front; count and CRC behind.
     let wire = &example.frame[10..example.frame.len() - 5];
+    service.settled().await;
     let row = database.all_positions().await.remove(0);
     assert_eq!(row["fingerprint"], i64::from(crc32fast::hash(wire).cast_signed()));
     service.stop().await;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::live::{Live, answered, bar, grouped};
 use super::simulate::{judge, raise_file_limit, sources, start_ms, verdict};
 use super::{Failure, runtime};
-use crate::app;
+use crate::app::{self, Accepted};
 use crate::config::{Lookup, Settings};
 use crate::fleet::audit::{self, Findings};
 use crate::fleet::{self, Clocks, Plan, Progress};
@@ -50,7 +50,7 @@ async fn drive(arguments: &Arguments, settings: &Settings) -> Result<(), Failure
     // Service and fleet hold one end each.
     raise_file_limit(2 * u64::from(arguments.devices))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| Failure::chain(&wrong))?;
-    let service = app::start(settings).await.map_err(|wrong| Failure::chain(&wrong))?;
+    let service = app::start(settings, Accepted::default()).await.map_err(|wrong| Failure::chain(&wrong))?;
     let plan = Plan { target: service.trackers, ..plan };
     let mut live = Live::new();
     introduce(arguments, settings, &service, &mut live);

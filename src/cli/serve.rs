@@ -5,13 +5,29 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, lookup, runtime, settings, start_logging};
-use crate::app::{self, StartError};
+use crate::app::{self, Accepted, StartError};
+use crate::journal::RecoveryMode;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// TOML file with settings; the environment overrides it. Also `ODOGRAPH_CONFIG`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// End the alarm `journal_gap`: a part of the journal that the database lacks is gone, and you know
+    #[arg(long)]
+    accept_gap: bool,
+    /// Go on although the journal holds receive times later than this machine's clock, which is right
+    #[arg(long)]
+    accept_clock: bool,
+    /// What to do about damage in the journal: refuse to start, or go on without the entries that are lost
+    #[arg(long, value_enum, default_value = "strict")]
+    journal_recovery: Recovery,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Recovery {
+    Strict,
+    SkipDamage,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -25,7 +41,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         // Installed before anything else: a signal during the start stops in good order too.
         let mut terminate = signal(SignalKind::terminate()).map_err(|wrong| Failure::chain(&wrong))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| Failure::chain(&wrong))?;
-        let mut running = app::start(&settings).await.map_err(|wrong| match wrong {
+        let accepted = Accepted {
+            gap: arguments.accept_gap,
+            clock: arguments.accept_clock,
+            recovery: match arguments.journal_recovery {
+                Recovery::Strict => RecoveryMode::Strict,
+                Recovery::SkipDamage => RecoveryMode::SkipDamage,
+            },
+        };
+        let mut running = app::start(&settings, accepted).await.map_err(|wrong| match wrong {
             StartError::SchemaOutdated => Failure::Usage(format!("odograph: {wrong}")),
             _ => Failure::chain(&wrong),
         })?;

@@ -26,15 +26,26 @@ keys! {
         "postgres://user:password@host/database or sqlite://file; default: SQLite file in the data directory";
     LISTEN = "listen", "ODOGRAPH_LISTEN", Some("0.0.0.0:5027"), "tracker listener";
     ADMIN_LISTEN = "admin_listen", "ODOGRAPH_ADMIN_LISTEN", Some("127.0.0.1:9464"), "metrics and health";
-    DATA_DIR = "data_dir", "ODOGRAPH_DATA_DIR", Some("./odograph-data"), "embedded store";
-    // The journal will be the default once it is there.
-    ACK_AFTER = "ack_after", "ODOGRAPH_ACK_AFTER", Some("commit"), "when a tracker is told \"accepted\": commit";
+    DATA_DIR = "data_dir", "ODOGRAPH_DATA_DIR", Some("./odograph-data"), "journal and embedded store";
+    // So that an outage of the database is invisible to trackers.
+    ACK_AFTER = "ack_after", "ODOGRAPH_ACK_AFTER", Some("journal"),
+        "when a tracker is told \"accepted\": journal, or commit on hosts without a durable disk";
+    // An hour of 1,000 trackers that send a kilobyte a second.
+    JOURNAL_MAX_SIZE = "journal_max_size", "ODOGRAPH_JOURNAL_MAX_SIZE", Some("4GiB"),
+        "bound of the journal; when all of it waits for the database, sockets are not read";
+    JOURNAL_KEEP = "journal_keep", "ODOGRAPH_JOURNAL_KEEP", Some("24h"),
+        "how long committed frames are kept for replay; given up earlier when room is needed";
     // Every connected tracker of a large fleet can have a frame under way, and an outage of the database fills it.
     INFLIGHT_MAX = "inflight_max", "ODOGRAPH_INFLIGHT_MAX", Some("256MiB"), "frames in memory over all sessions";
     // The store's time for a transaction is spent by then; larger ones gained nothing in measurements.
     BATCH_ROWS = "batch_rows", "ODOGRAPH_BATCH_ROWS", Some("50000"), "most rows in one transaction";
-    // Short against what a tracker waits, long enough to gather the frames of one burst.
-    BATCH_LINGER = "batch_linger", "ODOGRAPH_BATCH_LINGER", Some("5ms"), "how long a batch gathers while the store is idle";
+    // Behind the journal nobody waits for the commit, and fewer transactions cost the database less. Else it is short against
+    // what a tracker waits, and long enough to gather the frames of one burst.
+    BATCH_LINGER = "batch_linger", "ODOGRAPH_BATCH_LINGER", None,
+        "how long a batch gathers while the store is idle; default: 50ms, or 5ms with ack_after = commit";
+    // While one waits for its commit the other one works: more than one connection can do.
+    LANES = "lanes", "ODOGRAPH_LANES", None,
+        "connections that write to the database, each for its share of the devices; default: 2 (always 1 with SQLite)";
     LOGIN_TIMEOUT = "login_timeout", "ODOGRAPH_LOGIN_TIMEOUT", Some("15s"), "whole login";
     FRAME_TIMEOUT = "frame_timeout", "ODOGRAPH_FRAME_TIMEOUT", Some("60s"), "first to last byte of a frame";
     // Above the open link timeout and ping interval of trackers: closing earlier would cut their command channel.

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use reader::{Lookup, Mistake, Mistakes, Source};
 
+use crate::journal::Limits;
 use crate::store::{DatabaseUrl, Retention};
 use reader::Reader;
 
@@ -24,16 +25,20 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Metrics and health.
     pub admin_listen: SocketAddr,
-    /// Directory of the embedded store.
+    /// Directory of the journal and the embedded store.
     pub data_dir: PathBuf,
     /// When a tracker is told "accepted".
     pub ack_after: AckAfter,
+    /// Bounds of the journal.
+    pub journal: Limits,
     /// Bytes of frames in memory over all sessions.
     pub inflight_max: u32,
     /// Most rows in one transaction.
     pub batch_rows: usize,
     /// How long a batch gathers while the store is idle.
     pub batch_linger: Duration,
+    /// Connections that write to the database.
+    pub lanes: u16,
     /// From the connection to the last byte of the login.
     pub login_timeout: Duration,
     /// From the first to the last byte of a frame.
@@ -61,6 +66,8 @@ pub struct Settings {
 /// What has to happen before a tracker is told "accepted".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckAfter {
+    /// The sync of the journal: an outage of the database is invisible to trackers.
+    Journal,
     /// The commit of its batch.
     Commit,
 }
@@ -86,18 +93,34 @@ impl Settings {
             path => Ok(PathBuf::from(path)),
         });
         let count = |text: &str| value::number(text, 1, 10_000_000);
+        let database_url = read
+            .optional(&keys::DATABASE_URL, |text| DatabaseUrl::parse(text).map_err(|wrong| wrong.to_string()))
+            .unwrap_or_else(|| DatabaseUrl::sqlite(data_dir.join("odograph.sqlite")));
+        let ack_after = read.value(&keys::ACK_AFTER, ack_after);
+        let linger = read.optional(&keys::BATCH_LINGER, |t| value::duration(t, Duration::ZERO, 10 * SECOND));
+        let lanes = read.optional(&keys::LANES, |text| value::number(text, 1, 16));
+        let keep = read.value(&keys::JOURNAL_KEEP, |t| value::duration(t, Duration::ZERO, 10_000 * DAY));
         let settings = Self {
-            database_url: read
-                .optional(&keys::DATABASE_URL, |text| DatabaseUrl::parse(text).map_err(|wrong| wrong.to_string()))
-                .unwrap_or_else(|| DatabaseUrl::sqlite(data_dir.join("odograph.sqlite"))),
+            lanes: match &database_url {
+                DatabaseUrl::Sqlite(_) => 1,
+                DatabaseUrl::Postgres(_) => lanes.and_then(|lanes| u16::try_from(lanes).ok()).unwrap_or(2),
+            },
+            database_url,
             listen: read.value(&keys::LISTEN, address),
             admin_listen: read.value(&keys::ADMIN_LISTEN, address),
-            ack_after: read.value(&keys::ACK_AFTER, ack_after),
+            ack_after,
+            journal: read.value(&keys::JOURNAL_MAX_SIZE, |text| {
+                let bytes = value::size(text, MIB, 1 << 50)?;
+                Limits::new(bytes, keep).map_err(|wrong| wrong.to_string())
+            }),
             inflight_max: read.value(&keys::INFLIGHT_MAX, |text| {
                 value::size(text, MIB, 2048 * MIB).map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
             }),
             batch_rows: read.value(&keys::BATCH_ROWS, |text| value::number(text, 1, 1_000_000)),
-            batch_linger: read.value(&keys::BATCH_LINGER, |t| value::duration(t, Duration::ZERO, 10 * SECOND)),
+            batch_linger: linger.unwrap_or(match ack_after {
+                AckAfter::Journal => Duration::from_millis(50),
+                AckAfter::Commit => Duration::from_millis(5),
+            }),
             login_timeout: read.value(&keys::LOGIN_TIMEOUT, |t| value::duration(t, SECOND / 10, HOUR)),
             frame_timeout: read.value(&keys::FRAME_TIMEOUT, |t| value::duration(t, SECOND / 10, HOUR)),
             idle_timeout: read.value(&keys::IDLE_TIMEOUT, |t| value::duration(t, SECOND / 10, 168 * HOUR)),
@@ -150,8 +173,8 @@ fn age(text: &str) -> Result<Option<Duration>, String> {
 fn ack_after(text: &str) -> Result<AckAfter, String> {
     match text {
         "commit" => Ok(AckAfter::Commit),
-        "journal" => Err("journal is not part of this version yet: use commit".to_owned()),
-        _ => Err("must be commit".to_owned()),
+        "journal" => Ok(AckAfter::Journal),
+        _ => Err("must be journal or commit".to_owned()),
     }
 }
 

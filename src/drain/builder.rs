@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use teltonika_codecs::{AvlData, Imei, Record};
+use teltonika_codecs::{AvlData, Imei, Message, MessageCodec, Record, Rejection};
 
 use super::newest::NewestPositions;
 use super::rows::{BuiltRow, NotAsAccepted};
 use super::seen::{Seen, SeenKeys};
 use crate::checkpoint::Position;
-use crate::store::{Batch, Committed, QuarantineReason, Quarantined};
+use crate::journal::{Kind, NewEntry};
+use crate::store::{Batch, Committed, Message as StoredMessage, QuarantineReason, Quarantined};
 
 /// A frame that was accepted.
 #[derive(Clone, Copy, Debug)]
@@ -43,26 +44,52 @@ pub struct BatchBuilder {
     newest: NewestPositions,
     window: TimeWindow,
     batch: Batch,
+    /// Records of the frames in the batch that cannot be decoded, by the count that they name.
+    undecodable: u64,
+    /// Device time of each frame's newest record, milliseconds.
+    newest_ms: Vec<i64>,
+    /// For the newest positions that are remembered.
+    io: String,
 }
 
 impl BatchBuilder {
     /// An empty batch.
     #[must_use]
     pub fn new(window: TimeWindow, seen: SeenKeys) -> Self {
-        Self { seen, newest: NewestPositions::default(), window, batch: Batch::default() }
+        let newest = NewestPositions::default();
+        Self { seen, newest, window, batch: Batch::default(), undecodable: 0, newest_ms: Vec::new(), io: String::new() }
     }
 
-    /// Adds the records of a frame: all or none. Gives the device time of its newest record, milliseconds.
+    /// Adds an entry of any kind.
+    pub fn entry(&mut self, position: Position, entry: &NewEntry<'_>) {
+        match entry.kind {
+            Kind::Frame => {
+                let NewEntry { imei, received_at_us, records, bytes, .. } = *entry;
+                // The session opened the same bytes, perhaps in another version of this program.
+                if let Err(wrong) = self.frame(&Frame { imei, received_at_us, position, data: bytes, records }) {
+                    tracing::error!(%position, error = %wrong, "a frame that was accepted cannot be decoded; it goes to quarantine");
+                    self.whole_frame(position, entry, wrong.to_string());
+                }
+            }
+            Kind::Undecodable => {
+                let why = undecodable(entry.bytes).map_or_else(
+                    // A later version knows how: the frame was refused by an earlier one.
+                    || "can be decoded by this version".to_owned(),
+                    |wrong| wrong.to_string(),
+                );
+                self.whole_frame(position, entry, why);
+            }
+            Kind::Message => self.message(position, entry),
+        }
+    }
+
+    /// Adds the records of a frame: all or none.
     ///
     /// # Errors
-    /// When the data field cannot be opened, or does not hold as many records as the receipt will say: the session
-    /// checked both before.
-    pub fn frame(&mut self, frame: &Frame<'_>) -> Result<Option<i64>, NotAsAccepted> {
-        let avl = AvlData::open(frame.data)?;
-        if avl.count() != frame.records {
-            return Err(NotAsAccepted::Count);
-        }
-        let Self { seen, newest, window, batch } = self;
+    /// When the data field cannot be opened, or does not hold as many records as the receipt said.
+    pub fn frame(&mut self, frame: &Frame<'_>) -> Result<(), NotAsAccepted> {
+        let avl = open(frame)?;
+        let Self { seen, newest, window, batch, .. } = self;
         let mut seen = seen.device(frame.imei);
         let (mut newest_ms, mut newest_counted) = (None, None);
         for (index, record) in (0..=u8::MAX).zip(avl.records()) {
@@ -88,7 +115,29 @@ impl BatchBuilder {
                 newest_counted = Some(at);
             }
         }
-        Ok(newest_ms)
+        self.newest_ms.extend(newest_ms);
+        Ok(())
+    }
+
+    /// Takes note of a frame that is committed already: its keys are stored, and where `newest` says so its positions may be
+    /// newer than those that are written.
+    pub fn remember(&mut self, frame: &Frame<'_>, newest: bool) {
+        let Ok(avl) = open(frame) else { return };
+        let mut seen = self.seen.device(frame.imei);
+        for record in avl.records().filter(|record| self.window.refuses(record, frame.received_at_us).is_none()) {
+            let built = BuiltRow::new(frame.imei, frame.received_at_us, avl.codec(), &record);
+            seen.see(built.row.ts_ms, built.row.fingerprint);
+            if newest {
+                self.io.clear();
+                built.write_io(&record, &mut self.io);
+                self.newest.see(&built.row, &self.io);
+            }
+        }
+    }
+
+    /// Everything was remembered that had to be.
+    pub fn remembered(&mut self) {
+        self.newest.committed(false, &[]);
     }
 
     /// Adds the newest positions to the batch, for the store to write them.
@@ -103,6 +152,28 @@ impl BatchBuilder {
         !self.newest.is_empty()
     }
 
+    /// Whether the batch writes them.
+    #[must_use]
+    pub fn writes_newest(&self) -> bool {
+        !self.batch.newest.is_empty()
+    }
+
+    /// Records of the batch that go to quarantine, by [`QuarantineReason`].
+    #[must_use]
+    pub fn quarantined(&self) -> [u64; QuarantineReason::ALL.len()] {
+        let mut counts = [0; QuarantineReason::ALL.len()];
+        for record in self.batch.quarantined.iter().filter(|record| record.record_index.is_some()) {
+            counts[record.reason as usize] += 1;
+        }
+        counts[QuarantineReason::Undecodable as usize] += self.undecodable;
+        counts
+    }
+
+    /// Device time of the newest record of each frame of the batch that brought any, milliseconds.
+    pub fn newest_ms(&self) -> impl Iterator<Item = i64> {
+        self.newest_ms.iter().copied()
+    }
+
     /// The batch, for the store.
     pub fn batch(&mut self) -> &mut Batch {
         &mut self.batch
@@ -111,14 +182,65 @@ impl BatchBuilder {
     /// Begins the next batch after this one was committed.
     pub fn committed(&mut self, proof: &Committed) {
         self.newest.committed(!self.batch.newest.is_empty(), proof.refused());
-        self.batch.clear();
+        self.clear();
     }
 
     /// Begins anew: the batch will not be committed as it is.
     pub fn abandon(&mut self) {
         self.seen.doubt();
         self.newest.abandon();
+        self.clear();
+    }
+
+    fn clear(&mut self) {
         self.batch.clear();
+        self.newest_ms.clear();
+        self.undecodable = 0;
+    }
+
+    fn whole_frame(&mut self, frame: Position, entry: &NewEntry<'_>, detail: String) {
+        self.undecodable += u64::from(entry.records);
+        self.batch.quarantined.push(Quarantined {
+            imei: entry.imei,
+            reason: QuarantineReason::Undecodable,
+            detail,
+            received_at_us: entry.received_at_us,
+            frame,
+            record_index: None,
+            codec: entry.bytes.first().copied().unwrap_or_default(),
+            bytes: entry.bytes.to_vec(),
+        });
+    }
+
+    fn message(&mut self, frame: Position, entry: &NewEntry<'_>) {
+        match Message::open(entry.bytes) {
+            Ok(Some(message)) => self.batch.messages.push(StoredMessage {
+                imei: entry.imei,
+                received_at_us: entry.received_at_us,
+                frame,
+                codec: message.codec.id(),
+                message_type: message.kind,
+                bytes: message.payload.to_vec(),
+                // PostgreSQL holds no zero in a text.
+                text: message.text().filter(|text| !text.contains('\0')).map(str::to_owned),
+            }),
+            // One without content is a ping, and never handed over.
+            Ok(None) => {}
+            Err(wrong) => self.whole_frame(frame, entry, wrong.to_string()),
+        }
+    }
+}
+
+fn open<'a>(frame: &Frame<'a>) -> Result<AvlData<'a>, NotAsAccepted> {
+    let avl = AvlData::open(frame.data)?;
+    if avl.count() == frame.records { Ok(avl) } else { Err(NotAsAccepted::Count) }
+}
+
+/// Why a data field cannot be decoded.
+fn undecodable(data: &[u8]) -> Option<Rejection> {
+    match data.first().and_then(|id| MessageCodec::from_id(*id)) {
+        Some(_) => Message::open(data).err(),
+        None => AvlData::open(data).err(),
     }
 }
 

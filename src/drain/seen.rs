@@ -6,7 +6,6 @@
 //! it is new as far as anyone remembers. What it gets wrong costs time and never data, as the table's key decides.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use teltonika_codecs::Imei;
@@ -26,7 +25,8 @@ pub enum Seen {
 pub struct SeenKeys {
     devices: [HashMap<u64, Recent, RandomState>; 2],
     perhaps: Bloom,
-    hasher: RandomState,
+    /// So that nobody can choose records that fall into one block.
+    seed: u64,
     sizes: Sizes,
 }
 
@@ -52,21 +52,20 @@ impl SeenKeys {
     /// Remembers nothing yet.
     #[must_use]
     pub fn new(sizes: Sizes) -> Self {
-        let hasher = RandomState::default();
-        let devices = [(); 2].map(|()| HashMap::with_hasher(hasher.clone()));
-        Self { devices, perhaps: Bloom::new(sizes.perhaps), hasher, sizes }
+        let devices = [(); 2].map(|()| HashMap::default());
+        Self { devices, perhaps: Bloom::new(sizes.perhaps), seed: fastrand::u64(..), sizes }
     }
 
     /// What is remembered of one device: looked up once for all records of a frame.
     pub fn device(&mut self, imei: Imei) -> SeenOfDevice<'_> {
-        let Self { devices: [young, old], perhaps, hasher, sizes } = self;
+        let Self { devices: [young, old], perhaps, seed, sizes } = self;
         let imei = imei.get();
         if young.len() >= sizes.devices && !young.contains_key(&imei) {
             std::mem::swap(young, old);
             young.clear();
         }
         let recent = young.entry(imei).or_insert_with(|| old.remove(&imei).unwrap_or_default());
-        SeenOfDevice { imei, recent, perhaps, hasher }
+        SeenOfDevice { imei, recent, perhaps, seed: *seed }
     }
 
     /// Forgets what stands in the table: a batch that was being built will not be committed as it is, or the database went
@@ -81,7 +80,7 @@ pub struct SeenOfDevice<'a> {
     imei: u64,
     recent: &'a mut Recent,
     perhaps: &'a mut Bloom,
-    hasher: &'a RandomState,
+    seed: u64,
 }
 
 impl SeenOfDevice<'_> {
@@ -93,7 +92,7 @@ impl SeenOfDevice<'_> {
         }
         self.recent.add(ts_ms, fingerprint);
         // Records of a few seconds share a block, so that those of a frame miss the cache once or twice.
-        let block = self.hasher.hash_one((self.imei, ts_ms >> 13));
+        let block = stir(self.imei.wrapping_mul(self.seed | 1) ^ stir((ts_ms >> 13).cast_unsigned() ^ self.seed));
         let bits = (u64::from(fingerprint.cast_unsigned()) << 32 | ts_ms.cast_unsigned() & 0xFFFF_FFFF) ^ block;
         if self.perhaps.see(block, bits) { Seen::Perhaps } else { Seen::New }
     }
@@ -180,11 +179,19 @@ impl Bloom {
     }
 }
 
+/// Every bit of the result depends on every bit given: the finisher of `SplitMix64`. Quick hashes are not even enough here:
+/// with some seeds they sent one new record in ten to a block that knows it.
+#[inline]
+fn stir(bits: u64) -> u64 {
+    let bits = (bits ^ bits >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let bits = (bits ^ bits >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ bits >> 31
+}
+
 /// Six of 256 bits.
 #[inline]
 fn mask(bits: u64) -> Half {
-    let mut stirred = (bits ^ bits >> 31).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    stirred = (stirred ^ stirred >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let stirred = stir(bits);
     let mut mask = [0; 4];
     for nth in 0..6 {
         let place = stirred >> (64 - 8 * (nth + 1));

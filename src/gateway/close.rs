@@ -31,10 +31,6 @@ pub enum CloseReason {
     TooLarge,
     /// A frame with a wrong CRC: unacknowledged, so that the tracker sends it again.
     CrcMismatch,
-    /// A frame that is whole but cannot be decoded.
-    Undecodable,
-    /// A record whose device time no database holds.
-    Unstorable,
     /// No receipt came for longer than any tracker waits.
     NoReceipt,
     /// The limit of connections of one address.
@@ -45,7 +41,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in declaration order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 15] = [
         Self::PeerClosed,
         Self::ConnectionLost,
         Self::LoginTimeout,
@@ -58,8 +54,6 @@ impl CloseReason {
         Self::FramingLost,
         Self::TooLarge,
         Self::CrcMismatch,
-        Self::Undecodable,
-        Self::Unstorable,
         Self::NoReceipt,
         Self::AddressLimit,
         Self::Stopping,
@@ -81,8 +75,6 @@ impl CloseReason {
             Self::FramingLost => "framing_lost",
             Self::TooLarge => "too_large",
             Self::CrcMismatch => "crc_mismatch",
-            Self::Undecodable => "undecodable",
-            Self::Unstorable => "unstorable",
             Self::NoReceipt => "no_receipt",
             Self::AddressLimit => "address_limit",
             Self::Stopping => "stopping",
@@ -92,7 +84,7 @@ impl CloseReason {
     /// Whether someone should look: the tracker's data is refused, not only its link gone.
     #[must_use]
     pub const fn refuses_data(self) -> bool {
-        matches!(self, Self::TooLarge | Self::CrcMismatch | Self::Undecodable | Self::Unstorable | Self::ImeiChanged)
+        matches!(self, Self::TooLarge | Self::CrcMismatch | Self::ImeiChanged)
     }
 
     /// The end that a refusal of the codec means for a session that is logged in.
@@ -101,8 +93,10 @@ impl CloseReason {
             Reason::BadImei => Self::BadImei,
             Reason::BadPreamble | Reason::Truncated => Self::FramingLost,
             Reason::TooLarge => Self::TooLarge,
-            Reason::CrcMismatch => Self::CrcMismatch,
-            Reason::UnsupportedCodec | Reason::CountMismatch | Reason::BadStructure => Self::Undecodable,
+            // What cannot be decoded behind a right checksum does not end a session.
+            Reason::CrcMismatch | Reason::UnsupportedCodec | Reason::CountMismatch | Reason::BadStructure => {
+                Self::CrcMismatch
+            }
         }
     }
 }

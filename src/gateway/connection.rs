@@ -1,262 +1,267 @@
-//! The socket around a session: reads, hands over, waits for receipts, writes answers. Every wait has a bound.
+//! The socket around a session: bytes in, entries to the gate, answers out. Every wait has a bound.
+//!
+//! One poll function over plain state, so that a connection that waits holds neither a buffer nor a timer of its own for each
+//! wait. Bytes are read into memory that all sessions of a thread share; only what is incomplete is kept.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
-use std::time::{Duration, Instant, SystemTime};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use teltonika_codecs::{AvlData, ENVELOPE_LEN, Imei, reply};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::session::READ_LEN;
-use super::{CloseReason, Gateway, Session, Step};
+use super::handover::{Blocked, Unblocked};
+use super::sockets::Place;
+use super::unanswered::Unanswered;
+use super::{CloseReason, Gateway, Session};
 use crate::receipt::Budget;
 
-/// Serves one connection to its end. Dropping the future closes the socket; frames that were handed over go on.
-pub(crate) async fn serve(stream: TcpStream, gateway: &Gateway, stop: &CancellationToken) -> CloseReason {
-    let session = Session::new(gateway.timeouts, Instant::now());
-    let mut connection = Connection { stream, gateway, stop, session, buffer: Vec::new(), ended: false, budget: None };
-    let reason = match connection.run().await {
-        Ok(never) => match never {},
-        Err(reason) => reason,
+/// Serves one connection to its end. Dropping the future closes the socket; what was handed over goes on.
+pub(super) async fn serve(stream: TcpStream, number: u64, gateway: &Gateway, stop: &CancellationToken) -> CloseReason {
+    let now = Instant::now();
+    let mut connection = Connection {
+        stream,
+        number,
+        gateway,
+        session: Session::new(gateway.timeouts, now),
+        place: None,
+        buffer: Vec::new(),
+        missing: None,
+        unworked: false,
+        budget: None,
+        blocked: None,
+        unanswered: Unanswered::default(),
+        outgoing: Vec::new(),
+        since: now,
+        closing: None,
+        stopping: false,
+    };
+    let reason = {
+        let (deadline, _) = connection.deadline();
+        let mut sleep = pin!(sleep_until(deadline.into()));
+        let mut stopped = pin!(stop.cancelled());
+        poll_fn(|context| {
+            if !connection.stopping && stopped.as_mut().poll(context).is_ready() {
+                connection.stop();
+            }
+            connection.poll(context, sleep.as_mut())
+        })
+        .await
     };
     if reason == CloseReason::Stopping || reason.refuses_data() {
         connection.part().await;
     }
-    let Connection { buffer, session, .. } = connection;
-    gateway.buffers.give(buffer);
     if reason.refuses_data() {
-        tracing::warn!(%reason, "session refused data and was closed");
-    } else {
-        tracing::debug!(imei = session.imei().map(tracing::field::display), %reason, "session ended");
+        tracing::warn!(session = number, %reason, "session refused data and was closed");
     }
+    let imei = connection.session.imei().map(tracing::field::display);
+    tracing::debug!(session = number, imei, %reason, "session ended");
     reason
 }
 
-struct Connection<'a> {
+pub(super) struct Connection<'a> {
     stream: TcpStream,
-    gateway: &'a Gateway,
-    stop: &'a CancellationToken,
-    session: Session,
+    pub(super) number: u64,
+    pub(super) gateway: &'a Gateway,
+    pub(super) session: Session,
+    pub(super) place: Option<Place>,
     /// Unread bytes; without memory while there are none.
     buffer: Vec<u8>,
-    /// The peer has sent all it will.
-    ended: bool,
-    /// The share of a frame whose length is known but whose bytes are not all here.
-    budget: Option<(u32, Budget)>,
+    /// How many bytes the item at their head lacks; `None` where that is not known, or they were not looked at yet.
+    pub(super) missing: Option<usize>,
+    /// Whole items may stand in the buffer, for which there was no room.
+    pub(super) unworked: bool,
+    /// For an item that is under way.
+    pub(super) budget: Option<Budget>,
+    /// There is no room for what came; the socket is not read meanwhile.
+    pub(super) blocked: Option<Blocked>,
+    pub(super) unanswered: Unanswered,
+    /// Answers that the socket did not take yet.
+    outgoing: Vec<u8>,
+    /// Since when it has been blocked, or does not take answers.
+    pub(super) since: Instant,
+    /// It ends for this reason once everything is answered.
+    pub(super) closing: Option<CloseReason>,
+    stopping: bool,
 }
 
-enum Never {}
-
 impl Connection<'_> {
-    async fn run(&mut self) -> Result<Never, CloseReason> {
+    fn poll(&mut self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<CloseReason> {
         loop {
-            let total = self.work_off().await?;
-            if self.ended {
-                return Err(CloseReason::PeerClosed);
+            if let Err(reason) = self.answer(context) {
+                return Poll::Ready(reason);
             }
-            // A login is too small to matter, and has a deadline of its own.
-            if let (Some(total), Some(_)) = (total, self.session.imei()) {
-                let had = self.buffer.len();
-                self.reserve(total).await?;
-                // The rest of the item may have come in during a long wait.
-                if self.ended || self.buffer.len() > had {
+            if let Some(blocked) = &mut self.blocked
+                && let Poll::Ready(unblocked) = blocked.as_mut().poll(context)
+            {
+                self.blocked = None;
+                self.unblocked(unblocked);
+                continue;
+            }
+            let idle = self.unanswered.is_empty() && self.outgoing.is_empty() && self.blocked.is_none();
+            if let Some(reason) = self.closing.filter(|_| idle) {
+                return Poll::Ready(reason);
+            }
+            if self.takes_more() {
+                if self.unworked {
+                    self.work_off();
                     continue;
                 }
+                match self.read(context) {
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Ready(Err(reason)) => return Poll::Ready(reason),
+                    Poll::Pending => {}
+                }
             }
-            if self.buffer.is_empty() {
-                self.gateway.buffers.give(std::mem::take(&mut self.buffer));
+            // Armed again only when it has run out, or when patience has become shorter.
+            let (deadline, overdue) = self.deadline();
+            if deadline < sleep.deadline().into_std() {
+                sleep.as_mut().reset(deadline.into());
             }
-            self.read(total).await?;
+            if sleep.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if Instant::now() >= deadline {
+                return Poll::Ready(overdue);
+            }
+            sleep.as_mut().reset(deadline.into());
         }
     }
 
-    /// Takes every whole item from the buffer; gives the length of the one that is under way.
-    async fn work_off(&mut self) -> Result<Option<usize>, CloseReason> {
-        // Taken out of `self`, so that items can borrow from it across the waits.
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let mut at = 0;
-        let outcome = loop {
-            let unread = buffer.get(at..).unwrap_or_default();
-            let consumed = match self.session.step(unread, Instant::now()) {
-                // What came in while a receipt was awaited stands in `self.buffer`, behind these bytes.
-                Step::Wait { .. } if !self.buffer.is_empty() => {
-                    buffer.drain(..at);
-                    at = 0;
-                    buffer.append(&mut self.buffer);
-                    continue;
-                }
-                Step::Wait { total } => break Ok(total),
-                Step::Close { reason, rejection } => {
-                    self.refused(reason, rejection);
-                    break Err(reason);
-                }
-                Step::Ping { consumed } => consumed,
-                Step::Message { codec, consumed } => {
-                    self.gateway.metrics.message(codec);
-                    consumed
-                }
-                Step::Login { imei, consumed } => {
-                    self.gateway.metrics.logins_accepted.increment(1);
-                    tracing::debug!(%imei, "tracker logged in");
-                    if let Err(reason) = self.write(&reply::LOGIN_ACCEPTED).await {
-                        break Err(reason);
-                    }
-                    consumed
-                }
-                Step::AckNothing { avl, consumed } => {
-                    self.gateway.metrics.avl_frame(avl.codec(), 0);
-                    if let Err(reason) = self.write(&reply::tcp_ack(0)).await {
-                        break Err(reason);
-                    }
-                    consumed
-                }
-                Step::Submit { imei, avl, consumed } => {
-                    let frame = unread.get(..consumed).unwrap_or_default();
-                    if let Err(reason) = self.submit(imei, avl, frame).await {
-                        break Err(reason);
-                    }
-                    consumed
-                }
-            };
-            at += consumed;
-            self.budget = None;
-            // A stopping service still answers what it took, and takes no more.
-            if self.stop.is_cancelled() {
-                break Err(CloseReason::Stopping);
-            }
-        };
-        buffer.drain(..at);
-        let ahead = std::mem::replace(&mut self.buffer, buffer);
-        self.gateway.buffers.give(ahead);
-        outcome
+    /// Whether the socket is read: at the bounds it is not, and TCP holds the peer.
+    fn takes_more(&self) -> bool {
+        self.closing.is_none() && self.blocked.is_none() && self.outgoing.is_empty() && !self.unanswered.is_full()
     }
 
-    fn refused(&self, reason: CloseReason, rejection: Option<teltonika_codecs::Rejection>) {
-        match (self.session.imei(), rejection) {
-            (None, _) => self.gateway.metrics.logins_refused.increment(1),
-            (Some(imei), Some(rejection)) => {
-                self.gateway.metrics.refused(rejection.reason);
-                tracing::warn!(reason = %rejection.reason, offset = rejection.offset, "frame refused: {}", rejection.detail);
-                tracing::debug!(%imei, reason = %rejection.reason, "frame refused");
-            }
-            (Some(imei), None) if reason == CloseReason::Unstorable => {
-                self.gateway.metrics.frames_unstorable.increment(1);
-                tracing::debug!(%imei, %reason, "frame refused");
-            }
-            (Some(_), None) => {}
+    /// When patience ends if nothing comes, and what the end will be called.
+    fn deadline(&self) -> (Instant, CloseReason) {
+        if !self.outgoing.is_empty() {
+            return (self.since + WRITE_PATIENCE, CloseReason::WriteTimeout);
+        }
+        let blocked = self.blocked.as_ref().map(|_| self.since);
+        match (self.unanswered.since().or(blocked), self.closing) {
+            (Some(since), None) => (since + RECEIPT_PATIENCE, CloseReason::NoReceipt),
+            // Most of those that sent their end are gone; some want the answer.
+            (Some(since), Some(reason)) => (since.max(self.since) + self.gateway.timeouts.frame, reason),
+            (None, _) => self.session.deadline(),
         }
     }
 
-    /// Hands a frame over, waits for its receipt and acknowledges.
-    async fn submit(&mut self, imei: Imei, avl: AvlData<'_>, frame: &[u8]) -> Result<(), CloseReason> {
-        let (complete, received_at_us) = (Instant::now(), now_us());
-        self.reserve(frame.len()).await?;
-        let Some((_, budget)) = self.budget.take() else { return Err(CloseReason::Stopping) };
-        let data = frame.get(ENVELOPE_LEN - CRC_LEN..frame.len() - CRC_LEN).unwrap_or_default();
-        let data = Bytes::copy_from_slice(data);
-        let gateway = self.gateway;
-        gateway.metrics.avl_frame(avl.codec(), avl.count());
-        let receipt = self.attended(async {
-            let submitted = gateway.gate.submit(imei, received_at_us, data, avl.count(), budget).await;
-            // Both ends are gone only when the drain is: nobody will answer any more.
-            submitted.ok()?.await.ok()
-        });
-        let (ack, records) = receipt.await?.ok_or(CloseReason::Stopping)?.into_ack();
-        self.write(&ack).await?;
-        gateway.tally.acknowledged(records);
-        gateway.metrics.ack_latency.record(complete.elapsed());
-        Ok(())
+    /// A stopping service answers what it took, and takes no more.
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.blocked = None;
+        self.close(CloseReason::Stopping);
     }
 
-    /// Waits for the pipeline, and meanwhile takes what the peer sends as far as the buffer's bound goes. A peer that has
-    /// sent its end may still want the answer; but for how long is bounded, for most of them are gone.
-    async fn attended<T>(&mut self, pipeline: impl Future<Output = T>) -> Result<T, CloseReason> {
-        let mut pipeline = pin!(pipeline);
-        let begun = Instant::now();
-        let mut patience = begun + RECEIPT_PATIENCE;
-        let mut seen_end = false;
-        loop {
-            if self.ended && !seen_end {
-                seen_end = true;
-                patience = patience.min(Instant::now() + self.gateway.timeouts.frame);
-            }
-            let wants_more = !self.ended && self.buffer.len() < AHEAD_LEN;
-            tokio::select! {
-                biased;
-                // Only borrowed: losing the race loses nothing.
-                answer = &mut pipeline => {
-                    self.session.excuse(begun.elapsed());
-                    return Ok(answer);
-                }
-                // Cancel-safe: readiness loses no bytes.
-                ready = self.stream.readable(), if wants_more => {
-                    ready.map_err(|_| CloseReason::ConnectionLost)?;
-                    self.try_read(AHEAD_LEN)?;
-                }
-                () = sleep_until(patience.into()) => {
-                    return Err(if self.ended { CloseReason::PeerClosed } else { CloseReason::NoReceipt });
-                }
-            }
+    pub(super) fn close(&mut self, reason: CloseReason) {
+        if self.closing.is_none() {
+            (self.closing, self.since) = (Some(reason), Instant::now());
         }
     }
 
-    /// Takes a share of the bytes in flight for an item of this length, unless it has one. Until there is one, the
-    /// socket is hardly read: that is the back-pressure.
-    async fn reserve(&mut self, len: usize) -> Result<(), CloseReason> {
-        let bytes = u32::try_from(len).unwrap_or(u32::MAX);
-        if self.budget.as_ref().is_some_and(|(held, _)| *held >= bytes) {
+    /// Writes the answers that are ready, in the order of the frames.
+    fn answer(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
+        self.flush(context)?;
+        if !self.outgoing.is_empty() || self.unanswered.is_empty() {
             return Ok(());
         }
-        self.budget = None;
-        let (gateway, stop) = (self.gateway, self.stop);
-        let budget = self.attended(async {
-            tokio::select! {
-                budget = gateway.gate.reserve(bytes) => budget.ok(),
-                () = stop.cancelled() => None,
+        let Some(answers) = self.unanswered.ready(context).map_err(|_| CloseReason::Stopping)? else { return Ok(()) };
+        let bytes = answers.bytes();
+        let wrote = written(self.stream.try_write(bytes))?;
+        let now = Instant::now();
+        let gateway = self.gateway;
+        gateway.tally.acknowledged(answers.records);
+        answers.since().for_each(|since| gateway.metrics.ack_latency.record(now.saturating_duration_since(since)));
+        self.session.answered(now);
+        if wrote < bytes.len() {
+            self.outgoing.extend_from_slice(bytes.get(wrote..).unwrap_or_default());
+            self.since = now;
+            self.flush(context)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the socket did not take before.
+    fn flush(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
+        while !self.outgoing.is_empty() {
+            let Poll::Ready(ready) = self.stream.poll_write_ready(context) else { return Ok(()) };
+            ready.map_err(|_| CloseReason::ConnectionLost)?;
+            let wrote = written(self.stream.try_write(&self.outgoing))?;
+            self.outgoing.drain(..wrote);
+            if self.outgoing.is_empty() {
+                self.outgoing = Vec::new();
             }
-        });
-        self.budget = Some((bytes, budget.await?.ok_or(CloseReason::Stopping)?));
-        Ok(())
-    }
-
-    /// Waits for bytes and reads some, within the session's patience.
-    async fn read(&mut self, total: Option<usize>) -> Result<(), CloseReason> {
-        let (deadline, overdue) = self.session.deadline();
-        tokio::select! {
-            biased;
-            ready = self.stream.readable() => ready.map_err(|_| CloseReason::ConnectionLost)?,
-            () = sleep_until(deadline.into()) => return Err(overdue),
-            () = self.stop.cancelled() => return Err(CloseReason::Stopping),
-        }
-        // Room for the whole item under way: its length was checked before.
-        self.try_read(total.unwrap_or(0).max(READ_LEN))
-    }
-
-    /// Reads what is there, up to `most` bytes in the buffer. Nothing there is fine.
-    fn try_read(&mut self, most: usize) -> Result<(), CloseReason> {
-        if self.buffer.capacity() == 0 {
-            self.buffer = self.gateway.buffers.take();
-        }
-        let had = self.buffer.len();
-        self.buffer.reserve_exact(most.saturating_sub(had).max(1));
-        match self.stream.try_read_buf(&mut self.buffer) {
-            Ok(0) => self.ended = true,
-            Ok(_) => self.gateway.metrics.received_bytes.increment((self.buffer.len() - had) as u64),
-            Err(wrong) if wrong.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Err(CloseReason::ConnectionLost),
         }
         Ok(())
     }
 
-    async fn write(&mut self, answer: &[u8]) -> Result<(), CloseReason> {
-        match timeout(WRITE_PATIENCE, self.stream.write_all(answer)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(CloseReason::ConnectionLost),
-            Err(_) => Err(CloseReason::WriteTimeout),
+    /// Reads what is there and works it off.
+    fn read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            // No more than the item under way lacks, as its length was checked, and room was found for it.
+            let most = self.missing.map_or(READ_LEN, |missing| missing.min(SCRATCH_LEN));
+            let mut into = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
+            let read = match Pin::new(&mut self.stream).poll_read(context, &mut into) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(CloseReason::ConnectionLost)),
+                Poll::Ready(Ok(())) => into.filled(),
+            };
+            if read.is_empty() {
+                self.close(CloseReason::PeerClosed);
+                return Poll::Ready(Ok(()));
+            }
+            self.gateway.metrics.received_bytes.increment(read.len() as u64);
+            if self.buffer.is_empty() {
+                let consumed = self.take_items(read);
+                self.keep(read.get(consumed..).unwrap_or_default());
+            } else {
+                self.buffer.extend_from_slice(read);
+                match &mut self.missing {
+                    Some(missing) if *missing > read.len() => *missing -= read.len(),
+                    _ => self.work_off(),
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Takes every whole item from the buffer.
+    fn work_off(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let consumed = self.take_items(&buffer);
+        if consumed == buffer.len() {
+            return;
+        }
+        buffer.drain(..consumed);
+        if let Some(missing) = self.missing {
+            buffer.reserve_exact(missing);
+        }
+        self.buffer = buffer;
+    }
+
+    /// Keeps what no item was made of, in memory of just the length that the item needs.
+    fn keep(&mut self, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.buffer = Vec::with_capacity(rest.len() + self.missing.unwrap_or(0));
+            self.buffer.extend_from_slice(rest);
+        }
+    }
+
+    fn unblocked(&mut self, unblocked: Unblocked) {
+        self.session.excuse(self.since.elapsed());
+        match unblocked {
+            Unblocked::Submitted(Ok((pending, since))) => self.unanswered.receipt(pending, since),
+            Unblocked::Message(Ok(())) => {}
+            Unblocked::Reserved(Ok(budget)) => self.budget = Some(budget),
+            Unblocked::Submitted(Err(_)) | Unblocked::Message(Err(_)) | Unblocked::Reserved(Err(_)) => {
+                self.close(CloseReason::Stopping);
+            }
         }
     }
 
@@ -264,10 +269,12 @@ impl Connection<'_> {
     async fn part(&mut self) {
         let _ = self.stream.shutdown().await;
         let _ = timeout(PARTING, async {
-            while !self.ended && self.stream.readable().await.is_ok() {
-                self.buffer.clear();
-                if self.try_read(READ_LEN).is_err() {
-                    return;
+            let mut unread = [0; 512];
+            while self.stream.readable().await.is_ok() {
+                match self.stream.try_read(&mut unread) {
+                    Ok(0) => return,
+                    Err(wrong) if wrong.kind() != io::ErrorKind::WouldBlock => return,
+                    _ => {}
                 }
             }
         })
@@ -275,16 +282,24 @@ impl Connection<'_> {
     }
 }
 
-fn now_us() -> i64 {
-    // A clock before 1970 or after the year 290,000 is no clock.
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+fn written(result: io::Result<usize>) -> Result<usize, CloseReason> {
+    match result {
+        Ok(wrote) => Ok(wrote),
+        Err(wrong) if wrong.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        Err(_) => Err(CloseReason::ConnectionLost),
+    }
 }
 
-/// Bytes of the CRC behind the data field.
-const CRC_LEN: usize = 4;
-/// Most bytes read ahead of an answer; a tracker that does not wait is held there by TCP.
-const AHEAD_LEN: usize = 2 * READ_LEN;
+thread_local! {
+    /// Where all sessions of this thread read into, one after the other.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_LEN]);
+}
+
+/// Longer than any item, so that a socket that was read empty is known to be.
+const SCRATCH_LEN: usize = 128 * 1024;
+/// Bytes asked for in one read: the largest field frames fit three times. What is behind a frame that finds no room is kept,
+/// so it is not more.
+const READ_LEN: usize = 4096;
 /// The longest response timeout that a tracker can be set to is 300 s (section 1.6): after it nobody listens.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(310);
 /// An answer of a few bytes fits any socket buffer; a peer that does not take it for so long is stuck.

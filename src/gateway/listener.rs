@@ -11,9 +11,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
 
 use super::{CloseReason, Gateway, connection};
+use crate::metrics::GatewayMetrics;
 
 /// How many connections are served at once.
 #[derive(Clone, Copy, Debug)]
@@ -54,15 +54,15 @@ pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, s
                 place
             }
         };
+        let number = gateway.sockets.number();
+        tracing::debug!(session = number, %peer, "connected");
+        let open = Open::new(&gateway.metrics);
         let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
-        let session = async move {
-            let _held = (permit, place);
-            gateway.metrics.open.increment(1);
-            let reason = connection::serve(stream, &gateway, &stop).await;
-            gateway.metrics.open.decrement(1);
+        sessions.spawn(async move {
+            let _held = (permit, place, open);
+            let reason = connection::serve(stream, number, &gateway, &stop).await;
             gateway.metrics.closed(reason);
-        };
-        sessions.spawn(session.instrument(tracing::debug_span!("session", peer = %peer)));
+        });
     }
     drop(listener);
     sessions.close();
@@ -93,6 +93,22 @@ async fn pause_after(wrong: &io::Error, stop: &CancellationToken) {
                 () = stop.cancelled() => {}
             }
         }
+    }
+}
+
+/// Counts an open connection, however its session ends.
+struct Open(metrics::Gauge);
+
+impl Open {
+    fn new(metrics: &GatewayMetrics) -> Self {
+        metrics.open.increment(1);
+        Self(metrics.open.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.decrement(1);
     }
 }
 

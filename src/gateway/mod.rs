@@ -1,22 +1,28 @@
-//! The gateway: one listener, one session a socket. It hands frames to the commit gate and never sees the store.
+//! The gateway: one listener, one session a socket. It hands entries to the gate and never sees the store.
 //!
-//! `session` decides from bytes and time what to do next; `connection` is the socket around it; `listener` admits.
+//! `session` decides from bytes and time what to do next; `connection` is the socket around it, `handover` its way to the gate,
+//! `unanswered` what it owes the tracker; `listener` admits.
 
-mod buffers;
 mod close;
 mod connection;
+mod evidence;
+mod handover;
 mod listener;
 mod session;
+mod sockets;
+mod unanswered;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use close::CloseReason;
+pub use evidence::Evidence;
 pub use listener::{Limits, run};
 pub use session::{Session, Step};
 
+use self::sockets::Sockets;
 use crate::metrics::{GatewayMetrics, Tally};
-use crate::receipt::CommitGate;
+use crate::receipt::Gate;
 
 /// Patience with a peer.
 #[derive(Clone, Copy, Debug)]
@@ -31,17 +37,24 @@ pub struct Timeouts {
 
 /// What every session shares.
 pub struct Gateway {
-    pub(crate) gate: CommitGate,
-    pub(crate) timeouts: Timeouts,
-    pub(crate) metrics: GatewayMetrics,
-    pub(crate) tally: Arc<Tally>,
-    pub(crate) buffers: buffers::Buffers,
+    gate: Gate,
+    timeouts: Timeouts,
+    metrics: GatewayMetrics,
+    tally: Arc<Tally>,
+    sockets: Arc<Sockets>,
+    evidence: Option<Evidence>,
 }
 
 impl Gateway {
-    /// A gateway that hands frames to `gate`.
+    /// A gateway that hands entries to `gate`, and frames with a wrong checksum to `evidence`.
     #[must_use]
-    pub fn new(gate: CommitGate, timeouts: Timeouts, metrics: GatewayMetrics, tally: Arc<Tally>) -> Self {
-        Self { gate, timeouts, metrics, tally, buffers: buffers::Buffers::default() }
+    pub fn new(
+        gate: Gate,
+        timeouts: Timeouts,
+        metrics: GatewayMetrics,
+        tally: Arc<Tally>,
+        evidence: Option<Evidence>,
+    ) -> Self {
+        Self { gate, timeouts, metrics, tally, sockets: Arc::default(), evidence }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use teltonika_codecs::{AvlData, Frame, Imei, Item, MessageCodec, Next, Phase, Rejection, next_item};
+use teltonika_codecs::{AvlData, Frame, Imei, Item, MessageCodec, Next, Phase, Reason, Rejection, next_item};
 
 use super::{CloseReason, Timeouts};
 
@@ -52,8 +52,20 @@ pub enum Step<'a> {
         /// Bytes to drop.
         consumed: usize,
     },
-    /// A message, which is never answered with a count.
+    /// A frame whose checksum is right and whose content is not: hand it over and answer with its receipt, or the tracker
+    /// would send it for ever.
+    Undecodable {
+        /// The device that is logged in.
+        imei: Imei,
+        /// What is wrong with it.
+        rejection: Rejection,
+        /// Bytes to drop.
+        consumed: usize,
+    },
+    /// A message, which is handed over and never answered with a count.
     Message {
+        /// The device that is logged in.
+        imei: Imei,
         /// Its codec.
         codec: MessageCodec,
         /// Bytes to drop.
@@ -118,6 +130,12 @@ impl Session {
         self.incomplete_since = self.incomplete_since.map(|since| since + waited);
     }
 
+    /// The peer has been answered: its time begins anew.
+    pub fn answered(&mut self, now: Instant) {
+        self.last_item = self.last_item.max(now);
+        self.incomplete_since = self.incomplete_since.map(|since| since.max(now));
+    }
+
     /// The device, once it is logged in.
     #[must_use]
     pub fn imei(&self) -> Option<Imei> {
@@ -135,14 +153,13 @@ impl Session {
             }
             // Before a login the front gives no frames.
             (Item::Frame(_), None) => close(CloseReason::NotATracker),
-            (Item::Frame(Frame::Message(message)), Some(_)) => Step::Message { codec: message.codec, consumed },
+            (Item::Frame(Frame::Message(message)), Some(imei)) => {
+                Step::Message { imei, codec: message.codec, consumed }
+            }
             (Item::Frame(Frame::Avl(avl)), Some(_)) if avl.count() == 0 => Step::AckNothing { avl, consumed },
-            (Item::Frame(Frame::Avl(avl)), Some(imei)) => {
-                if avl.records().any(|record| record.calendar_ms().is_none()) {
-                    close(CloseReason::Unstorable)
-                } else {
-                    Step::Submit { imei, avl, consumed }
-                }
+            (Item::Frame(Frame::Avl(avl)), Some(imei)) => Step::Submit { imei, avl, consumed },
+            (Item::Rejected(rejection), Some(imei)) if rejection.reason != Reason::CrcMismatch => {
+                Step::Undecodable { imei, rejection, consumed }
             }
             (Item::Rejected(rejection), _) => {
                 Step::Close { reason: CloseReason::of(rejection.reason), rejection: Some(rejection) }
@@ -150,6 +167,3 @@ impl Session {
         }
     }
 }
-
-/// Bytes asked for in one read: the largest field frames fit three times.
-pub(crate) const READ_LEN: usize = 4096;

@@ -94,6 +94,14 @@ impl Contents {
         self.catalog().history()
     }
 
+    /// Where the segment begins that holds the entry before `position`: an entry begins there.
+    #[must_use]
+    pub fn segment_before(&self, position: Position) -> Position {
+        let catalog = self.catalog();
+        let segment = catalog.segments.iter().rev().find(|segment| segment.start.position < position);
+        segment.map_or(catalog.begin().position, |segment| segment.start.position)
+    }
+
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> Status {

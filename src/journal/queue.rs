@@ -14,6 +14,7 @@ use super::error::AppendError;
 use super::group::Group;
 use super::log::Synced;
 use super::relay::Relay;
+use super::room::Room;
 
 /// Proof that the records of one entry survive a power cut. Made only from a [`Synced`]; reading its count consumes it.
 #[derive(Debug)]
@@ -60,42 +61,19 @@ impl Appender {
     ///
     /// # Errors
     /// Never [`AppendError::NoRoom`].
-    pub fn append<'a>(&'a self, entry: NewEntry<'a>) -> Append<'a> {
-        Append { appender: self, entry, slot: None }
-    }
-}
-
-/// See [`Appender::append`].
-#[derive(Debug)]
-#[must_use = "a future does nothing unless it is polled"]
-pub struct Append<'a> {
-    appender: &'a Appender,
-    entry: NewEntry<'a>,
-    /// The round of waiting for room, and where the waker stands in its list.
-    slot: Option<(u64, usize)>,
-}
-
-impl Future for Append<'_> {
-    type Output = Result<Ticket, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let queue = &self.appender.queue;
-        let mut state = queue.state();
-        match queue.push(&mut state, &self.entry) {
-            Err(AppendError::NoRoom) => {
-                let slot = self.slot.filter(|(round, _)| *round == state.room_round).map(|(_, at)| at);
-                let at = register(&mut state.room_wakers, slot, context);
-                let round = state.room_round;
-                drop(state);
-                self.slot = Some((round, at));
-                Poll::Pending
-            }
-            Err(wrong) => Poll::Ready(Err(wrong)),
-            Ok(group) => {
-                queue.rouse(state);
-                Poll::Ready(Ok(Ticket { queue: Arc::clone(queue), group, records: self.entry.records, slot: None }))
+    pub async fn append(&self, entry: NewEntry<'_>) -> Result<Ticket, AppendError> {
+        loop {
+            match self.try_append(&entry) {
+                Err(AppendError::NoRoom) => self.room(entry.stored_len()).await,
+                taken => return taken,
             }
         }
+    }
+
+    /// Completes when an entry of `stored_len` bytes on disk may be taken in, or none ever will. Others may be faster: try, and
+    /// wait again.
+    pub fn room(&self, stored_len: usize) -> Room<'_> {
+        Room::new(&self.queue, stored_len)
     }
 }
 
@@ -204,6 +182,25 @@ impl Queue {
             ended: None,
         };
         Self { state: Mutex::new(state), work: Condvar::new(), synced: AtomicU64::new(0), group_bytes }
+    }
+
+    /// Notes whom to wake when there may be room, unless there is. `slot` is the round of waiting and the place in its list.
+    pub(super) fn poll_room(
+        &self,
+        stored_len: usize,
+        slot: &mut Option<(u64, usize)>,
+        context: &Context<'_>,
+    ) -> Poll<()> {
+        let mut state = self.state();
+        let fits = state.gathering.length() as usize + stored_len <= self.group_bytes as usize;
+        let never = state.closed || state.ended.is_some() || stored_len > self.group_bytes as usize;
+        if never || fits && !state.full {
+            return Poll::Ready(());
+        }
+        let round = state.room_round;
+        let place = slot.filter(|(of, _)| *of == round).map(|(_, at)| at);
+        *slot = Some((round, register(&mut state.room_wakers, place, context)));
+        Poll::Pending
     }
 
     fn push(&self, state: &mut State, entry: &NewEntry<'_>) -> Result<u64, AppendError> {

@@ -45,6 +45,9 @@ use self::verdict::Verdict;
 
 /// A database that takes the batches of one lane. Implemented by [`TimescaleStore`] and [`SqliteStore`].
 pub trait Store {
+    /// Writes this lane from now on: gives up what it held of another one, a commit that is in doubt included.
+    fn assign(&mut self, lane: Lane);
+
     /// Claims the lane, and tells where it stands: at [`Checkpoint::default`] where the database does not know it. Where the
     /// journal had another number of lanes, all of them go back to the one that was furthest behind.
     ///
@@ -185,6 +188,13 @@ impl StoreError {
     pub const fn in_doubt(&self) -> bool {
         self.in_doubt
     }
+
+    /// Whether another session holds the lane: a copy of this journal in another process, or the end of an earlier
+    /// connection of this one that the server has not noticed yet.
+    #[must_use]
+    pub fn lane_is_held(&self) -> bool {
+        self.doing == CLAIMING && self.verdict == Verdict::Retry
+    }
 }
 
 /// What a store error asks for. Nothing is ever dropped: both are tried again, the second slowly.
@@ -215,6 +225,9 @@ impl fmt::Display for ErrorClass {
         f.write_str(self.as_str())
     }
 }
+
+/// What is being done while another session may hold the lane.
+const CLAIMING: &str = "waiting for the session that holds this journal's lane";
 
 /// What quarantine tells the same bytes by: their SHA-256.
 fn digest(bytes: &[u8]) -> [u8; 32] {

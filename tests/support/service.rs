@@ -4,8 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use odograph::app::{self, Running};
+use odograph::app::{self, Accepted, Running};
 use odograph::config::{Lookup, Settings};
+use odograph::metrics::Counts;
 use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -14,13 +15,52 @@ use tokio::net::TcpStream;
 const ANY_TIME: [(&str, &str); 2] =
     [("ODOGRAPH_TIME_WINDOW_PAST", "20000d"), ("ODOGRAPH_TIME_WINDOW_FUTURE", "20000d")];
 
-/// Starts a service in this process, on free ports.
-pub async fn start(database_url: &str, more: &[(&str, &str)]) -> Running {
-    let settings = settings(database_url, more);
-    app::start(&settings).await.unwrap_or_else(|wrong| panic!("{wrong}: {:?}", std::error::Error::source(&wrong)))
+/// Whether a tracker is answered after the journal's sync or after the commit.
+pub const AFTER_COMMIT: (&str, &str) = ("ODOGRAPH_ACK_AFTER", "commit");
+
+/// A service in this process, with a data directory of its own.
+pub struct Service {
+    running: Running,
+    _directory: tempfile::TempDir,
 }
 
-pub fn settings(database_url: &str, more: &[(&str, &str)]) -> Settings {
+impl std::ops::Deref for Service {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
+impl Service {
+    /// Waits until everything that was taken is in the database.
+    pub async fn settled(&self) {
+        super::eventually("everything to be stored", async || {
+            (self.running.registry.tally().read().waiting == 0).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn failed(&mut self) -> &'static str {
+        self.running.failed().await
+    }
+
+    pub async fn stop(self) -> Counts {
+        self.running.stop().await
+    }
+}
+
+/// Starts a service in this process, on free ports.
+pub async fn start(database_url: &str, more: &[(&str, &str)]) -> Service {
+    let directory = tempfile::tempdir().unwrap();
+    let own = [&[("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())], more].concat();
+    let settings = settings(database_url, &own);
+    let running = app::start(&settings, Accepted::default()).await;
+    let running = running.unwrap_or_else(|wrong| panic!("{wrong}: {:?}", std::error::Error::source(&wrong)));
+    Service { running, _directory: directory }
+}
+
+fn settings(database_url: &str, more: &[(&str, &str)]) -> Settings {
     let mut variables = vec![
         ("DATABASE_URL", database_url),
         ("ODOGRAPH_LISTEN", "127.0.0.1:0"),
@@ -28,9 +68,6 @@ pub fn settings(database_url: &str, more: &[(&str, &str)]) -> Settings {
         ("ODOGRAPH_SHUTDOWN_GRACE", "5s"),
     ];
     variables.extend(ANY_TIME);
-    let directory = std::env::temp_dir();
-    let directory = directory.to_str().unwrap();
-    variables.push(("ODOGRAPH_DATA_DIR", directory));
     variables.extend(more);
     Settings::load(&Lookup::from_variables(variables)).unwrap()
 }
@@ -92,13 +129,16 @@ pub struct Process {
     pub trackers: SocketAddr,
     pub admin: SocketAddr,
     logs: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+    _directory: tempfile::TempDir,
 }
 
 impl Process {
-    /// Starts the binary and waits until it says where it listens.
+    /// Starts the binary and waits until it says where it listens. Its data directory is its own, unless `more` names one.
     pub fn start(database_url: &str, listen: &str, more: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_odograph"))
             .arg("serve")
+            .env("ODOGRAPH_DATA_DIR", directory.path())
             .env("DATABASE_URL", database_url)
             .env("ODOGRAPH_LISTEN", listen)
             .env("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0")
@@ -122,7 +162,7 @@ impl Process {
         let kept = std::sync::Arc::clone(&logs);
         std::thread::spawn(move || lines.for_each(|line| kept.lock().unwrap().push(line)));
         let address = |name: &str| up[name].as_str().unwrap().parse().unwrap();
-        Self { child, trackers: address("trackers"), admin: address("admin"), logs }
+        Self { child, trackers: address("trackers"), admin: address("admin"), logs, _directory: directory }
     }
 
     pub fn pid(&self) -> u32 {
@@ -140,6 +180,15 @@ impl Process {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.child.wait().unwrap().code()
+    }
+
+    /// Waits until everything that was taken is in the database.
+    pub async fn settled(&self) {
+        let admin = self.admin;
+        super::eventually("everything to be stored", async || {
+            (count(admin, "odograph_records_waiting").await == 0).then_some(())
+        })
+        .await;
     }
 
     /// Log lines so far.

@@ -71,6 +71,10 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    fn assign(&mut self, lane: Lane) {
+        (self.lane, self.doubt) = (lane, None);
+    }
+
     async fn open_lane(&mut self) -> Result<Checkpoint, StoreError> {
         let mut connection = self.connection().await?;
         let checkpoint = transaction::open_lane(&mut connection, self.lane).await?;

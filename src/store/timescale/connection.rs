@@ -14,7 +14,7 @@ use super::sql::{CREATE_INCOMING, Kind, LOCK_LANE};
 use crate::store::fence::Lane;
 use crate::store::rows::Part;
 use crate::store::sql::ColumnSet;
-use crate::store::{ErrorClass, StoreError};
+use crate::store::{CLAIMING, ErrorClass, StoreError};
 
 /// A connection that we own: dropping it closes the socket, and the server rolls back what was open.
 pub(super) struct Connection {
@@ -38,7 +38,7 @@ impl Connection {
     /// notices, so nobody writes while an earlier attempt may still be running.
     pub(super) async fn claim(&mut self, lane: Lane) -> Result<(), StoreError> {
         if !self.has_lane {
-            self.execute("waiting for the session that holds this journal's lane", LOCK_LANE, &[&key_of(lane)]).await?;
+            self.execute(CLAIMING, LOCK_LANE, &[&key_of(lane)]).await?;
             self.has_lane = true;
         }
         Ok(())

@@ -118,6 +118,11 @@ impl TimescaleStore {
 }
 
 impl Store for TimescaleStore {
+    fn assign(&mut self, lane: Lane) {
+        // The claim is the session's, so it ends with the connection.
+        (self.lane, self.connection, self.doubt) = (lane, None, None);
+    }
+
     async fn open_lane(&mut self) -> Result<Checkpoint, StoreError> {
         let mut connection = self.connection().await?;
         let opening = async {

@@ -1,0 +1,65 @@
+//! Whether this machine's clock can be right. Records are judged by their receive time, so with a wrong clock good ones would
+//! go to quarantine: the drain waits instead, and the journal goes on.
+
+use std::time::{Duration, SystemTime};
+
+/// Why the clock cannot be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrongClock {
+    /// It shows a time before this program was built: a board without a battery that has not asked the network yet.
+    BeforeBuild,
+    /// It shows a time well before the newest entry of the journal.
+    BeforeJournal {
+        /// By how much.
+        behind: Duration,
+    },
+}
+
+/// Judges the clock. `newest_us` is the newest receive time in the journal, microseconds since 1970-01-01 UTC.
+#[must_use]
+pub fn judge(now_us: i64, newest_us: Option<i64>) -> Option<WrongClock> {
+    if now_us < BUILT_US {
+        return Some(WrongClock::BeforeBuild);
+    }
+    let behind = Duration::from_micros(u64::try_from(newest_us?.saturating_sub(now_us)).unwrap_or(0));
+    (behind > TOLERANCE).then_some(WrongClock::BeforeJournal { behind })
+}
+
+/// Microseconds since 1970-01-01 UTC; 0 for a clock before that.
+pub(super) fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+const fn built_us() -> i64 {
+    // Digits only: written by the build script.
+    let digits = env!("ODOGRAPH_BUILT_S").as_bytes();
+    let (mut seconds, mut at) = (0_i64, 0);
+    while at < digits.len() {
+        seconds = seconds * 10 + (digits[at] - b'0') as i64;
+        at += 1;
+    }
+    seconds * 1_000_000
+}
+
+/// When this program was built, microseconds since 1970-01-01 UTC.
+pub const BUILT_US: i64 = built_us();
+/// Clocks are set back by small steps now and then.
+const TOLERANCE: Duration = Duration::from_mins(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_before_the_build_or_well_before_the_journal_is_wrong() {
+        let minute = 60_000_000;
+        let now = BUILT_US + 1_000 * minute;
+        assert_eq!(judge(now, None), None);
+        assert_eq!(judge(now, Some(now + 4 * minute)), None);
+        assert_eq!(judge(BUILT_US - 1, None), Some(WrongClock::BeforeBuild));
+        let behind = Duration::from_mins(6);
+        assert_eq!(judge(now, Some(now + 6 * minute)), Some(WrongClock::BeforeJournal { behind }));
+        assert!(now_us() > BUILT_US, "it was built before it runs");
+    }
+}

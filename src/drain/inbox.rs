@@ -1,0 +1,165 @@
+//! The gate as a lane's feed, where there is no journal: entries are answered once they are committed, and until then their
+//! trackers keep them.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::builder::BatchBuilder;
+use super::feed::{Feed, FeedError, Load};
+use crate::checkpoint::{JournalId, Mark, Position};
+use crate::receipt::Submission;
+use crate::store::{Checkpoint, Committed, Lane};
+
+/// What a lane took from the gate. The fence belongs to this process alone, so its id is drawn at random.
+pub struct Inbox {
+    lane: Lane,
+    gate: mpsc::Receiver<Submission>,
+    /// What was taken and is not committed; the first ones are in the batch.
+    frames: VecDeque<Submission>,
+    in_batch: usize,
+    /// Frames that the database does not take even alone, though it answers. Others go on; these are tried now and then.
+    aside: VecDeque<Submission>,
+    aside_tried: Instant,
+    second_try: bool,
+    cursor: Checkpoint,
+    next: u64,
+    tag: i64,
+    ended: bool,
+}
+
+impl Inbox {
+    /// A lane's end of the gate.
+    #[must_use]
+    pub fn new(lane: Lane, gate: mpsc::Receiver<Submission>) -> Self {
+        Self {
+            lane,
+            gate,
+            frames: VecDeque::new(),
+            in_batch: 0,
+            aside: VecDeque::new(),
+            aside_tried: Instant::now(),
+            second_try: false,
+            cursor: Checkpoint::default(),
+            next: 0,
+            tag: fastrand::i64(1..),
+            ended: false,
+        }
+    }
+
+    fn build(&mut self, builder: &mut BatchBuilder, load: &mut Load) {
+        if let Some(frame) = self.frames.get(self.in_batch) {
+            let (position, entry) = (Position(self.next), frame.entry());
+            self.next += 1;
+            load.add(&entry);
+            builder.entry(position, &entry);
+            self.in_batch += 1;
+        }
+    }
+}
+
+impl Feed for Inbox {
+    const LASTS: bool = false;
+
+    fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    fn begin(&mut self, at: Checkpoint, _: &mut BatchBuilder) -> Result<Option<()>, FeedError> {
+        self.cursor = at;
+        self.next = self.next.max(at.mark.position.0);
+        Ok(Some(()))
+    }
+
+    fn is_current(&self) -> bool {
+        true
+    }
+
+    fn fill(&mut self, builder: &mut BatchBuilder, load: &mut Load) -> Result<(), FeedError> {
+        if load.frames == 0
+            && self.aside_tried.elapsed() >= ASIDE_EVERY
+            && let Some(frame) = self.aside.pop_front()
+        {
+            self.frames.push_front(frame);
+            self.second_try = true;
+            self.build(builder, load);
+            load.close();
+        }
+        while !load.is_full() {
+            if self.in_batch == self.frames.len() {
+                match self.gate.try_recv() {
+                    Ok(next) => self.frames.push_back(next),
+                    Err(mpsc::error::TryRecvError::Disconnected) => self.ended = true,
+                    Err(mpsc::error::TryRecvError::Empty) => {}
+                }
+            }
+            if self.in_batch == self.frames.len() {
+                break;
+            }
+            self.build(builder, load);
+        }
+        Ok(())
+    }
+
+    async fn more(&mut self) {
+        if self.ended {
+            return;
+        }
+        match self.gate.recv().await {
+            Some(next) => self.frames.push_back(next),
+            None => self.ended = true,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended && self.frames.is_empty()
+    }
+
+    fn span(&self) -> (Mark, Mark) {
+        let from = self.cursor.mark;
+        if self.in_batch == 0 { (from, from) } else { (from, Mark { position: Position(self.next), tag: self.tag }) }
+    }
+
+    fn stands(&self) -> Checkpoint {
+        self.cursor
+    }
+
+    fn committed(&mut self, at: Checkpoint, proof: &Committed) -> Result<(), FeedError> {
+        self.cursor = at;
+        for frame in self.frames.drain(..self.in_batch) {
+            frame.settle(proof);
+        }
+        self.in_batch = 0;
+        if std::mem::take(&mut self.second_try) {
+            // Whatever was wrong may be over, so all others follow.
+            self.frames.append(&mut self.aside);
+        }
+        Ok(())
+    }
+
+    fn abandon(&mut self) -> Result<(), FeedError> {
+        if std::mem::take(&mut self.second_try) {
+            self.set_aside();
+        }
+        self.in_batch = 0;
+        Ok(())
+    }
+
+    fn set_aside(&mut self) -> bool {
+        self.aside.extend(self.frames.pop_front());
+        self.aside_tried = Instant::now();
+        true
+    }
+
+    fn is_second_try(&self) -> bool {
+        self.second_try
+    }
+
+    fn fenced(&mut self) {
+        self.lane.journal = JournalId::random();
+    }
+}
+
+/// For a frame that the database does not take even alone; within what its tracker waits for an answer.
+const ASIDE_EVERY: Duration = Duration::from_secs(10);

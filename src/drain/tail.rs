@@ -1,0 +1,247 @@
+//! The journal as a lane's feed: reads behind the writer, always from the file, and releases what is committed.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::builder::{BatchBuilder, Frame};
+use super::clock::{self, BUILT_US, now_us};
+use super::feed::{Feed, FeedError, Load};
+use super::lane_of;
+use super::shared::Draining;
+use crate::checkpoint::{Mark, Position};
+use crate::health::Reason;
+use crate::journal::{Entry, Kind, ReadError, Reader, Standing, Why};
+use crate::store::{Checkpoint, Committed, Lane};
+
+/// One lane's view of the journal.
+pub struct Tail {
+    draining: Arc<Draining>,
+    lane: Lane,
+    reader: Reader,
+    /// Where the database stands.
+    cursor: Checkpoint,
+    /// Records before are settled; those behind it are counted as waiting.
+    settled: Position,
+    /// Receive time of the first entry of the batch.
+    oldest_us: Option<i64>,
+    looked_at_clock: Option<Instant>,
+}
+
+impl Tail {
+    /// Lane `number`. Until the database is asked it stands where the journal was released.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn new(draining: Arc<Draining>, number: u16) -> Result<Self, ReadError> {
+        let lane = Lane { journal: draining.contents.id(), number, lanes: draining.lanes() };
+        let settled = draining.contents.status().released;
+        // For the age of the oldest entry, should the database be away for long.
+        let oldest_us = draining.contents.reader(settled)?.next()?.map(|Entry { entry, .. }| entry.received_at_us);
+        draining.waits(number, oldest_us);
+        let reader = draining.contents.reader(settled)?;
+        Ok(Self {
+            draining,
+            lane,
+            reader,
+            cursor: Checkpoint::default(),
+            settled,
+            oldest_us: None,
+            looked_at_clock: None,
+        })
+    }
+
+    fn is_ours(&self, entry: &Entry<'_>) -> bool {
+        self.lane.lanes == 1 || lane_of(entry.entry.imei, self.lane.lanes) == self.lane.number
+    }
+
+    /// Where reading begins for a checkpoint; `None` where the journal is not the one that it was made from.
+    fn place(&self, at: Mark) -> Result<Result<Position, Why>, FeedError> {
+        let history = self.draining.contents.history();
+        let place = match history.compare(at) {
+            Standing::Agrees => at.position,
+            Standing::Gap { .. } => {
+                let begin = history.begin().position;
+                self.draining.gap(self.lane.journal, at.position, begin);
+                begin
+            }
+            Standing::Reidentify(why) => return Ok(Err(why)),
+        };
+        match self.draining.contents.reader(place) {
+            Err(ReadError::NoEntry { .. }) => Ok(Err(Why::OtherHistory)),
+            Err(wrong) => Err(wrong.into()),
+            Ok(_) => Ok(Ok(place)),
+        }
+    }
+
+    /// Reads what stands before `place`: records that were counted as waiting and are stored, the keys of recent ones for the
+    /// filter, and newest positions from `newest` on, which are not written.
+    fn read_up(&mut self, place: Position, newest: Position, builder: &mut BatchBuilder) -> Result<(), FeedError> {
+        let contents = &self.draining.contents;
+        let begin = contents.status().begin;
+        let warm = contents.segment_before(Position(place.0.saturating_sub(WARM_BYTES))).max(begin);
+        let from = warm.min(newest.max(begin)).min(self.settled.max(begin)).min(place);
+        let (mut reader, mut stored) = (contents.reader(from)?, 0);
+        while reader.cursor().position < place
+            && let Some(entry) = reader.next()?
+        {
+            if !self.is_ours(&entry) {
+                continue;
+            }
+            let Entry { position, entry } = believed(entry);
+            if position >= self.settled {
+                stored += u64::from(entry.records);
+            }
+            if entry.kind == Kind::Frame && (position >= warm || position >= newest) {
+                let frame = Frame {
+                    imei: entry.imei,
+                    received_at_us: entry.received_at_us,
+                    position,
+                    data: entry.bytes,
+                    records: entry.records,
+                };
+                builder.remember(&frame, position >= newest);
+            }
+        }
+        builder.remembered();
+        self.draining.tally.committed(0, stored, Default::default());
+        Ok(())
+    }
+
+    /// Records from `place` on that were settled already: the database lost them, and they wait again.
+    fn count_again(&self, place: Position) -> Result<(), FeedError> {
+        let (mut reader, mut lost) = (self.draining.contents.reader(place)?, 0);
+        while reader.cursor().position < self.settled
+            && let Some(entry) = reader.next()?
+        {
+            if self.is_ours(&entry) {
+                lost += u64::from(entry.entry.records);
+            }
+        }
+        if lost > 0 {
+            tracing::warn!(
+                records = lost,
+                "the database is behind what it had taken; this part of the journal is drained again"
+            );
+        }
+        self.draining.tally.recovered(lost);
+        Ok(())
+    }
+}
+
+impl Feed for Tail {
+    const LASTS: bool = true;
+
+    fn lane(&self) -> Lane {
+        Lane { journal: self.draining.contents.id(), ..self.lane }
+    }
+
+    fn begin(&mut self, at: Checkpoint, builder: &mut BatchBuilder) -> Result<Option<()>, FeedError> {
+        self.lane = self.lane();
+        let place = match self.place(at.mark)? {
+            Ok(place) => place,
+            Err(why) => {
+                self.draining.rename(self.lane.journal, why)?;
+                return Ok(None);
+            }
+        };
+        if place < self.settled {
+            self.count_again(place)?;
+            self.settled = place;
+        }
+        self.read_up(place, at.newest, builder)?;
+        self.settled = place;
+        self.draining.begins(self.lane.number, place.min(at.newest.max(self.draining.contents.status().begin)))?;
+        (self.cursor, self.reader) = (at, self.draining.contents.reader(place)?);
+        self.oldest_us = None;
+        self.draining.waits(self.lane.number, None);
+        Ok(Some(()))
+    }
+
+    fn is_current(&self) -> bool {
+        self.draining.contents.id() == self.lane.journal
+    }
+
+    fn fill(&mut self, builder: &mut BatchBuilder, load: &mut Load) -> Result<(), FeedError> {
+        let (had, lane) = (load.frames, self.lane);
+        while !load.is_full() {
+            let Some(Entry { position, entry }) = self.reader.next()?.map(believed) else { break };
+            if lane.lanes > 1 && lane_of(entry.imei, lane.lanes) != lane.number {
+                continue;
+            }
+            if load.frames == 0 {
+                self.oldest_us = Some(entry.received_at_us);
+            }
+            load.add(&entry);
+            builder.entry(position, &entry);
+        }
+        if had == 0 {
+            self.draining.waits(lane.number, self.oldest_us);
+        }
+        Ok(())
+    }
+
+    async fn more(&mut self) {
+        pin!(self.reader.ready()).await;
+    }
+
+    fn is_over(&self) -> bool {
+        !self.reader.is_ready()
+    }
+
+    fn span(&self) -> (Mark, Mark) {
+        let to = self.reader.cursor();
+        // Behind a gap reading begins later than the checkpoint, and nothing may have come yet.
+        if to.position == self.settled { (self.cursor.mark, self.cursor.mark) } else { (self.cursor.mark, to) }
+    }
+
+    fn stands(&self) -> Checkpoint {
+        self.cursor
+    }
+
+    fn committed(&mut self, at: Checkpoint, _: &Committed) -> Result<(), FeedError> {
+        (self.cursor, self.settled, self.oldest_us) = (at, at.mark.position, None);
+        self.draining.waits(self.lane.number, None);
+        Ok(self.draining.done(self.lane.number, at.mark.position.min(at.newest))?)
+    }
+
+    fn abandon(&mut self) -> Result<(), FeedError> {
+        self.reader = self.draining.contents.reader(self.settled)?;
+        Ok(())
+    }
+
+    fn set_aside(&mut self) -> bool {
+        // The checkpoint cannot pass it.
+        false
+    }
+
+    fn clock_is_wrong(&mut self) -> bool {
+        if self.looked_at_clock.is_some_and(|at| at.elapsed() < CLOCK_EVERY) {
+            return self.draining.health.holds(Reason::Clock);
+        }
+        self.looked_at_clock = Some(Instant::now());
+        let newest_us = self.draining.contents.status().newest_us.filter(|_| !self.draining.accept_clock);
+        let wrong = clock::judge(now_us(), newest_us);
+        let held = self.draining.health.holds(Reason::Clock);
+        self.draining.health.set(Reason::Clock, self.lane.number, wrong.is_some());
+        if let (Some(wrong), false) = (wrong, held) {
+            tracing::error!(
+                ?wrong,
+                "this machine's clock cannot be right; nothing is written to the database until it is. Where the journal is what is wrong, `odograph serve --accept-clock` goes on"
+            );
+        }
+        wrong.is_some()
+    }
+}
+
+/// An entry that a clock received which cannot have been right: when it is read is the best that is known.
+fn believed(mut entry: Entry<'_>) -> Entry<'_> {
+    if entry.entry.received_at_us < BUILT_US {
+        entry.entry.received_at_us = now_us();
+    }
+    entry
+}
+
+/// What trackers send again after a restart came in shortly before it.
+const WARM_BYTES: u64 = 32 << 20;
+const CLOCK_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,204 @@
+//! Handing over what a session decided: frames, messages and what cannot be decoded go to the gate, as far as it has room.
+
+use std::pin::Pin;
+use std::time::{Instant, SystemTime};
+
+use teltonika_codecs::{ENVELOPE_LEN, Imei, MessageCodec, Rejection, reply};
+
+use super::connection::Connection;
+use super::sockets::Sockets;
+use super::{CloseReason, Step};
+use crate::journal::{Kind, NewEntry};
+use crate::metrics::FrameCodec;
+use crate::receipt::{Budget, Closed, Gate, NotTaken, Pending};
+
+/// Waits for room. Dropped before it completes, nothing was taken.
+pub(super) type Blocked = Pin<Box<dyn Future<Output = Unblocked> + Send>>;
+
+/// There is room now.
+pub(super) enum Unblocked {
+    /// A frame was handed over that was complete at this time.
+    Submitted(Result<(Pending, Instant), Closed>),
+    /// A message was, which nobody answers.
+    Message(Result<(), Closed>),
+    /// An item may be read to its end.
+    Reserved(Result<Budget, Closed>),
+}
+
+impl Connection<'_> {
+    /// Takes whole items from the head of `unread` until one is incomplete or finds no room; gives the bytes to drop.
+    pub(super) fn take_items(&mut self, unread: &[u8]) -> usize {
+        let (mut at, mut waits) = (0, false);
+        (self.missing, self.unworked) = (None, false);
+        while self.closing.is_none() && self.blocked.is_none() && !self.unanswered.is_full() {
+            let (rest, now) = (unread.get(at..).unwrap_or_default(), Instant::now());
+            at += match self.session.step(rest, now) {
+                Step::Wait { total } => {
+                    waits = true;
+                    self.missing = total.map(|total| total - rest.len());
+                    if let (Some(total), Some(_)) = (total, self.session.imei()) {
+                        self.reserve(total);
+                    }
+                    break;
+                }
+                Step::Close { reason, rejection } => {
+                    self.refuse(reason, rejection, rest);
+                    break;
+                }
+                Step::Ping { consumed } => consumed,
+                Step::Login { imei, consumed } => {
+                    self.log_in(imei, now);
+                    consumed
+                }
+                Step::AckNothing { avl, consumed } => {
+                    self.gateway.metrics.avl_frame(avl.codec(), 0);
+                    self.unanswered.bytes(&NOTHING, now);
+                    consumed
+                }
+                Step::Submit { imei, avl, consumed } => {
+                    self.gateway.metrics.avl_frame(avl.codec(), avl.count());
+                    self.hand_over(Kind::Frame, imei, Some(avl.count()), data(rest, consumed), now);
+                    consumed
+                }
+                Step::Undecodable { imei, rejection, consumed } => {
+                    self.undecodable(imei, rejection, data(rest, consumed), now);
+                    consumed
+                }
+                Step::Message { imei, codec, consumed } => {
+                    self.gateway.metrics.message(codec);
+                    self.hand_over(Kind::Message, imei, None, data(rest, consumed), now);
+                    consumed
+                }
+            };
+            self.budget = None;
+        }
+        // Ended for lack of room, not of bytes.
+        self.unworked = at < unread.len() && !waits;
+        at
+    }
+
+    fn log_in(&mut self, imei: Imei, now: Instant) {
+        self.gateway.metrics.logins_accepted.increment(1);
+        self.unanswered.bytes(&reply::LOGIN_ACCEPTED, now);
+        if self.place.is_none() {
+            let (place, before) = Sockets::enter(&self.gateway.sockets, imei, self.number);
+            self.place = Some(place);
+            match before {
+                None => tracing::debug!(%imei, session = self.number, "tracker logged in"),
+                Some(before) => tracing::debug!(
+                    %imei, session = self.number, before,
+                    "tracker logged in again while an older socket of it is open; this one is the newest"
+                ),
+            }
+        }
+    }
+
+    /// A frame whose checksum is right and whose content is not. It is kept for the operator, and acknowledged with the
+    /// count that it names.
+    fn undecodable(&mut self, imei: Imei, rejection: Rejection, data: &[u8], now: Instant) {
+        let codec = data.first().copied();
+        self.gateway.metrics.undecodable(FrameCodec::of(codec), rejection.reason);
+        tracing::error!(
+            session = self.number, codec, reason = %rejection.reason, offset = rejection.offset,
+            "a frame with a right checksum cannot be decoded; it goes to quarantine: {}", rejection.detail
+        );
+        tracing::debug!(%imei, session = self.number, "sent by this tracker");
+        // Messages are never answered with a count.
+        let is_message = codec.and_then(MessageCodec::from_id).is_some();
+        let records = if is_message { None } else { Some(data.get(1).copied().unwrap_or(0)) };
+        self.hand_over(Kind::Undecodable, imei, records, data, now);
+    }
+
+    /// Hands an entry over, to be answered with its receipt where it has a count.
+    fn hand_over(&mut self, kind: Kind, imei: Imei, records: Option<u8>, bytes: &[u8], now: Instant) {
+        let entry = NewEntry { kind, imei, received_at_us: now_us(), records: records.unwrap_or(0), bytes };
+        match self.gateway.gate.try_submit(&entry) {
+            // Nobody waits for a message.
+            Ok(_) if records.is_none() => {}
+            Ok(pending) => self.unanswered.receipt(pending, now),
+            Err(NotTaken::Closed) => self.close(CloseReason::Stopping),
+            Err(NotTaken::NoRoom) => {
+                let (gate, held) = (self.gateway.gate.clone(), self.budget.take());
+                let waiting = Waiting { gate, held, kind, imei, records, received_at_us: entry.received_at_us };
+                self.block(Box::pin(waiting.submit(bytes.to_vec(), now)), now);
+            }
+        }
+    }
+
+    /// Finds room for an item that is under way.
+    fn reserve(&mut self, total: usize) {
+        if self.budget.as_ref().is_some_and(|held| held.bytes() >= total) {
+            return;
+        }
+        self.budget = self.gateway.gate.try_reserve(total);
+        if self.budget.is_none() {
+            let gate = self.gateway.gate.clone();
+            self.block(Box::pin(async move { Unblocked::Reserved(gate.reserve(total).await) }), Instant::now());
+        }
+    }
+
+    fn block(&mut self, blocked: Blocked, now: Instant) {
+        (self.blocked, self.since) = (Some(blocked), now);
+    }
+
+    fn refuse(&mut self, reason: CloseReason, rejection: Option<Rejection>, unread: &[u8]) {
+        match (self.session.imei(), rejection) {
+            (None, _) => self.gateway.metrics.logins_refused.increment(1),
+            (Some(imei), Some(rejection)) => {
+                self.gateway.metrics.refused(rejection.reason);
+                let number = self.number;
+                tracing::warn!(session = number, reason = %rejection.reason, offset = rejection.offset, "frame refused: {}", rejection.detail);
+                tracing::debug!(%imei, session = number, "sent by this tracker");
+                if let (CloseReason::CrcMismatch, Some(evidence)) = (reason, &self.gateway.evidence) {
+                    evidence.frame(unread);
+                }
+            }
+            (Some(_), None) => {}
+        }
+        self.close(reason);
+    }
+}
+
+/// An entry that waits for room.
+struct Waiting {
+    gate: Gate,
+    held: Option<Budget>,
+    kind: Kind,
+    imei: Imei,
+    records: Option<u8>,
+    received_at_us: i64,
+}
+
+impl Waiting {
+    async fn submit(self, bytes: Vec<u8>, complete: Instant) -> Unblocked {
+        let Self { gate, held, kind, imei, records, received_at_us } = self;
+        let entry = NewEntry { kind, imei, received_at_us, records: records.unwrap_or(0), bytes: &bytes };
+        let submitted = async {
+            let budget = match held.filter(|held| held.bytes() >= bytes.len()) {
+                Some(budget) => budget,
+                None => gate.reserve(bytes.len()).await?,
+            };
+            gate.submit(&entry, budget).await
+        };
+        match (submitted.await, records) {
+            (submitted, Some(_)) => Unblocked::Submitted(submitted.map(|pending| (pending, complete))),
+            (submitted, None) => Unblocked::Message(submitted.map(drop)),
+        }
+    }
+}
+
+/// The data field of a whole frame.
+fn data(unread: &[u8], consumed: usize) -> &[u8] {
+    unread.get(ENVELOPE_LEN - CRC_LEN..consumed - CRC_LEN).unwrap_or_default()
+}
+
+fn now_us() -> i64 {
+    // A clock before 1970 or after the year 290,000 is no clock.
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Acknowledges a frame without records.
+static NOTHING: [u8; 4] = [0; 4];
+/// Bytes of the CRC behind the data field.
+const CRC_LEN: usize = 4;

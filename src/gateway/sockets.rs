@@ -1,0 +1,71 @@
+//! Which socket of a device is its newest. A tracker whose link broke comes back long before its old socket is known to be
+//! dead, so several at a time are normal.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::fast::RandomState;
+use teltonika_codecs::Imei;
+
+/// The newest socket of each device that has one.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    newest: Mutex<HashMap<u64, u64, RandomState>>,
+    opened: AtomicU64,
+}
+
+/// The place of one socket; left when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    sockets: Arc<Sockets>,
+    imei: Imei,
+    /// The number of the session, as in the log.
+    number: u64,
+}
+
+impl Sockets {
+    /// A number for a session.
+    pub(super) fn number(&self) -> u64 {
+        self.opened.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A session's device is known: it is the newest one. Gives the one before it, if that is still open.
+    pub(super) fn enter(sockets: &Arc<Self>, imei: Imei, number: u64) -> (Place, Option<u64>) {
+        let before = sockets.newest().insert(imei.get(), number);
+        (Place { sockets: Arc::clone(sockets), imei, number }, before)
+    }
+
+    fn newest(&self) -> MutexGuard<'_, HashMap<u64, u64, RandomState>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut newest = self.sockets.newest();
+        if newest.get(&self.imei.get()) == Some(&self.number) {
+            newest.remove(&self.imei.get());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_socket_of_a_device_is_named() {
+        let sockets = Arc::new(Sockets::default());
+        let imei = Imei::try_from(7).unwrap();
+        let (first, none) = Sockets::enter(&sockets, imei, sockets.number());
+        let (second, before) = Sockets::enter(&sockets, imei, sockets.number());
+        assert_eq!((none, before), (None, Some(1)));
+        drop(first);
+        let (third, before) = Sockets::enter(&sockets, imei, sockets.number());
+        assert_eq!(before, Some(2));
+        drop(third);
+        drop(second);
+        assert!(sockets.newest().is_empty());
+    }
+}

@@ -1,0 +1,136 @@
+//! What a session owes its tracker, in the order in which the frames came. A tracker that waits for each answer costs no
+//! allocation.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::receipt::{Closed, Pending};
+
+/// The answers that a session owes.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered {
+    first: Option<Owed>,
+    others: VecDeque<Owed>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Owed {
+    what: What,
+    /// When the frame was complete.
+    since: Instant,
+}
+
+#[derive(Debug)]
+enum What {
+    Receipt(Pending),
+    Bytes(&'static [u8]),
+}
+
+/// Answers that can be written, in order.
+#[derive(Debug)]
+pub(super) struct Answers {
+    bytes: [u8; WINDOW * 4],
+    len: usize,
+    /// When the frames of those that acknowledge records were complete.
+    since: [Option<Instant>; WINDOW],
+    receipts: usize,
+    /// Records that they acknowledge.
+    pub(super) records: u64,
+}
+
+impl Unanswered {
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Whether the tracker has to wait before it may send more.
+    pub(super) fn is_full(&self) -> bool {
+        self.others.len() + 1 >= WINDOW
+    }
+
+    /// Since when the first of them has been waiting.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.first.as_ref().map(|owed| owed.since)
+    }
+
+    /// Owes the acknowledgement of a frame that was complete at `since`.
+    pub(super) fn receipt(&mut self, pending: Pending, since: Instant) {
+        self.push(Owed { what: What::Receipt(pending), since });
+    }
+
+    /// Owes bytes that need no receipt.
+    pub(super) fn bytes(&mut self, bytes: &'static [u8], since: Instant) {
+        self.push(Owed { what: What::Bytes(bytes), since });
+    }
+
+    fn push(&mut self, owed: Owed) {
+        if self.first.is_none() {
+            self.first = Some(owed);
+        } else {
+            self.others.push_back(owed);
+        }
+    }
+
+    /// Takes the answers that are ready, as far as no earlier one is missing.
+    pub(super) fn ready(&mut self, context: &mut Context<'_>) -> Result<Option<Answers>, Closed> {
+        let mut answers = None;
+        while let Some(owed) = &mut self.first {
+            let since = owed.since;
+            match &mut owed.what {
+                What::Bytes(bytes) => answers.get_or_insert_with(Answers::default).push(bytes),
+                What::Receipt(pending) => {
+                    let Poll::Ready(receipt) = Pin::new(pending).poll(context) else { break };
+                    let (ack, records) = receipt?.into_ack();
+                    let answers = answers.get_or_insert_with(Answers::default);
+                    answers.push(&ack);
+                    answers.acknowledged(records, since);
+                }
+            }
+            self.first = self.others.pop_front();
+        }
+        if self.is_empty() {
+            // An idle tracker holds no memory.
+            self.others = VecDeque::new();
+        }
+        Ok(answers)
+    }
+}
+
+impl Answers {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// When the acknowledged frames were complete.
+    pub(super) fn since(&self) -> impl Iterator<Item = Instant> {
+        self.since.iter().take(self.receipts).flatten().copied()
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        // There is room: at most WINDOW answers of at most four bytes.
+        if let Some(place) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
+            place.copy_from_slice(bytes);
+            self.len += bytes.len();
+        }
+    }
+
+    fn acknowledged(&mut self, records: u8, since: Instant) {
+        self.records += u64::from(records);
+        if let Some(place) = self.since.get_mut(self.receipts) {
+            *place = Some(since);
+            self.receipts += 1;
+        }
+    }
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { bytes: [0; WINDOW * 4], len: 0, since: [None; WINDOW], receipts: 0, records: 0 }
+    }
+}
+
+/// Most frames of one connection that wait for their answers. Trackers send one at a time; a relay in front of them may not.
+pub(super) const WINDOW: usize = 64;

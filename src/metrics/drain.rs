@@ -1,0 +1,43 @@
+//! What the lanes of the drain count.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use super::Registry;
+use crate::store::{CommitWay, ErrorClass};
+
+/// Counters of commits and of the store.
+#[derive(Clone)]
+pub struct DrainMetrics {
+    commit_duration: [Histogram; CommitWay::ALL.len()],
+    pub(crate) commit_rows: Histogram,
+    pub(crate) freshness: Histogram,
+    store_errors: [Counter; ErrorClass::ALL.len()],
+    pub(crate) store_retries: Counter,
+    pub(crate) store_up: Gauge,
+}
+
+impl DrainMetrics {
+    /// Registers them.
+    #[must_use]
+    pub fn new(registry: &Registry) -> Self {
+        registry.register(|| Self {
+            commit_duration: CommitWay::ALL
+                .map(|way| histogram!("odograph_commit_duration_seconds", "way" => way.as_str())),
+            commit_rows: histogram!("odograph_commit_rows"),
+            freshness: histogram!("odograph_freshness_seconds"),
+            store_errors: ErrorClass::ALL.map(|c| counter!("odograph_store_errors_total", "class" => c.as_str())),
+            store_retries: counter!("odograph_store_retries_total"),
+            store_up: gauge!("odograph_store_up"),
+        })
+    }
+
+    pub(crate) fn commit_duration(&self, way: CommitWay, duration: Duration) {
+        self.commit_duration[way as usize].record(duration);
+    }
+
+    pub(crate) fn store_error(&self, class: ErrorClass) {
+        self.store_errors[class as usize].increment(1);
+    }
+}
