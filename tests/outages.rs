@@ -12,47 +12,12 @@ use odograph::fleet::{self, Plan, Progress, audit};
 use odograph::store::DatabaseUrl;
 use support::database::{Database, server_url};
 use support::eventually;
+use support::server::PrivateServer;
 use support::service::{self, Process, count, metric, readiness};
 use support::tracker::{Tracker, frame, imei, record};
 use tokio_util::sync::CancellationToken;
 
 const T: u64 = 1_780_000_000_000;
-
-/// A PostgreSQL of the test's own, which it may stop without disturbing others.
-struct PrivateServer {
-    name: String,
-    url: String,
-}
-
-impl PrivateServer {
-    fn new(name: &str) -> Self {
-        let name = format!("{name}-{}", std::process::id());
-        let url = services(&["pg-new", &name]);
-        Self { name, url: url.trim().to_owned() }
-    }
-
-    fn stop(&self, how: &[&str]) {
-        services(&[&["pg-stop", &self.name], how].concat());
-    }
-
-    fn start(&self) {
-        services(&["pg-start", &self.name]);
-    }
-}
-
-impl Drop for PrivateServer {
-    fn drop(&mut self) {
-        let _ = Command::new(SERVICES).args(["pg-rm", &self.name]).output();
-    }
-}
-
-const SERVICES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
-
-fn services(arguments: &[&str]) -> String {
-    let output = Command::new(SERVICES).args(arguments).output().unwrap();
-    assert!(output.status.success(), "services {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn plan(target: std::net::SocketAddr) -> Plan {
     Plan { devices: 50, records: 5, packets: None, lose_answer_every: 10, ..Plan::new(target, T) }

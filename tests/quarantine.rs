@@ -7,8 +7,10 @@ mod support;
 use std::time::SystemTime;
 
 use support::database::Database;
+use support::examples;
 use support::service;
-use support::tracker::{Tracker, frame, imei, record};
+use support::tracker::{Tracker, frame, framed, imei, record};
+use teltonika_codecs::encode;
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -59,5 +61,110 @@ async fn a_stray_date_is_quarantined(database: Database) {
     assert_eq!(counted, 6);
     let counts = service.registry.tally().read();
     assert_eq!((counts.journaled, counts.committed, counts.duplicate, counts.waiting), (10, 2, 2, 0));
+    service.stop().await;
+}
+
+/// Frames with a right checksum that cannot be decoded: metric labels, first count, frame.
+fn undecodable() -> Vec<(&'static str, &'static str, u32, Vec<u8>)> {
+    let good = frame(&[record(1_780_000_000_000, 1), record(1_780_000_001_000, 1)]);
+    let data = &good[8..good.len() - 4];
+    let changed = |at: usize, byte: u8| framed(&[&data[..at], &[byte], &data[at + 1..]].concat());
+    vec![
+        ("8E", "count_mismatch", 2, changed(data.len() - 1, 9)),
+        ("8E", "count_mismatch", 7, changed(1, 7)),
+        ("unknown", "unsupported_codec", 2, changed(0, 0x04)),
+        ("8E", "bad_structure", 2, changed(31, 0x70)),
+        ("8E", "bad_structure", 2, framed(&data[..data.len() - 9])),
+        ("unknown", "unsupported_codec", 0, framed(&[0x99])),
+    ]
+}
+
+#[tokio::test]
+async fn what_cannot_be_decoded_is_acknowledged_kept_and_the_connection_goes_on() {
+    for (database, mode) in [
+        (Database::postgres().await, "journal"),
+        (Database::postgres().await, "commit"),
+        (Database::sqlite(), "journal"),
+        (Database::sqlite(), "commit"),
+    ] {
+        let service = service::start(&database.url(), &[("ODOGRAPH_ACK_AFTER", mode)]).await;
+        let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+        let mut named = 0;
+        for (codec, result, first_count, bytes) in undecodable() {
+            assert_eq!(tracker.deliver(&bytes).await, first_count, "{result}: or it would be sent for ever");
+            assert_eq!(tracker.deliver(&bytes).await, first_count, "sent again");
+            named += 2 * u64::from(first_count);
+            let series = format!("odograph_frames_total{{codec=\"{codec}\",result=\"{result}\"}}");
+            assert!(service::count(service.admin, &series).await >= 2, "{series}");
+        }
+        assert_eq!(tracker.deliver(&frame(&[record(1_780_000_002_000, 1)])).await, 1, "the same connection");
+        service.settled().await;
+        assert_eq!(database.positions().await, 1);
+        let rows = database.rows("SELECT reason, seen, record_index FROM quarantined_records").await;
+        assert_eq!(rows.len(), undecodable().len());
+        assert!(
+            rows.iter().all(|row| row["reason"] == "undecodable" && row["seen"] == 2 && row["record_index"].is_null())
+        );
+        let counts = service.registry.tally().read();
+        assert_eq!((counts.journaled, counts.committed, counts.waiting), (named + 1, 1, 0));
+        let quarantined = "odograph_records_quarantined_total{reason=\"undecodable\"}";
+        assert_eq!(service::count(service.admin, quarantined).await, named);
+        service.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_no_calendar_holds_is_quarantined_and_its_neighbours_are_stored() {
+    let database = Database::sqlite();
+    let service = service::start(&database.url(), &[]).await;
+    let never = encode::NewRecord { timestamp_ms: u64::MAX, ..record(1, 1) };
+    let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    assert_eq!(tracker.deliver(&frame(&[record(1_780_000_000_000, 1), never])).await, 2);
+    service.settled().await;
+    assert_eq!(database.positions().await, 1);
+    let rows = database.rows("SELECT reason, detail FROM quarantined_records").await;
+    assert_eq!((&rows[0]["reason"], &rows[0]["detail"]), (&"time_window".into(), &"no calendar holds it".into()));
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn messages_are_stored_with_their_text_and_never_answered() {
+    for (database, mode) in [(Database::postgres().await, "journal"), (Database::sqlite(), "commit")] {
+        let service = service::start(&database.url(), &[("ODOGRAPH_ACK_AFTER", mode)]).await;
+        let mut tracker = Tracker::login(service.trackers, "356307042441013").await;
+        let messages = examples::messages();
+        for message in &messages {
+            tracker.send(message).await;
+        }
+        // Had anything been answered, these four bytes would not be this count.
+        assert_eq!(tracker.deliver(&frame(&[record(1_780_000_002_000, 1)])).await, 1);
+        let stored = async || {
+            let rows = database.rows("SELECT imei, codec, text FROM device_messages").await;
+            (rows.len() == messages.len()).then_some(rows)
+        };
+        let rows = support::eventually("the messages", stored).await;
+        assert!(rows.iter().all(|row| row["imei"] == 356_307_042_441_013_u64));
+        assert!(rows.iter().any(|row| row["text"].as_str().is_some_and(|text| text.contains("DI1:"))), "{rows:?}");
+        service.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_frame_with_a_wrong_checksum_is_kept_as_a_file_and_never_in_the_database() {
+    let (database, directory) = (Database::sqlite(), tempfile::tempdir().unwrap());
+    let own = [("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())];
+    let service = service::start(&database.url(), &own).await;
+    let mut broken = frame(&[record(1_780_000_000_000, 1)]);
+    broken[20] ^= 0x10;
+    let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    tracker.send(&broken).await;
+    assert!(tracker.is_closed_unanswered().await);
+    let file = directory.path().join("wrong-checksum/00000000.hex");
+    let written = async || std::fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'));
+    let text = support::eventually("the file", written).await;
+    let hex: String = broken.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(text.trim_end(), hex, "a line for odograph decode");
+    service.settled().await;
+    assert_eq!(database.rows("SELECT reason FROM quarantined_records").await.len(), 0);
     service.stop().await;
 }

@@ -228,3 +228,44 @@ async fn over_the_limit_in_all_a_tracker_waits_for_its_turn() {
     assert_eq!(second.receive::<1>().await.unwrap(), [1]);
     service.stop().await;
 }
+
+#[tokio::test]
+async fn ten_thousand_reconnects_in_a_few_seconds_leave_nothing_behind() {
+    let (database, service) = sqlite().await;
+    let target = service.trackers;
+    let storms = (0..20_u64).map(|storm| {
+        tokio::spawn(async move {
+            for n in 0..500 {
+                let mut tracker = Tracker::login(target, &imei(storm).to_string()).await;
+                match n % 3 {
+                    0 => assert_eq!(tracker.deliver(&frame(&[record(T + n * 1000, 1)])).await, 1),
+                    1 => tracker.send(&frame(&[record(T + n * 1000, 1)])[..20]).await,
+                    _ => {}
+                }
+            }
+        })
+    });
+    for storm in storms.collect::<Vec<_>>() {
+        storm.await.unwrap();
+    }
+    let admin = service.admin;
+    eventually("all to be gone", async || (count(admin, "odograph_connections_open").await == 0).then_some(())).await;
+    assert_eq!(count(admin, "odograph_connections_opened_total").await, 10_000);
+    service.settled().await;
+    assert_eq!(database.positions().await, 20 * 167);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn several_sockets_of_one_device_are_served_side_by_side() {
+    let (database, service) = sqlite().await;
+    let mut older = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    let mut newer = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    for n in 0..3 {
+        assert_eq!(older.deliver(&frame(&[record(T + n * 1000, 1)])).await, 1);
+        assert_eq!(newer.deliver(&frame(&[record(T + n * 1000 + 500, 1)])).await, 1);
+    }
+    service.settled().await;
+    assert_eq!(database.positions().await, 6);
+    service.stop().await;
+}

@@ -99,7 +99,7 @@ impl<S: Store, F: Feed> Drain<S, F> {
     /// Completes the batch. Newest positions go along once a second where they can be built anew after a crash.
     fn step(&mut self) -> Step {
         let (from, to) = self.feed.span();
-        if !F::LASTS || Instant::now() >= self.due {
+        if !F::LASTS || Instant::now() >= self.due || self.feed.is_pressed(to) {
             self.builder.add_newest();
         }
         let written = self.builder.writes_newest() || !self.builder.has_newest();

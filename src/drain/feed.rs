@@ -13,9 +13,9 @@ pub trait Feed {
     /// The lane, under the journal's present id.
     fn lane(&self) -> Lane;
 
-    /// The database says where the lane stands: goes there. What it skips was committed, and what it comes back to was not;
+    /// The database says where that lane stands: goes there. What it skips was committed, and what it comes back to was not;
     /// the builder gets to know what stands before. `None`: the journal has a new id, so ask for its lane.
-    fn begin(&mut self, at: Checkpoint, builder: &mut BatchBuilder) -> Result<Option<()>, FeedError>;
+    fn begin(&mut self, lane: Lane, at: Checkpoint, builder: &mut BatchBuilder) -> Result<Option<()>, FeedError>;
 
     /// Whether the lane is still that of the journal's present id.
     fn is_current(&self) -> bool;
@@ -43,6 +43,12 @@ pub trait Feed {
 
     /// The database answers and does not take the batch, which is one frame. Whether others can go on without it.
     fn set_aside(&mut self) -> bool;
+
+    /// Whether so much is held back from being released, for the sake of newest positions before `to`, that they should be
+    /// written now.
+    fn is_pressed(&self, _to: Mark) -> bool {
+        false
+    }
 
     /// Whether the batch is a frame that was set aside before, tried once more.
     fn is_second_try(&self) -> bool {

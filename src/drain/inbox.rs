@@ -66,7 +66,7 @@ impl Feed for Inbox {
         self.lane
     }
 
-    fn begin(&mut self, at: Checkpoint, _: &mut BatchBuilder) -> Result<Option<()>, FeedError> {
+    fn begin(&mut self, _: Lane, at: Checkpoint, _: &mut BatchBuilder) -> Result<Option<()>, FeedError> {
         self.cursor = at;
         self.next = self.next.max(at.mark.position.0);
         Ok(Some(()))

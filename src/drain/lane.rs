@@ -129,11 +129,12 @@ impl<S: Store, F: Feed> Drain<S, F> {
         let mut failures = 0;
         while !self.schema(&mut failures).await {}
         loop {
-            self.store.assign(self.feed.lane());
+            let lane = self.feed.lane();
+            self.store.assign(lane);
             match self.store.open_lane().await {
                 Ok(at) => {
                     self.held(false);
-                    if self.feed.begin(at, &mut self.builder)?.is_some() {
+                    if self.feed.begin(lane, at, &mut self.builder)?.is_some() {
                         self.up();
                         return Ok(());
                     }
@@ -191,6 +192,9 @@ impl<S: Store, F: Feed> Drain<S, F> {
             let linger = (self.load.frames > 0).then(|| *self.begun.get_or_insert(now) + self.batching.linger);
             // Foreign entries were passed, or newest positions are not written.
             let (from, to) = self.feed.span();
+            if finishing || self.feed.is_pressed(from) {
+                self.due = now;
+            }
             let due = (F::LASTS && (from != to || self.builder.has_newest())).then_some(self.due);
             let reached = |at: Option<Instant>| at.is_some_and(|at| finishing || now >= at);
             if self.load.is_full() || reached(linger) || reached(due) {

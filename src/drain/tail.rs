@@ -136,8 +136,12 @@ impl Feed for Tail {
         Lane { journal: self.draining.contents.id(), ..self.lane }
     }
 
-    fn begin(&mut self, at: Checkpoint, builder: &mut BatchBuilder) -> Result<Option<()>, FeedError> {
-        self.lane = self.lane();
+    fn begin(&mut self, lane: Lane, at: Checkpoint, builder: &mut BatchBuilder) -> Result<Option<()>, FeedError> {
+        if lane != self.lane() {
+            // Another lane gave the journal a new id since.
+            return Ok(None);
+        }
+        self.lane = lane;
         let place = match self.place(at.mark)? {
             Ok(place) => place,
             Err(why) => {
@@ -215,6 +219,10 @@ impl Feed for Tail {
         false
     }
 
+    fn is_pressed(&self, to: Mark) -> bool {
+        to.position.0.saturating_sub(self.cursor.newest.0) > self.draining.contents.max_bytes() / PRESSED
+    }
+
     fn clock_is_wrong(&mut self) -> bool {
         if self.looked_at_clock.is_some_and(|at| at.elapsed() < CLOCK_EVERY) {
             return self.draining.health.holds(Reason::Clock);
@@ -244,4 +252,6 @@ fn believed(mut entry: Entry<'_>) -> Entry<'_> {
 
 /// What trackers send again after a restart came in shortly before it.
 const WARM_BYTES: u64 = 32 << 20;
+/// Part of the journal that newest positions may hold back.
+const PRESSED: u64 = 8;
 const CLOCK_EVERY: Duration = Duration::from_secs(1);

@@ -102,6 +102,12 @@ impl Contents {
         segment.map_or(catalog.begin().position, |segment| segment.start.position)
     }
 
+    /// Bound of the directory.
+    #[must_use]
+    pub fn max_bytes(&self) -> u64 {
+        self.catalog().limits.max_bytes()
+    }
+
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> Status {

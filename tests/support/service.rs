@@ -135,9 +135,15 @@ pub struct Process {
 impl Process {
     /// Starts the binary and waits until it says where it listens. Its data directory is its own, unless `more` names one.
     pub fn start(database_url: &str, listen: &str, more: &[(&str, &str)]) -> Self {
+        Self::start_with(&[], database_url, listen, more)
+    }
+
+    /// The same, with arguments.
+    pub fn start_with(arguments: &[&str], database_url: &str, listen: &str, more: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_odograph"))
             .arg("serve")
+            .args(arguments)
             .env("ODOGRAPH_DATA_DIR", directory.path())
             .env("DATABASE_URL", database_url)
             .env("ODOGRAPH_LISTEN", listen)
@@ -180,6 +186,12 @@ impl Process {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.child.wait().unwrap().code()
+    }
+
+    /// Waits until it ends by itself; gives the exit code and the log.
+    pub fn wait(mut self) -> (Option<i32>, Vec<String>) {
+        let code = self.child.wait().unwrap().code();
+        (code, self.logs())
     }
 
     /// Waits until everything that was taken is in the database.
