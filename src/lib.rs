@@ -4,16 +4,18 @@
 //! > stands there exactly once.
 //!
 //! ```text
-//! tracker ─TCP─► gateway ──frame──► drain: decode → rows → batch ──► store: one transaction
-//!                   ▲                                                    │
-//!                   └──── ACK ◄──── receipt ◄──── commit gate ◄──commit──┘
+//! tracker ─TCP─► gateway ─frame─► journal ──sync (group)──► receipt ─► ACK ─► tracker
+//!                                    │
+//!                                    └─► drain (lanes): decode → rows → batch ─► store: one transaction
+//!                                          cursor on the journal      fence, COPY, quarantine, messages, latest, checkpoint
+//!                                                                     └─commit─► release journal
 //! ```
 //!
 //! - [`gateway`] owns the sockets: login, frames, limits, acknowledgements. It never sees the store.
-//! - [`receipt`] is the type between them: only a commit makes one, only writing the ACK consumes it.
-//! - [`journal`] makes entries survive a power cut before anybody is told so. It knows only bytes, and is not wired in yet.
+//! - [`receipt`] is between gateway and drain: only a sync or a commit makes a receipt, only writing the ACK consumes it.
+//! - [`journal`] makes entries survive a power cut before anybody is told so. It knows only bytes.
 //! - [`checkpoint`] is where a lane stands in its journal: the words that journal, drain and store share.
-//! - [`drain`] takes frames, decodes them, builds rows and batches, and commits batch by batch.
+//! - [`drain`] reads entries, decodes them, builds rows and batches, and commits batch by batch, in lanes.
 //! - [`store`] knows rows and nothing of frames: TimescaleDB by binary COPY, SQLite as the embedded default.
 //! - [`admin`] answers `/metrics`, `/livez` and `/readyz` from [`metrics`] and [`health`], also when the data path is stuck.
 //! - [`config`] reads settings from file and environment, and reports all mistakes at once.
@@ -21,7 +23,8 @@
 //! - [`fleet`] is a fleet of simulated trackers, and the audit of what they were told.
 //! - [`cli`] holds one file a command.
 //!
-//! Acknowledging after the commit is the only mode so far; the journal will take the frames between gateway and drain.
+//! Where there is no durable disk the commit takes the journal's place: frames go to the drain directly, and are acknowledged after
+//! the commit of their batch.
 
 pub mod admin;
 pub mod app;
