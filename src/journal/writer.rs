@@ -106,11 +106,15 @@ impl Writer {
     fn work(&mut self) -> Result<(), Poisoned> {
         let mut spare = Group::default();
         let mut wakers = Vec::new();
+        let mut last = None;
         loop {
+            gather(last);
             spare = match self.queue.take(spare, IDLE) {
                 Work::Group(mut group, number) => {
+                    let begun = Instant::now();
                     let Some(synced) = self.commit(&mut group)? else { return Ok(()) };
                     self.queue.settle(number, &synced, &mut wakers);
+                    last = Some((begun, group.entries()));
                     group.clear();
                     group
                 }
@@ -147,6 +151,19 @@ impl Writer {
     }
 }
 
+/// Where several entries came at a time, lets more of them gather before the next sync: syncs that follow each other at once cost
+/// a core half of its time, and what then waits for that core is the next answer. One tracker alone never waits.
+fn gather(last: Option<(Instant, u32)>) {
+    if let Some((begun, entries)) = last
+        && entries >= SEVERAL
+    {
+        let pause = GATHER.saturating_sub(begun.elapsed());
+        if !pause.is_zero() {
+            thread::sleep(pause);
+        }
+    }
+}
+
 impl Drop for Writer {
     /// Whatever ends the writer, a panic included, nobody waits for a receipt in vain.
     fn drop(&mut self) {
@@ -154,6 +171,9 @@ impl Drop for Writer {
     }
 }
 
+const SEVERAL: u32 = 2;
+/// From the beginning of one sync to that of the next.
+const GATHER: Duration = Duration::from_micros(400);
 /// How long a thread sleeps when nobody wakes it.
 const IDLE: Duration = Duration::from_secs(1);
 /// How often a writer without room looks again when nobody wakes it.
