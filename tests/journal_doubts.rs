@@ -39,16 +39,19 @@ fn start_with(database: &Database, directory: &Path, arguments: &[&str]) -> Proc
     Process::start_with(arguments, &database.url(), "127.0.0.1:0", &own)
 }
 
+/// From several devices, so that every lane has its share.
 async fn send(process: &Process, seconds: std::ops::Range<u64>) {
-    let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     for second in seconds {
+        let mut tracker = Tracker::login(process.trackers, &imei(second % 7).to_string()).await;
         assert_eq!(tracker.deliver(&frame(&[record(T + second * 1000, 1)])).await, 1);
     }
 }
 
 async fn seconds(database: &Database) -> Vec<u64> {
     let rows = database.all_positions().await;
-    rows.iter().map(|row| (row["ts_ms"].as_u64().unwrap() - T) / 1000).collect()
+    let mut seconds: Vec<u64> = rows.iter().map(|row| (row["ts_ms"].as_u64().unwrap() - T) / 1000).collect();
+    seconds.sort_unstable();
+    seconds
 }
 
 async fn ids(database: &Database) -> usize {
@@ -85,8 +88,11 @@ async fn a_database_put_back_to_an_older_backup_is_filled_again_from_the_journal
         process.settled().await;
         assert!(count(process.admin, "odograph_records_recovered_total").await >= 20, "counted again");
         assert_eq!(count(process.admin, "odograph_journal_gap_bytes_total").await, 0);
-        let latest = async || (database.table("latest_positions").await[0]["ts_ms"] == T + 30_000).then_some(());
-        eventually("the newest position", latest).await;
+        let newest = async || {
+            let rows = database.table("latest_positions").await;
+            rows.iter().any(|row| row["ts_ms"] == T + 30_000).then_some(())
+        };
+        eventually("the newest position", newest).await;
         assert_eq!(process.terminate(), Some(0));
         assert_eq!(ids(&database).await, 1, "it is still the same journal");
     }
@@ -131,6 +137,32 @@ async fn a_copied_journal_beside_the_first_one_gets_its_turn_and_both_deliver_ev
 }
 
 #[tokio::test]
+async fn kills_right_after_segments_were_given_away_leave_a_journal_that_opens() {
+    let (database, directory) = (Database::postgres().await, tempfile::tempdir().unwrap());
+    let own = [
+        ("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap()),
+        ("ODOGRAPH_JOURNAL_MAX_SIZE", "1MiB"),
+        ("ODOGRAPH_JOURNAL_KEEP", "0s"),
+    ];
+    for round in 0..4 {
+        let process = Process::start(&database.url(), "127.0.0.1:0", &own);
+        if round % 2 == 0 {
+            send(&process, round * 10..round * 10 + 10).await;
+        }
+        process.settled().await;
+        let admin = process.admin;
+        let given_away = async || {
+            (count(admin, "odograph_drain_lag_bytes").await == 0
+                && count(admin, "odograph_journal_bytes{state=\"kept\"}").await < 8192)
+                .then_some(())
+        };
+        eventually("everything to be released", given_away).await;
+        process.kill();
+    }
+    assert_eq!(seconds(&database).await.len(), 20);
+}
+
+#[tokio::test]
 async fn a_gap_is_an_alarm_until_the_operator_accepts_it() {
     let (database, directory) = (Database::postgres().await, tempfile::tempdir().unwrap());
     let process = start(&database, directory.path());
@@ -151,6 +183,9 @@ async fn a_gap_is_an_alarm_until_the_operator_accepts_it() {
     let process = start(&database, directory.path());
     let gap = async || (readiness(process.admin).await == (503, false, vec!["journal_gap".into()])).then_some(());
     eventually("the alarm", gap).await;
+    let admin = process.admin;
+    let recovers = async || (count(admin, "odograph_records_recovered_total").await > 0).then_some(());
+    eventually("what is kept to be drained again", recovers).await;
     process.settled().await;
     let refilled = database.positions().await;
     assert!((1..40_000).contains(&refilled), "what is kept is drained: {refilled}");

@@ -241,6 +241,23 @@ async fn a_stop_with_a_backlog_is_no_failure_and_the_next_start_goes_on() {
 }
 
 #[tokio::test]
+async fn a_stop_with_a_full_journal_ends_in_time() {
+    let server = PrivateServer::new("fullstop");
+    let database = Database::postgres_in(&server.url).await;
+    let more = [("ODOGRAPH_JOURNAL_MAX_SIZE", "1MiB"), ("ODOGRAPH_SHUTDOWN_GRACE", "1s")];
+    let service = service::start(&database.url(), &more).await;
+    let admin = service.admin;
+    let fleet = Fleet::start(service.trackers, 50);
+    fleet.goes_on(500).await;
+    server.stop(&["immediate"]);
+    let full = async || readiness(admin).await.2.contains(&"journal_full".to_owned()).then_some(());
+    eventually("the journal to be full", full).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(8), service.stop()).await;
+    assert!(stopped.expect("it stops in time").waiting > 0);
+    fleet.stop().await;
+}
+
+#[tokio::test]
 async fn one_process_a_data_directory_and_the_second_says_so() {
     let database = Database::postgres().await;
     let directory = tempfile::tempdir().unwrap();

@@ -63,12 +63,14 @@ pub(super) async fn start(
                 settings.lanes,
                 gaps,
                 accepted.clock,
+                opened.new_id,
                 (Arc::clone(&tally), health, journal_metrics),
             );
             let draining = Arc::new(draining);
-            for number in 0..settings.lanes {
-                let tail =
-                    Tail::new(Arc::clone(&draining), number).map_err(|wrong| StartError::Journal(wrong.into()))?;
+            // All of them before the first one asks the database, which may change what is released.
+            let tails = (0..settings.lanes).map(|number| Tail::new(Arc::clone(&draining), number));
+            let tails: Vec<_> = tails.collect::<Result<_, _>>().map_err(|wrong| StartError::Journal(wrong.into()))?;
+            for (number, tail) in (0..).zip(tails) {
                 lanes.start(number, tail).await?;
             }
             draining.look();
@@ -197,9 +199,13 @@ fn stand_back() {
 }
 
 impl Pipeline {
-    /// Nothing that is waiting for a receipt gets one any more.
+    /// What is waiting for a receipt and has none soon gets none any more.
     pub(super) fn give_up(&self) {
-        self.give_up.cancel();
+        match &self.journal {
+            // A full one has sessions wait until it takes nothing more.
+            Some((journal, _)) => journal.stop_taking(),
+            None => self.give_up.cancel(),
+        }
     }
 
     /// No session is left: commits what there is within the time given, and ends.

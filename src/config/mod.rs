@@ -150,6 +150,8 @@ impl Settings {
             let (text, source) = lookup.get(key).map_or((key.default, Source::Default), |(text, s)| (Some(text), s));
             let text = match key.name {
                 "database_url" => self.database_url.to_string(),
+                "lanes" => self.lanes.to_string(),
+                "batch_linger" => humantime::format_duration(self.batch_linger).to_string(),
                 _ => text.unwrap_or("none").to_owned(),
             };
             (key.name, text, source)

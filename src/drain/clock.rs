@@ -44,6 +44,8 @@ const fn built_us() -> i64 {
 
 /// When this program was built, microseconds since 1970-01-01 UTC.
 pub const BUILT_US: i64 = built_us();
+/// 2026-01-01: no journal is older. Not the build of this version, as that may be newer than a backlog.
+pub(super) const FIRST_VERSION_US: i64 = 1_767_225_600_000_000;
 /// Clocks are set back by small steps now and then.
 const TOLERANCE: Duration = Duration::from_mins(5);
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use crate::checkpoint::{JournalId, Position};
 
-/// The file; one line a gap.
+/// The file; one line a gap. Beside it another one says under which id a journal has just begun anew: what it gave away before
+/// had been committed under the former one, so that is no gap.
 #[derive(Clone, Debug)]
 pub struct GapFile(PathBuf);
 
@@ -39,6 +40,33 @@ impl GapFile {
         }
     }
 
+    /// This id was drawn for a journal that may begin later than at 0.
+    pub(super) fn drawn(&self, id: JournalId) {
+        let write = || {
+            let mut file = std::fs::File::create(self.beside())?;
+            file.write_all(id.to_string().as_bytes())?;
+            file.sync_all()
+        };
+        if let Err(wrong) = write() {
+            tracing::warn!(error = %wrong, "the journal's new id cannot be noted; a kill before its first commit gives a false gap");
+        }
+    }
+
+    /// Whether this id was drawn, and not every lane has committed under it.
+    pub(super) fn is_drawn(&self, id: JournalId) -> bool {
+        std::fs::read_to_string(self.beside()).is_ok_and(|drawn| drawn == id.to_string())
+    }
+
+    /// Every lane has committed under it.
+    pub(super) fn forget_drawn(&self) {
+        // Where it stays, an alarm is missed only if the whole database is lost.
+        let _ = std::fs::remove_file(self.beside());
+    }
+
+    fn beside(&self) -> PathBuf {
+        self.0.with_extension("new-id")
+    }
+
     /// Notes a gap, unless it is noted already; durable before it returns. Says whether it is new.
     pub(super) fn note(&self, journal: JournalId, from: Position, to: Position) -> io::Result<bool> {
         let line = format!("journal {journal}: positions {from} to {to} were not in the database and are gone\n");
@@ -66,6 +94,11 @@ mod tests {
         assert!(!gaps.note(id, Position(1), Position(5)).unwrap());
         assert!(gaps.note(id, Position(9), Position(12)).unwrap());
         assert_eq!(gaps.read().unwrap().lines().count(), 2);
+        assert!(!gaps.is_drawn(id));
+        gaps.drawn(id);
+        assert!(gaps.is_drawn(id) && !gaps.is_drawn(JournalId::random()));
+        gaps.forget_drawn();
+        assert!(!gaps.is_drawn(id));
         gaps.accept().unwrap();
         gaps.accept().unwrap();
         assert_eq!(gaps.read().unwrap(), "");

@@ -212,7 +212,8 @@ impl<S: Store, F: Feed> Drain<S, F> {
                     // Nothing to do for a while: look whether the database is still there, so that readiness tells the truth.
                     if Instant::now() >= probe {
                         if self.load.frames == 0 {
-                            while !self.schema(&mut 0).await {}
+                            let mut failures = 0;
+                            while !self.schema(&mut failures).await {}
                         }
                         looked = Instant::now();
                     }

@@ -1,7 +1,7 @@
 //! What the lanes of one journal share: how far each of them is, what may be released, and the journal's name.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::clock::now_us;
 use super::gap::GapFile;
@@ -19,9 +19,16 @@ pub struct Draining {
     pub(super) accept_clock: bool,
     metrics: JournalMetrics,
     gaps: GapFile,
-    lanes: Mutex<Vec<Progress>>,
-    /// Drawn by this process for a journal that could not vouch for its past.
-    drawn: Mutex<Option<JournalId>>,
+    lanes: Mutex<Lanes>,
+}
+
+/// How far the lanes are. Held while the journal is released or rewound, so that none undoes what another one did.
+struct Lanes {
+    each: Vec<Progress>,
+    /// Drawn for a journal that could not vouch for its past; until every lane has committed something under it.
+    drawn: Option<JournalId>,
+    /// How far the slowest was when it last moved.
+    moved: (Position, Instant),
 }
 
 /// How far a lane is.
@@ -31,76 +38,110 @@ struct Progress {
     done: Position,
     /// Receive time of its oldest entry that is not committed, microseconds.
     oldest_us: Option<i64>,
+    /// It has committed since the journal was named.
+    committed: bool,
+}
+
+impl Lanes {
+    fn slowest(&self) -> Position {
+        self.each.iter().map(|lane| lane.done).min().unwrap_or_default()
+    }
 }
 
 impl Draining {
-    /// The draining of an open journal in so many lanes.
+    /// The draining of an open journal in so many lanes. `is_renamed` says that opening it drew a new id.
     #[must_use]
     pub fn new(
         contents: Arc<Contents>,
         lanes: u16,
         gaps: GapFile,
         accept_clock: bool,
+        is_renamed: bool,
         (tally, health, metrics): (Arc<Tally>, Arc<Health>, JournalMetrics),
     ) -> Self {
-        let begun = Progress { done: contents.status().released, oldest_us: None };
-        let lanes = Mutex::new(vec![begun; usize::from(lanes)]);
-        Self { contents, tally, health, accept_clock, metrics, gaps, lanes, drawn: Mutex::default() }
+        let (released, id) = (contents.status().released, contents.id());
+        if is_renamed {
+            gaps.drawn(id);
+        }
+        let begun = Progress { done: released, oldest_us: None, committed: false };
+        let lanes = Lanes {
+            each: vec![begun; usize::from(lanes)],
+            drawn: gaps.is_drawn(id).then_some(id),
+            moved: (released, Instant::now()),
+        };
+        Self { contents, tally, health, accept_clock, metrics, gaps, lanes: Mutex::new(lanes) }
     }
 
     pub(super) fn lanes(&self) -> u16 {
-        u16::try_from(self.progress().len()).unwrap_or(u16::MAX)
+        u16::try_from(self.progress().each.len()).unwrap_or(u16::MAX)
     }
 
     /// Brings the journal's gauges and reasons up to date.
     pub fn look(&self) {
         use crate::journal::State;
         let status = self.contents.status();
-        let oldest = self.oldest();
-        let done = self.progress().iter().map(|lane| lane.done).min().unwrap_or_default();
+        let (done, oldest) = self.behind(status.end);
         self.metrics.show(&status, status.end.0.saturating_sub(done.0), oldest);
         self.health.set(Reason::JournalFull, 0, matches!(status.state, State::Full(_)));
         self.health.set(Reason::JournalPoisoned, 0, status.state == State::Poisoned);
         self.health.set(Reason::Backlog, 0, oldest > BACKLOG_AFTER);
     }
 
-    /// How long the oldest uncommitted entry has been waiting.
-    fn oldest(&self) -> Duration {
-        let oldest_us = self.progress().iter().filter_map(|lane| lane.oldest_us).min();
-        let waited_us = oldest_us.map_or(0, |oldest_us| now_us().saturating_sub(oldest_us));
-        Duration::from_micros(u64::try_from(waited_us).unwrap_or(0))
+    /// How far all lanes are, and how long the oldest uncommitted entry has been waiting.
+    fn behind(&self, end: Position) -> (Position, Duration) {
+        let mut lanes = self.progress();
+        let done = lanes.slowest();
+        if lanes.moved.0 != done || done >= end {
+            lanes.moved = (done, Instant::now());
+        }
+        let oldest = match lanes.each.iter().filter_map(|lane| lane.oldest_us).min() {
+            Some(oldest_us) => {
+                let waited_us = now_us().saturating_sub(oldest_us);
+                Duration::from_micros(u64::try_from(waited_us).unwrap_or(0))
+            }
+            // No lane has looked at what is there: since nothing moves.
+            None => lanes.moved.1.elapsed(),
+        };
+        (done, oldest)
     }
 
     /// The lane has entries since then that are not committed, or none.
     pub(super) fn waits(&self, lane: u16, oldest_us: Option<i64>) {
-        if let Some(progress) = self.progress().get_mut(usize::from(lane)) {
+        if let Some(progress) = self.progress().each.get_mut(usize::from(lane)) {
             progress.oldest_us = oldest_us;
         }
     }
 
     /// The lane has committed everything before `position`; what all have committed is released.
     pub(super) fn done(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
-        let slowest = self.set(lane, position);
-        self.contents.release(slowest)
-    }
-
-    /// The lane goes on at `position`: where that was released before, it is not any more.
-    pub(super) fn begins(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
-        self.set(lane, position);
-        if position < self.contents.status().released { self.contents.rewind(position) } else { Ok(()) }
-    }
-
-    fn set(&self, lane: u16, position: Position) -> Position {
         let mut lanes = self.progress();
-        if let Some(progress) = lanes.get_mut(usize::from(lane)) {
+        if let Some(progress) = lanes.each.get_mut(usize::from(lane)) {
+            (progress.done, progress.committed) = (position, true);
+        }
+        if lanes.drawn.is_some() && lanes.each.iter().all(|lane| lane.committed) {
+            lanes.drawn = None;
+            self.gaps.forget_drawn();
+        }
+        self.contents.release(lanes.slowest())
+    }
+
+    /// The lane goes on at `position`. Where that was released before it is not any more, for any lane: the others have lost
+    /// as much, and may not have noticed yet.
+    pub(super) fn begins(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
+        let mut lanes = self.progress();
+        if position < self.contents.status().released {
+            lanes.each.iter_mut().for_each(|lane| lane.done = lane.done.min(position));
+            self.contents.rewind(position)?;
+        }
+        if let Some(progress) = lanes.each.get_mut(usize::from(lane)) {
             progress.done = position;
         }
-        lanes.iter().map(|lane| lane.done).min().unwrap_or_default()
+        Ok(())
     }
 
     /// Gives the journal a new id, unless another lane has done so since `seen`.
     pub(super) fn rename(&self, seen: JournalId, why: Why) -> Result<(), Poisoned> {
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.progress();
         if self.contents.id() != seen {
             return Ok(());
         }
@@ -110,16 +151,21 @@ impl Draining {
             "the database knows more of this journal than it holds, or other things: it was put back, copied, or lost its \
              end. It takes a new id, and everything that is kept is drained again; rows that are there already stay as they are"
         );
+        self.gaps.drawn(id);
         self.contents.reidentify(id)?;
-        *drawn = Some(id);
+        lanes.drawn = Some(id);
+        let begin = self.contents.status().begin;
+        for lane in &mut lanes.each {
+            (lane.done, lane.committed) = (begin, false);
+        }
         Ok(())
     }
 
     /// The journal begins after the lane's checkpoint. No gap under an id that was drawn just now: what was given away had
     /// been committed under the former one.
     pub(super) fn gap(&self, journal: JournalId, from: Position, to: Position) {
-        let drawn = *self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
-        if from == Position(0) && drawn == Some(journal) {
+        let lanes = self.progress();
+        if from == Position(0) && lanes.drawn == Some(journal) {
             return;
         }
         self.health.raise(Reason::JournalGap);
@@ -136,7 +182,7 @@ impl Draining {
         );
     }
 
-    fn progress(&self) -> MutexGuard<'_, Vec<Progress>> {
+    fn progress(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::builder::{BatchBuilder, Frame};
-use super::clock::{self, BUILT_US, now_us};
+use super::clock::{self, FIRST_VERSION_US, now_us};
 use super::feed::{Feed, FeedError, Load};
 use super::lane_of;
 use super::shared::Draining;
 use crate::checkpoint::{Mark, Position};
 use crate::health::Reason;
-use crate::journal::{Entry, Kind, ReadError, Reader, Standing, Why};
+use crate::journal::{Entry, Kind, NewEntry, ReadError, Reader, Standing, Why};
 use crate::store::{Checkpoint, Committed, Lane};
 
 /// One lane's view of the journal.
@@ -74,14 +74,38 @@ impl Tail {
         }
     }
 
-    /// Reads what stands before `place`: records that were counted as waiting and are stored, the keys of recent ones for the
-    /// filter, and newest positions from `newest` on, which are not written.
-    fn read_up(&mut self, place: Position, newest: Position, builder: &mut BatchBuilder) -> Result<(), FeedError> {
-        let contents = &self.draining.contents;
-        let begin = contents.status().begin;
+    fn go_to(&mut self, place: Position, at: Checkpoint, builder: &mut BatchBuilder) -> Result<(), FeedError> {
+        if place < self.settled {
+            self.count_again(place)?;
+            self.settled = place;
+        }
+        let contents = Arc::clone(&self.draining.contents);
+        let (begin, newest) = (contents.status().begin, at.newest);
+        let needed = newest.min(self.settled).max(begin).min(place);
         let warm = contents.segment_before(Position(place.0.saturating_sub(WARM_BYTES))).max(begin);
-        let from = warm.min(newest.max(begin)).min(self.settled.max(begin)).min(place);
-        let (mut reader, mut stored) = (contents.reader(from)?, 0);
+        let stored = match self.read_up(warm.min(needed), place, newest, builder) {
+            // What was only to be remembered may be given away at any time.
+            Err(ReadError::NotKept { .. }) => self.read_up(needed, place, newest, builder)?,
+            read => read?,
+        };
+        builder.remembered();
+        self.draining.tally.committed(0, stored, Default::default());
+        self.settled = place;
+        (self.cursor, self.reader, self.oldest_us) = (at, contents.reader(place)?, None);
+        self.draining.waits(self.lane.number, None);
+        Ok(())
+    }
+
+    /// Reads from `from` to `place`, which is committed: the keys of recent records for the filter, and newest positions from
+    /// `newest` on, which are not written. Gives the number of records that were counted as waiting.
+    fn read_up(
+        &self,
+        from: Position,
+        place: Position,
+        newest: Position,
+        builder: &mut BatchBuilder,
+    ) -> Result<u64, ReadError> {
+        let (mut reader, mut stored) = (self.draining.contents.reader(from)?, 0);
         while reader.cursor().position < place
             && let Some(entry) = reader.next()?
         {
@@ -92,20 +116,12 @@ impl Tail {
             if position >= self.settled {
                 stored += u64::from(entry.records);
             }
-            if entry.kind == Kind::Frame && (position >= warm || position >= newest) {
-                let frame = Frame {
-                    imei: entry.imei,
-                    received_at_us: entry.received_at_us,
-                    position,
-                    data: entry.bytes,
-                    records: entry.records,
-                };
-                builder.remember(&frame, position >= newest);
+            if entry.kind == Kind::Frame {
+                let NewEntry { imei, received_at_us, records, bytes: data, .. } = entry;
+                builder.remember(&Frame { imei, received_at_us, position, data, records }, position >= newest);
             }
         }
-        builder.remembered();
-        self.draining.tally.committed(0, stored, Default::default());
-        Ok(())
+        Ok(stored)
     }
 
     /// Records from `place` on that were settled already: the database lost them, and they wait again.
@@ -149,17 +165,14 @@ impl Feed for Tail {
                 return Ok(None);
             }
         };
-        if place < self.settled {
-            self.count_again(place)?;
-            self.settled = place;
+        // Before anything else: what is not committed must not be given away while it is read.
+        let begin = self.draining.contents.status().begin;
+        self.draining.begins(lane.number, place.min(at.newest.max(begin)))?;
+        match self.go_to(place, at, builder) {
+            // It was given away before that was known: there is a gap now.
+            Err(FeedError::Read(ReadError::NotKept { .. })) => Ok(None),
+            gone => gone.map(Some),
         }
-        self.read_up(place, at.newest, builder)?;
-        self.settled = place;
-        self.draining.begins(self.lane.number, place.min(at.newest.max(self.draining.contents.status().begin)))?;
-        (self.cursor, self.reader) = (at, self.draining.contents.reader(place)?);
-        self.oldest_us = None;
-        self.draining.waits(self.lane.number, None);
-        Ok(Some(()))
     }
 
     fn is_current(&self) -> bool {
@@ -244,7 +257,7 @@ impl Feed for Tail {
 
 /// An entry that a clock received which cannot have been right: when it is read is the best that is known.
 fn believed(mut entry: Entry<'_>) -> Entry<'_> {
-    if entry.entry.received_at_us < BUILT_US {
+    if entry.entry.received_at_us < FIRST_VERSION_US {
         entry.entry.received_at_us = now_us();
     }
     entry

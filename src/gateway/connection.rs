@@ -298,8 +298,9 @@ thread_local! {
 /// Longer than any item, so that a socket that was read empty is known to be.
 const SCRATCH_LEN: usize = 128 * 1024;
 /// Bytes asked for in one read: the largest field frames fit three times. What is behind a frame that finds no room is kept,
-/// so it is not more.
-const READ_LEN: usize = 4096;
+/// so it is not more. A frame of up to this length needs no share of the bytes in memory while it comes in: any peer could
+/// announce one.
+pub(super) const READ_LEN: usize = 4096;
 /// The longest response timeout that a tracker can be set to is 300 s (section 1.6): after it nobody listens.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(310);
 /// An answer of a few bytes fits any socket buffer; a peer that does not take it for so long is stuck.

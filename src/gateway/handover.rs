@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use teltonika_codecs::{ENVELOPE_LEN, Imei, MessageCodec, Rejection, reply};
 
-use super::connection::Connection;
+use super::connection::{Connection, READ_LEN};
 use super::sockets::Sockets;
 use super::{CloseReason, Step};
 use crate::journal::{Kind, NewEntry};
@@ -36,7 +36,7 @@ impl Connection<'_> {
                 Step::Wait { total } => {
                     waits = true;
                     self.missing = total.map(|total| total - rest.len());
-                    if let (Some(total), Some(_)) = (total, self.session.imei()) {
+                    if let (Some(total), Some(_)) = (total.filter(|total| *total > READ_LEN), self.session.imei()) {
                         self.reserve(total);
                     }
                     break;

@@ -92,6 +92,8 @@ pub(super) enum Done {
 impl Catalog {
     pub(super) fn new(limits: Limits, recovery: RecoveryMode, found: Found) -> Self {
         let Found { segments, unused, end, released, next_number, opened } = found;
+        // The note lags: what was given away since had been released.
+        let released = released.max(segments.first().map_or(end, |first| first.start).position);
         let counts = Counts { damage_skipped_bytes: opened.damage_skipped_bytes, ..Counts::default() };
         Self {
             limits,

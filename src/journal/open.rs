@@ -87,6 +87,11 @@ impl Journal {
         &self.contents
     }
 
+    /// Takes no entry any more. Those that were taken in are written, unless there is no room for them: their tickets say so.
+    pub fn stop_taking(&self) {
+        self.threads.stop_taking();
+    }
+
     /// Ends taking entries in, writes and syncs what was taken in, and ends the threads. Without room on the disk, entries that
     /// were taken in may be left unwritten; their tickets say so.
     ///

@@ -46,6 +46,11 @@ impl Threads {
         Ok(threads)
     }
 
+    pub(super) fn stop_taking(&self) {
+        self.queue.close();
+        self.contents.room.notify_one();
+    }
+
     pub(super) fn appender(&self) -> Appender {
         Appender::new(Arc::clone(&self.queue))
     }
@@ -53,8 +58,7 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.queue.close();
-        self.contents.room.notify_one();
+        self.stop_taking();
         // The writer may need the keeper until its end. A thread that panicked has left its entries unanswered.
         let _ = self.writer.take().map(JoinHandle::join);
         self.contents.catalog().keeper.stopped = true;
