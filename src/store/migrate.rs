@@ -93,6 +93,7 @@ pub(super) const MIGRATIONS: Migrations = Migrations(&[
     (4, "0004_flags", include_str!("../../db-init/0004_flags.sql")),
     (5, "0005_elements", include_str!("../../db-init/0005_elements.sql")),
     (6, "0006_views", include_str!("../../db-init/0006_views.sql")),
+    (7, "0007_flag_windows", include_str!("../../db-init/0007_flag_windows.sql")),
 ]);
 /// For SQLite.
 pub(super) const SQLITE_MIGRATIONS: Migrations = Migrations(&[
@@ -101,6 +102,7 @@ pub(super) const SQLITE_MIGRATIONS: Migrations = Migrations(&[
     (3, "0003_flags", include_str!("../../db-init/sqlite/0003_flags.sql")),
     (4, "0004_elements", include_str!("../../db-init/sqlite/0004_elements.sql")),
     (5, "0005_views", include_str!("../../db-init/sqlite/0005_views.sql")),
+    (6, "0006_flag_windows", include_str!("../../db-init/sqlite/0006_flag_windows.sql")),
 ]);
 
 /// Whether PostgreSQL has the table that sqlx keeps.
