@@ -21,6 +21,8 @@ pub struct MigrateOptions {
     pub chunk_interval: Option<Duration>,
     /// Makes an index on device time alone, for queries over all devices.
     pub index_time: bool,
+    /// Installs what needs Directus' collections: the state of flags, their outbox, and the triggers.
+    pub directus: bool,
     /// Makes a table `devices` where there is none. Otherwise it is Directus' and only read.
     pub standalone_devices: bool,
 }
@@ -111,6 +113,8 @@ pub(super) const MIGRATIONS_TABLE_EXISTS: &str = "SELECT to_regclass('_sqlx_migr
 pub(super) const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";
 pub(super) const APPLYING: &str = "applying db-init";
 
+/// What needs Directus' collections. Safe to repeat, so it is run whenever it is asked for.
+const DIRECTUS: &str = include_str!("../../db-init/directus/0001_position_flags.sql");
 const HYPERTABLE: &str = include_str!("../../db-init/0002_hypertable.sql");
 
 #[cfg(test)]

@@ -64,6 +64,10 @@ impl SqliteStore {
     }
 
     pub(super) async fn migrate(path: &Path, asked: &MigrateOptions) -> Result<MigrateReport, StoreError> {
+        if asked.directus {
+            let remedy = "Directus' side is made for PostgreSQL: name that database in DATABASE_URL";
+            return Err(StoreError::new(ErrorClass::Refuses, APPLYING, remedy));
+        }
         make_directory(path)?;
         let mut connection = options(path).connect().await.map_err(failed(OPENING))?;
         let (schema, applied) = migrate(&mut connection).await?;
