@@ -17,12 +17,14 @@ pub enum Reason {
     StoreRefuses,
     /// The database does not answer. Trackers keep their records; the balancer must not pull every gateway for it.
     StoreDown,
+    /// Redis does not answer: flags come by reconciliation, and corrections wait.
+    RedisDown,
 }
 
 impl Reason {
     /// Every reason, in the order in which `/readyz` lists them.
-    pub const ALL: [Self; 5] =
-        [Self::Starting, Self::Stopping, Self::SchemaOutdated, Self::StoreRefuses, Self::StoreDown];
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Stopping, Self::SchemaOutdated, Self::StoreRefuses, Self::StoreDown, Self::RedisDown];
 
     /// The name in `/readyz`.
     #[must_use]
@@ -33,6 +35,7 @@ impl Reason {
             Self::SchemaOutdated => "schema_outdated",
             Self::StoreRefuses => "store_refuses",
             Self::StoreDown => "store_down",
+            Self::RedisDown => "redis_down",
         }
     }
 
@@ -41,7 +44,7 @@ impl Reason {
     pub const fn unready(self) -> bool {
         match self {
             Self::Starting | Self::Stopping | Self::SchemaOutdated | Self::StoreRefuses => true,
-            Self::StoreDown => false,
+            Self::StoreDown | Self::RedisDown => false,
         }
     }
 

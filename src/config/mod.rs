@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use reader::{Lookup, Mistake, Mistakes, Source};
 
+use crate::flags::RedisUrl;
 use crate::store::{DatabaseUrl, Retention};
 use reader::Reader;
 
@@ -20,6 +21,14 @@ use reader::Reader;
 pub struct Settings {
     /// Where rows go.
     pub database_url: DatabaseUrl,
+    /// Where flags come from; `None` leaves them to reconciliation.
+    pub redis_url: Option<RedisUrl>,
+    /// The stream of flags.
+    pub flags_stream: String,
+    /// The consumer group on it.
+    pub flags_group: String,
+    /// The stream of corrections.
+    pub corrected_stream: String,
     /// Tracker listener.
     pub listen: SocketAddr,
     /// Metrics and health.
@@ -90,6 +99,10 @@ impl Settings {
             database_url: read
                 .optional(&keys::DATABASE_URL, |text| DatabaseUrl::parse(text).map_err(|wrong| wrong.to_string()))
                 .unwrap_or_else(|| DatabaseUrl::sqlite(data_dir.join("odograph.sqlite"))),
+            redis_url: read.optional(&keys::REDIS_URL, |text| RedisUrl::parse(text).map_err(|wrong| wrong.to_string())),
+            flags_stream: read.value(&keys::FLAGS_STREAM, name),
+            flags_group: read.value(&keys::FLAGS_GROUP, name),
+            corrected_stream: read.value(&keys::CORRECTED_STREAM, name),
             listen: read.value(&keys::LISTEN, address),
             admin_listen: read.value(&keys::ADMIN_LISTEN, address),
             ack_after: read.value(&keys::ACK_AFTER, ack_after),
@@ -127,6 +140,7 @@ impl Settings {
             let (text, source) = lookup.get(key).map_or((key.default, Source::Default), |(text, s)| (Some(text), s));
             let text = match key.name {
                 "database_url" => self.database_url.to_string(),
+                "redis_url" => self.redis_url.as_ref().map_or("none".to_owned(), ToString::to_string),
                 _ => text.unwrap_or("none").to_owned(),
             };
             (key.name, text, source)
@@ -137,6 +151,14 @@ impl Settings {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "is no address such as 0.0.0.0:5027".to_owned())
+}
+
+/// A name in Redis.
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > NAME_MAX || text.contains(char::is_whitespace) {
+        return Err("must be a name of 1 to 200 characters without spaces".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// How long something is kept, or `none` for ever. Not less than an hour: a mistyped unit must not empty the table.
@@ -167,3 +189,4 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 const MIB: u64 = 1 << 20;
+const NAME_MAX: usize = 200;

@@ -36,6 +36,7 @@ pub(crate) trait TestDatabase {
     async fn another(&self, lane: Lane) -> OneLane<Self::Store>;
     /// The ledger of flags in the same database, over a connection of its own.
     fn ledger(&self) -> Self::Ledger;
+    fn url(&self) -> DatabaseUrl;
 }
 
 pub(crate) struct PostgresDatabase {
@@ -170,6 +171,10 @@ impl TestDatabase for PostgresDatabase {
 
     async fn another(&self, lane: Lane) -> OneLane<TimescaleStore> {
         OneLane::new(TimescaleStore::new(&self.url, lane).unwrap())
+    }
+
+    fn url(&self) -> DatabaseUrl {
+        self.url.clone()
     }
 
     fn ledger(&self) -> TimescaleLedger {
@@ -342,6 +347,10 @@ impl TestDatabase for SqliteDatabase {
 
     async fn another(&self, lane: Lane) -> OneLane<SqliteStore> {
         OneLane::new(SqliteStore::open(&self.url, lane).await.unwrap())
+    }
+
+    fn url(&self) -> DatabaseUrl {
+        self.url.clone()
     }
 
     fn ledger(&self) -> SqliteLedger {
