@@ -10,7 +10,13 @@
 //! Variables: `DATABASE_URL`, `REDIS_URL` (from `scripts/services env`); `BENCH_CHUNKS` (10) days of old positions,
 //! `BENCH_FLAGS` (20000), `BENCH_RATE` (200) flags a second, `BENCH_SECONDS` (10), `BENCH_RUNS` (3).
 
-#![allow(clippy::unwrap_used, clippy::cast_precision_loss, reason = "a benchmark fails by panicking; counts are small")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a benchmark fails by panicking; counts are small"
+)]
 
 #[path = "flags/ingest.rs"]
 mod ingest;

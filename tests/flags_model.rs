@@ -171,7 +171,9 @@ async fn try_schedules(database: impl TestDatabase, usual: u64) {
                 shares[rng.usize(..2)].push(change.clone());
             }
         }
-        shares.iter_mut().for_each(|share| rng.shuffle(share));
+        for share in &mut shares {
+            rng.shuffle(share);
+        }
         let [one_share, other_share] = shares;
         let ([one, other], [first_ledger, second_ledger]) = (&mut stores, &mut ledgers);
         tokio::join!(
@@ -215,10 +217,10 @@ async fn check(database: &impl TestDatabase, schedule: &Schedule, seed: u64) {
 
 #[tokio::test]
 async fn any_schedule_ends_as_the_model_says_in_timescale() {
-    try_schedules(PostgresDatabase::new().await, 60).await;
+    Box::pin(try_schedules(PostgresDatabase::new().await, 60)).await;
 }
 
 #[tokio::test]
 async fn any_schedule_ends_as_the_model_says_in_sqlite() {
-    try_schedules(SqliteDatabase::new().await, 60).await;
+    Box::pin(try_schedules(SqliteDatabase::new().await, 60)).await;
 }

@@ -251,6 +251,17 @@ async fn flags_wait_while_the_database_is_away() {
     flags.stop().await;
 }
 
+#[tokio::test]
+async fn what_does_not_speak_tls_is_not_spoken_to() {
+    let database = SqliteDatabase::new().await;
+    let redis = RedisServer::started().await;
+    let stream = Stream::new(&redis.url());
+    let flags = Flags::start(&database.url, Some(&redis.url().replace("redis:", "rediss:")), &stream, "one");
+    until("redis_down", async || down(&flags.health)).await;
+    assert!(flags.metric("redis_up") < 0.5);
+    flags.stop().await;
+}
+
 /// The embedded store opened its file before: what is started first does not matter.
 #[tokio::test]
 async fn a_file_without_tables_is_waited_for() {

@@ -73,8 +73,16 @@ impl<L: Ledger> Consumer<'_, L> {
                 // What the server sends now is pending, and comes first at the next start.
                 () = stop.cancelled() => break,
             };
-            self.take(&mut link, reply::read(answer)?).await?;
+            let entries = reply::read(answer)?;
+            let (begun, gather) = (Instant::now(), entries.len() < shared.pace.group && !entries.is_empty());
+            self.take(&mut link, entries).await?;
             backoff.reset();
+            if gather {
+                tokio::select! {
+                    () = tokio::time::sleep_until(begun + shared.pace.gather) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
         }
         Ok(())
     }
@@ -220,19 +228,6 @@ async fn make_group(link: &mut Link, shared: &Shared) -> Result<(), LinkError> {
             // It may have been there before, with all that it knew.
             shared.reconcile.notify_one();
         }
-    }
-    Ok(())
-}
-
-/// Says which names are used, and warns when the stream never had an entry: then one of them is likely to be wrong.
-pub(super) async fn say_names(link: &mut Link, shared: &Shared) -> Result<(), LinkError> {
-    let settings = &shared.settings;
-    let (stream, group, consumer, corrected) =
-        (&settings.stream, &settings.group, &settings.consumer, &settings.corrected);
-    tracing::info!(stream, group, consumer, corrected, dead = settings.dead(), "flags come from Redis");
-    let information = reply::named(link.ask(cmd("XINFO").arg("STREAM").arg(stream)).await?)?;
-    if reply::text(reply::get(&information, "last-generated-id")?)? == "0-0" {
-        tracing::warn!(stream, "the stream of flags never had an entry: is this the name that Directus' hook uses?");
     }
     Ok(())
 }

@@ -21,9 +21,15 @@ pub(super) async fn run<L: Ledger>(shared: &Shared, url: &RedisUrl, mut ledger: 
         match told {
             Ok(()) => {
                 backoff.reset();
+                let due = async {
+                    tokio::time::sleep(shared.pace.gather).await;
+                    tokio::select! {
+                        () = shared.publish.notified() => {}
+                        () = tokio::time::sleep(shared.pace.publish_every) => {}
+                    }
+                };
                 tokio::select! {
-                    () = shared.publish.notified() => {}
-                    () = tokio::time::sleep(shared.pace.publish_every) => {}
+                    () = due => {}
                     () = shared.stop.cancelled() => {}
                 }
             }

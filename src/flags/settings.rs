@@ -59,6 +59,9 @@ pub struct Pace {
     pub block: Duration,
     /// Entries that one read takes, and so the largest group that is applied together.
     pub group: usize,
+    /// Groups that are not full begin at least so far apart, and so do tellings of corrections: each costs the database a
+    /// few commits, however small it is.
+    pub gather: Duration,
     /// Entries that somebody took so long ago and never acknowledged are claimed: longer than a group takes.
     pub claim_idle: Duration,
     /// How often silent consumers are looked for.
@@ -78,6 +81,7 @@ impl Default for Pace {
         Self {
             block: Duration::from_secs(2),
             group: 512,
+            gather: Duration::from_millis(20),
             claim_idle: Duration::from_mins(1),
             claim_every: Duration::from_secs(20),
             reconcile_every: Duration::from_mins(5),

@@ -115,17 +115,19 @@ fn start<L: Ledger + Send + 'static>(
 }
 
 async fn run<L: Ledger>(shared: &Shared, [consumes, publishes, reconciles]: [L; 3]) {
-    match &shared.settings.redis {
-        Some(url) => {
-            tokio::join!(
-                consumer::run(shared, url, consumes),
-                publisher::run(shared, url, publishes),
-                reconciler::run(shared, reconciles),
-                watch::run(shared, url),
-            );
-        }
-        None => reconciler::run(shared, reconciles).await,
-    }
+    let Some(url) = &shared.settings.redis else {
+        tracing::info!("no REDIS_URL: flags come by reconciliation alone");
+        return reconciler::run(shared, reconciles).await;
+    };
+    let FlagSettings { stream, group, consumer, corrected, .. } = &shared.settings;
+    let dead = shared.settings.dead();
+    tracing::info!(%url, stream, group, consumer, corrected, dead, "flags come from Redis");
+    tokio::join!(
+        consumer::run(shared, url, consumes),
+        publisher::run(shared, url, publishes),
+        reconciler::run(shared, reconciles),
+        watch::run(shared, url),
+    );
 }
 
 /// For commands that Redis answers at once.

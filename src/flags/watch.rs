@@ -9,17 +9,16 @@ use std::time::{Duration, SystemTime};
 use redis::{Pipeline, Value, cmd};
 
 use super::backoff::Backoff;
-use super::consumer::say_names;
 use super::link::{Link, LinkError, RedisUrl};
 use super::reply::{self, EntryId, Malformed, Named};
 use super::tasks::{ANSWER_PATIENCE, Shared};
 
 /// Watches until the stop.
 pub(super) async fn run(shared: &Shared, url: &RedisUrl) {
-    let (mut backoff, mut link, mut said) = (Backoff::default(), None, false);
+    let (mut backoff, mut link, mut checked) = (Backoff::default(), None, false);
     while !shared.stop.is_cancelled() {
         let looked = tokio::select! {
-            looked = look(shared, url, &mut link, &mut said) => looked,
+            looked = look(shared, url, &mut link, &mut checked) => looked,
             () = shared.stop.cancelled() => break,
         };
         if let Err(wrong) = looked {
@@ -37,17 +36,27 @@ pub(super) async fn run(shared: &Shared, url: &RedisUrl) {
     }
 }
 
-async fn look(shared: &Shared, url: &RedisUrl, link: &mut Option<Link>, said: &mut bool) -> Result<(), LinkError> {
+async fn look(shared: &Shared, url: &RedisUrl, link: &mut Option<Link>, checked: &mut bool) -> Result<(), LinkError> {
     let link = match link.take() {
         Some(open) => link.insert(open),
         None => link.insert(Link::open(url, ANSWER_PATIENCE).await?),
     };
-    if !*said {
-        say_names(link, shared).await?;
-        *said = true;
+    if !*checked {
+        warn_of_an_empty_stream(link, shared).await?;
+        *checked = true;
     }
     measure(link, shared).await?;
     forget_silent(link, shared).await
+}
+
+/// A stream that never had an entry is likely to have another name.
+async fn warn_of_an_empty_stream(link: &mut Link, shared: &Shared) -> Result<(), LinkError> {
+    let stream = &shared.settings.stream;
+    let state = reply::named(link.ask(cmd("XINFO").arg("STREAM").arg(stream)).await?)?;
+    if reply::text(reply::get(&state, "last-generated-id")?)? == "0-0" {
+        tracing::warn!(stream, "the stream of flags never had an entry: is this the name that Directus' hook uses?");
+    }
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "gauges are floats; nobody has 2^53 entries")]

@@ -20,6 +20,7 @@ use super::until;
 pub(crate) const PACE: Pace = Pace {
     block: Duration::from_millis(200),
     group: 64,
+    gather: Duration::from_millis(1),
     claim_idle: Duration::from_millis(300),
     claim_every: Duration::from_millis(100),
     reconcile_every: Duration::from_hours(1),
