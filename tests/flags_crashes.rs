@@ -9,7 +9,8 @@ mod support_store;
 use odograph::store::{Applied, FlagChange, Ledger as _, TimescaleLedger};
 use support_flags::{Flags, Stream, shared_redis, until};
 use support_store::{
-    IMEI, NOON, OTHER, PostgresDatabase, TestDatabase, batch, faulty_times, latest, row, set, some_lane, window,
+    IMEI, NOON, OTHER, PostgresDatabase, TestDatabase, batch, faulty_times, latest, row, set, some_lane,
+    until_committed, window,
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
@@ -75,7 +76,7 @@ async fn until_waiting(database: &PostgresDatabase, sessions: usize) {
 
 async fn arrive(database: &mut PostgresDatabase, times: &[i64]) {
     let rows: Vec<_> = times.iter().map(|at| row(IMEI, NOON + at, 1)).collect();
-    database.store().commit(&batch(&rows)).await.unwrap();
+    until_committed(database.store(), &batch(&rows)).await;
 }
 
 #[tokio::test]

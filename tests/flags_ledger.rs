@@ -7,7 +7,7 @@ mod support_store;
 use odograph::store::{Applied, FlagChange, Ledger as _};
 use support_store::{
     IMEI, NOON, OTHER, PostgresDatabase, SqliteDatabase, TestDatabase, batch, deleted, faulty_times, flag, latest, row,
-    set, shifted, some_lane, window,
+    set, shifted, some_lane, until_committed, window,
 };
 
 for_both_stores! {
@@ -34,7 +34,7 @@ const OTHER_CAR: i64 = 999_999_999_999_999;
 /// Rows of a device at these times.
 async fn arrive(database: &mut impl TestDatabase, imei: &str, times: &[i64]) {
     let rows: Vec<_> = times.iter().map(|at| row(imei, NOON + at, 1)).collect();
-    database.store().commit(&batch(&rows)).await.unwrap();
+    until_committed(database.store(), &batch(&rows)).await;
 }
 
 async fn apply(database: &impl TestDatabase, changes: &[FlagChange]) -> Vec<Applied> {

@@ -30,7 +30,7 @@ fn down(health: &Health) -> bool {
 
 async fn arrive(database: &mut impl TestDatabase, times: &[i64]) {
     let rows: Vec<_> = times.iter().map(|at| row(IMEI, NOON + at, 1)).collect();
-    database.store().commit(&batch(&rows)).await.unwrap();
+    until_committed(database.store(), &batch(&rows)).await;
 }
 
 async fn until_faulty(database: &impl TestDatabase, times: &[i64]) {

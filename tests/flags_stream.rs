@@ -9,7 +9,7 @@ use odograph::store::FlagChange;
 use support_flags::{Flags, PACE, Stream, fields, new, shared_redis, until};
 use support_store::{
     IMEI, NOON, OTHER, PostgresDatabase, SqliteDatabase, TestDatabase, batch, deleted, faulty_times, flag, row, set,
-    window,
+    until_committed, window,
 };
 
 for_both_stores! {
@@ -26,7 +26,7 @@ const CAR: i64 = 17;
 
 async fn arrive(database: &mut impl TestDatabase, times: &[i64]) {
     let rows: Vec<_> = times.iter().map(|at| row(IMEI, NOON + at, 1)).collect();
-    database.store().commit(&batch(&rows)).await.unwrap();
+    until_committed(database.store(), &batch(&rows)).await;
 }
 
 async fn until_faulty(database: &impl TestDatabase, times: &[i64]) {
