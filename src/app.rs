@@ -16,6 +16,7 @@ use self::pipeline::Pipeline;
 use crate::admin::{self, Admin};
 use crate::checkpoint::JournalId;
 use crate::config::Settings;
+use crate::flags::{self, FlagMetrics, FlagSettings, FlagTasks, SpawnError};
 use crate::gateway::{self, Evidence, Gateway, Limits, Timeouts};
 use crate::health::{Health, Reason};
 use crate::journal::{OpenError, ReadError, RecoveryMode};
@@ -45,6 +46,7 @@ struct Parts {
     admin: AbortOnDropHandle<std::io::Result<()>>,
     upkeep: AbortOnDropHandle<()>,
     retention: AbortOnDropHandle<()>,
+    flags: FlagTasks,
 }
 
 /// What the operator accepts by name at this start.
@@ -92,6 +94,9 @@ pub enum StartError {
     /// The database is there and lacks migrations.
     #[error("the database lacks migrations: run `odograph migrate` with the same DATABASE_URL, then start again")]
     SchemaOutdated,
+    /// The flags' tasks cannot be started.
+    #[error(transparent)]
+    Flags(#[from] SpawnError),
     /// A thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -126,6 +131,8 @@ pub async fn start(settings: &Settings, accepted: Accepted) -> Result<Running, S
 
     look_at_database(settings, &health).await?;
     let (gate, pipeline) = pipeline::start(settings, accepted, &registry, &health).await?;
+    let (flags, flag_metrics) = (FlagSettings::new(settings), FlagMetrics::new(&registry));
+    let flags = flags::spawn(flags, flag_metrics, Arc::clone(&health), CancellationToken::new())?;
 
     let timeouts =
         Timeouts { login: settings.login_timeout, frame: settings.frame_timeout, idle: settings.idle_timeout };
@@ -146,13 +153,14 @@ pub async fn start(settings: &Settings, accepted: Accepted) -> Result<Running, S
         connections, "odograph {} is up", env!("CARGO_PKG_VERSION")
     );
     let grace = settings.shutdown_grace;
-    let parts = Parts { grace, stop_sessions, gateway, pipeline, stop_admin, admin, upkeep, retention };
+    let parts = Parts { grace, stop_sessions, gateway, pipeline, stop_admin, admin, upkeep, retention, flags };
     Ok(Running { trackers: trackers_at, admin: admin_at, health, registry, parts })
 }
 
 impl Running {
     /// Waits until a part ends that never should. Cancel-safe.
     pub async fn failed(&mut self) -> &'static str {
+        let flags = self.parts.flags.ended();
         let (health, mut every) = (Arc::clone(&self.health), tokio::time::interval(LOOK_EVERY));
         let poisoned = async {
             while !health.holds(Reason::JournalPoisoned) {
@@ -165,14 +173,16 @@ impl Running {
             () = poisoned => "the journal",
             _ = &mut self.parts.gateway => "the listener",
             () = self.parts.pipeline.ended.cancelled() => "the drain",
+            () = flags.cancelled() => "the flags' thread",
             _ = &mut self.parts.admin => "the admin listener",
         }
     }
 
-    /// Stops in order: readiness, accepting, sessions, drain, journal, admin. Waits for what is under way, within the grace
+    /// Stops in order: readiness, accepting, sessions, drain, journal, flags, admin. Waits for what is under way, within the grace
     /// period; what is not committed then is in the journal, or was never acknowledged.
     pub async fn stop(self) -> Counts {
-        let Parts { grace, stop_sessions, mut gateway, pipeline, stop_admin, admin, upkeep, retention } = self.parts;
+        let Parts { grace, stop_sessions, mut gateway, pipeline, stop_admin, admin, upkeep, retention, flags } =
+            self.parts;
         let deadline = Instant::now() + grace;
         self.health.raise(Reason::Stopping);
         drop(retention);
@@ -184,6 +194,7 @@ impl Running {
         }
         let waiting = self.registry.tally().read().waiting > 0;
         pipeline.stop(deadline, waiting).await;
+        let _ = timeout(LAST_PATIENCE, flags.stop()).await;
         stop_admin.cancel();
         if !admin.is_finished() {
             let _ = timeout(LAST_PATIENCE, admin).await;

@@ -29,11 +29,13 @@ pub enum Reason {
     StoreDown,
     /// What is journalled waits long for the database.
     Backlog,
+    /// Redis does not answer: flags come by reconciliation, and corrections wait.
+    RedisDown,
 }
 
 impl Reason {
     /// Every reason, in the order in which `/readyz` lists them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Starting,
         Self::Stopping,
         Self::JournalFull,
@@ -45,6 +47,7 @@ impl Reason {
         Self::StoreRefuses,
         Self::StoreDown,
         Self::Backlog,
+        Self::RedisDown,
     ];
 
     /// The name in `/readyz`.
@@ -62,13 +65,14 @@ impl Reason {
             Self::StoreRefuses => "store_refuses",
             Self::StoreDown => "store_down",
             Self::Backlog => "backlog",
+            Self::RedisDown => "redis_down",
         }
     }
 
     /// Whether the reason alone takes the instance out of the balancer.
     #[must_use]
     pub const fn unready(self) -> bool {
-        !matches!(self, Self::StoreDown | Self::Backlog)
+        !matches!(self, Self::StoreDown | Self::Backlog | Self::RedisDown)
     }
 
     /// What a failed store operation means for readiness.

@@ -17,6 +17,7 @@
 //! - [`checkpoint`] is where a lane stands in its journal: the words that journal, drain and store share.
 //! - [`drain`] reads entries, decodes them, builds rows and batches, and commits batch by batch, in lanes.
 //! - [`store`] knows rows and nothing of frames: TimescaleDB by binary COPY, SQLite as the embedded default.
+//! - [`flags`] takes what marshals declare faulty from a Redis stream to the store's ledger.
 //! - [`admin`] answers `/metrics`, `/livez` and `/readyz` from [`metrics`] and [`health`], also when the data path is stuck.
 //! - [`config`] reads settings from file and environment, and reports all mistakes at once.
 //! - [`app`] wires all of it: start order and stop order; nothing refers back to it.
@@ -32,6 +33,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod drain;
+pub mod flags;
 pub mod fleet;
 pub mod gateway;
 pub mod health;

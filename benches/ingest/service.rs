@@ -23,6 +23,7 @@ impl Service {
         let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_odograph"))
             .arg("serve")
+            .env_remove("REDIS_URL")
             .env("DATABASE_URL", database_url)
             .env("ODOGRAPH_DATA_DIR", directory.path())
             .env("ODOGRAPH_LISTEN", "127.0.0.1:0")

@@ -17,6 +17,10 @@ pub(super) struct Arguments {
     /// Also index positions by time alone, for queries over all devices
     #[arg(long)]
     index_time: bool,
+    /// Install the triggers and tables that make marshals' flags known; needs Directus' collections `devices` and
+    /// `position_flags`
+    #[arg(long)]
+    directus: bool,
     /// Make a table `devices` where there is none; otherwise it is Directus' and only read
     #[arg(long)]
     standalone_devices: bool,
@@ -28,6 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = MigrateOptions {
         chunk_interval: arguments.chunk_interval,
         index_time: arguments.index_time,
+        directus: arguments.directus,
         standalone_devices: arguments.standalone_devices,
     };
     let report =

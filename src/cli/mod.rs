@@ -111,7 +111,7 @@ fn lookup(file: Option<&PathBuf>) -> Lookup {
         }
     }
     // Left out, such a variable would silently mean the default: another database, for instance.
-    let ours = |name: &&String| *name == "DATABASE_URL" || name.starts_with("ODOGRAPH_");
+    let ours = |name: &&String| matches!(name.as_str(), "DATABASE_URL" | "REDIS_URL") || name.starts_with("ODOGRAPH_");
     let lookup = Lookup::from_variables(variables);
     let lookup = not_text.iter().filter(ours).fold(lookup, |lookup, name| lookup.with_mistake(name, "is not UTF-8"));
     let file = file.cloned().or_else(|| std::env::var_os("ODOGRAPH_CONFIG").map(PathBuf::from));

@@ -24,6 +24,8 @@ macro_rules! keys {
 keys! {
     DATABASE_URL = "database_url", "DATABASE_URL", None,
         "postgres://user:password@host/database or sqlite://file; default: SQLite file in the data directory";
+    REDIS_URL = "redis_url", "REDIS_URL", None,
+        "redis://user:password@host:port/0, rediss:// for TLS; default: none, flags come by reconciliation alone";
     LISTEN = "listen", "ODOGRAPH_LISTEN", Some("0.0.0.0:5027"), "tracker listener";
     ADMIN_LISTEN = "admin_listen", "ODOGRAPH_ADMIN_LISTEN", Some("127.0.0.1:9464"), "metrics and health";
     DATA_DIR = "data_dir", "ODOGRAPH_DATA_DIR", Some("./odograph-data"), "journal and embedded store";
@@ -58,6 +60,11 @@ keys! {
         "how far a record's time may lie behind its receive time; beyond: quarantine";
     TIME_WINDOW_FUTURE = "time_window_future", "ODOGRAPH_TIME_WINDOW_FUTURE", Some("1h"),
         "how far it may lie ahead";
+    FLAGS_STREAM = "flags_stream", "ODOGRAPH_FLAGS_STREAM", Some("odograph:position-flags"),
+        "Redis stream of faulty flags; what cannot be read goes to the same name with :dead behind";
+    FLAGS_GROUP = "flags_group", "ODOGRAPH_FLAGS_GROUP", Some("odograph"), "consumer group on it";
+    CORRECTED_STREAM = "corrected_stream", "ODOGRAPH_CORRECTED_STREAM", Some("odograph:positions-corrected"),
+        "Redis stream that says which positions changed";
     RETENTION = "retention", "ODOGRAPH_RETENTION", Some("none"),
         "how long positions are kept, such as 400d, by device time; whole chunks go";
     // Long enough for somebody to look at what was quarantined before a holiday.

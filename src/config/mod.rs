@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use reader::{Lookup, Mistake, Mistakes, Source};
 
+use crate::flags::RedisUrl;
 use crate::journal::Limits;
 use crate::store::{DatabaseUrl, Retention};
 use reader::Reader;
@@ -21,6 +22,14 @@ use reader::Reader;
 pub struct Settings {
     /// Where rows go.
     pub database_url: DatabaseUrl,
+    /// Where flags come from; `None` leaves them to reconciliation.
+    pub redis_url: Option<RedisUrl>,
+    /// The stream of flags.
+    pub flags_stream: String,
+    /// The consumer group on it.
+    pub flags_group: String,
+    /// The stream of corrections.
+    pub corrected_stream: String,
     /// Tracker listener.
     pub listen: SocketAddr,
     /// Metrics and health.
@@ -106,6 +115,10 @@ impl Settings {
                 DatabaseUrl::Postgres(_) => lanes.and_then(|lanes| u16::try_from(lanes).ok()).unwrap_or(2),
             },
             database_url,
+            redis_url: read.optional(&keys::REDIS_URL, |text| RedisUrl::parse(text).map_err(|wrong| wrong.to_string())),
+            flags_stream: read.value(&keys::FLAGS_STREAM, name),
+            flags_group: read.value(&keys::FLAGS_GROUP, name),
+            corrected_stream: read.value(&keys::CORRECTED_STREAM, name),
             listen: read.value(&keys::LISTEN, address),
             admin_listen: read.value(&keys::ADMIN_LISTEN, address),
             ack_after,
@@ -152,6 +165,7 @@ impl Settings {
                 "database_url" => self.database_url.to_string(),
                 "lanes" => self.lanes.to_string(),
                 "batch_linger" => humantime::format_duration(self.batch_linger).to_string(),
+                "redis_url" => self.redis_url.as_ref().map_or("none".to_owned(), ToString::to_string),
                 _ => text.unwrap_or("none").to_owned(),
             };
             (key.name, text, source)
@@ -162,6 +176,14 @@ impl Settings {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "is no address such as 0.0.0.0:5027".to_owned())
+}
+
+/// A name in Redis.
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > NAME_MAX || text.contains(char::is_whitespace) {
+        return Err("must be a name of 1 to 200 characters without spaces".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// How long something is kept, or `none` for ever. Not less than an hour: a mistyped unit must not empty the table.
@@ -192,3 +214,4 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 const MIB: u64 = 1 << 20;
+const NAME_MAX: usize = 200;

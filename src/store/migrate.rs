@@ -21,6 +21,8 @@ pub struct MigrateOptions {
     pub chunk_interval: Option<Duration>,
     /// Makes an index on device time alone, for queries over all devices.
     pub index_time: bool,
+    /// Installs what needs Directus' collections: the state of flags, their outbox, and the triggers.
+    pub directus: bool,
     /// Makes a table `devices` where there is none. Otherwise it is Directus' and only read.
     pub standalone_devices: bool,
 }
@@ -93,6 +95,7 @@ pub(super) const MIGRATIONS: Migrations = Migrations(&[
     (4, "0004_flags", include_str!("../../db-init/0004_flags.sql")),
     (5, "0005_elements", include_str!("../../db-init/0005_elements.sql")),
     (6, "0006_views", include_str!("../../db-init/0006_views.sql")),
+    (7, "0007_flag_windows", include_str!("../../db-init/0007_flag_windows.sql")),
 ]);
 /// For SQLite.
 pub(super) const SQLITE_MIGRATIONS: Migrations = Migrations(&[
@@ -101,6 +104,7 @@ pub(super) const SQLITE_MIGRATIONS: Migrations = Migrations(&[
     (3, "0003_flags", include_str!("../../db-init/sqlite/0003_flags.sql")),
     (4, "0004_elements", include_str!("../../db-init/sqlite/0004_elements.sql")),
     (5, "0005_views", include_str!("../../db-init/sqlite/0005_views.sql")),
+    (6, "0006_flag_windows", include_str!("../../db-init/sqlite/0006_flag_windows.sql")),
 ]);
 
 /// Whether PostgreSQL has the table that sqlx keeps.
@@ -109,6 +113,8 @@ pub(super) const MIGRATIONS_TABLE_EXISTS: &str = "SELECT to_regclass('_sqlx_migr
 pub(super) const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";
 pub(super) const APPLYING: &str = "applying db-init";
 
+/// What needs Directus' collections. Safe to repeat, so it is run whenever it is asked for.
+const DIRECTUS: &str = include_str!("../../db-init/directus/0001_position_flags.sql");
 const HYPERTABLE: &str = include_str!("../../db-init/0002_hypertable.sql");
 
 #[cfg(test)]

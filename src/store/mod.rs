@@ -6,9 +6,13 @@
 
 mod batch;
 mod columns;
+mod cover;
 mod failure;
 mod features;
 mod fence;
+mod flag;
+mod known;
+mod ledger;
 mod migrate;
 mod remedy;
 mod retain;
@@ -28,14 +32,16 @@ pub use batch::{Batch, Message, QuarantineReason, Quarantined};
 pub use columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
 pub use features::{Columnstore, Features, PositionsTable, features};
 pub use fence::{Checkpoint, Lane, Outcome, Step};
+pub use flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window};
+pub use ledger::{Ledger, OUTBOX_MAX};
 pub use migrate::{MigrateOptions, MigrateReport, migrate};
 pub use remedy::remedy;
 pub use retain::{Retained, Retention, retain};
 pub use row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
 pub use rows::Rows;
 pub use session::connect;
-pub use sqlite::SqliteStore;
-pub use timescale::{DoesNotFit, TimescaleStore, encode_copy};
+pub use sqlite::{SqliteLedger, SqliteStore};
+pub use timescale::{DoesNotFit, TimescaleLedger, TimescaleStore, encode_copy};
 pub use tls::{HandshakeError, MakeTls};
 pub use url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 

@@ -59,6 +59,11 @@ impl Rows {
         self.whole().order.iter().map(|place| self.at(*place))
     }
 
+    /// The keys of one device after another, once the rows are sorted.
+    pub(super) fn devices(&self) -> impl Iterator<Item = &[(Key, u32)]> {
+        self.order.chunk_by(|(one, _), (next, _)| one.imei == next.imei)
+    }
+
     /// All rows in that order.
     pub(super) fn whole(&self) -> Part<'_> {
         Part { rows: self, order: &self.order }

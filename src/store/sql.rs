@@ -79,6 +79,12 @@ impl ColumnSet {
     }
 }
 
+/// Every column of a position, each once.
+pub(super) fn all_columns() -> Vec<&'static str> {
+    let elements = ELEMENTS.iter().map(|element| element.name);
+    BASE_COLUMNS.into_iter().chain([GENERATION_TYPE]).chain(elements).chain(["io"]).collect()
+}
+
 /// What an insert into `latest_positions` ends in: only forward in device time, and then the whole row, so that a column
 /// which this batch does not fill becomes NULL.
 pub(super) fn newest_wins() -> String {

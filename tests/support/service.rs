@@ -145,6 +145,8 @@ impl Process {
             .arg("serve")
             .args(arguments)
             .env("ODOGRAPH_DATA_DIR", directory.path())
+            // Tests share one Redis, and the stream's name is the same for all that do not ask for flags.
+            .env_remove("REDIS_URL")
             .env("DATABASE_URL", database_url)
             .env("ODOGRAPH_LISTEN", listen)
             .env("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0")

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use odograph::store::{DatabaseUrl, Lane, MigrateOptions, SqliteStore, Store, TimescaleStore, migrate};
+use odograph::store::{
+    DatabaseUrl, Lane, Ledger, MigrateOptions, SqliteLedger, SqliteStore, Store, TimescaleLedger, TimescaleStore,
+    migrate,
+};
 use sqlx::{AssertSqlSafe, ConnectOptions, Row as _};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
@@ -13,6 +16,7 @@ use super::steps::{OneLane, sqlite, timescale};
 /// What the shared tests need of a database and its store.
 pub(crate) trait TestDatabase {
     type Store: Store;
+    type Ledger: Ledger;
 
     /// A database of its own with the schema in place.
     async fn new() -> Self;
@@ -30,6 +34,9 @@ pub(crate) trait TestDatabase {
     async fn refuse_speed(&self);
     /// A store on the same database, as another process has it.
     async fn another(&self, lane: Lane) -> OneLane<Self::Store>;
+    /// The ledger of flags in the same database, over a connection of its own.
+    fn ledger(&self) -> Self::Ledger;
+    fn url(&self) -> DatabaseUrl;
 }
 
 pub(crate) struct PostgresDatabase {
@@ -105,6 +112,7 @@ impl PostgresDatabase {
 
 impl TestDatabase for PostgresDatabase {
     type Store = TimescaleStore;
+    type Ledger = TimescaleLedger;
 
     async fn new() -> Self {
         let database = Self::empty().await;
@@ -163,6 +171,14 @@ impl TestDatabase for PostgresDatabase {
 
     async fn another(&self, lane: Lane) -> OneLane<TimescaleStore> {
         OneLane::new(TimescaleStore::new(&self.url, lane).unwrap())
+    }
+
+    fn url(&self) -> DatabaseUrl {
+        self.url.clone()
+    }
+
+    fn ledger(&self) -> TimescaleLedger {
+        TimescaleLedger::new(&self.url).unwrap()
     }
 
     async fn count(&self, table: &str) -> i64 {
@@ -274,6 +290,7 @@ impl SqliteDatabase {
 
 impl TestDatabase for SqliteDatabase {
     type Store = SqliteStore;
+    type Ledger = SqliteLedger;
 
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -330,6 +347,14 @@ impl TestDatabase for SqliteDatabase {
 
     async fn another(&self, lane: Lane) -> OneLane<SqliteStore> {
         OneLane::new(SqliteStore::open(&self.url, lane).await.unwrap())
+    }
+
+    fn url(&self) -> DatabaseUrl {
+        self.url.clone()
+    }
+
+    fn ledger(&self) -> SqliteLedger {
+        SqliteLedger::new(&self.url).unwrap()
     }
 
     async fn count(&self, table: &str) -> i64 {

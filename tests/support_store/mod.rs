@@ -4,6 +4,7 @@
 
 mod certificates;
 mod databases;
+mod flags;
 mod proxy;
 mod rows;
 mod small_disk;
@@ -26,8 +27,9 @@ macro_rules! for_both_stores {
 
 pub(crate) use certificates::{Certificates, Pair};
 pub(crate) use databases::{PostgresDatabase, PrivateServer, SqliteDatabase, TestDatabase, server_url};
+pub(crate) use flags::{deleted, faulty_times, flag, latest, set, shifted, window};
 pub(crate) use proxy::{Cut, Proxy};
-pub(crate) use rows::{Sample, batch, columns, full_row, row, wire};
+pub(crate) use rows::{Cell, Sample, batch, columns, full_row, row, wire};
 pub(crate) use small_disk::SmallDisk;
 pub(crate) use steps::{
     IMEI, NOON, OTHER, OneLane, class, counts, fleet, some_lane, sqlite, timescale, until_committed,

@@ -5,7 +5,7 @@
 
 use tokio_postgres::Client;
 
-use super::{APPLYING, HYPERTABLE, MIGRATIONS, MigrateOptions, MigrateReport, Schema};
+use super::{APPLYING, DIRECTUS, HYPERTABLE, MIGRATIONS, MigrateOptions, MigrateReport, Schema};
 use crate::store::features::{Features, check_version};
 use crate::store::sql::BASE_COLUMNS;
 use crate::store::{ELEMENTS, ErrorClass, PositionsTable, PostgresUrl, StoreError, session};
@@ -38,6 +38,9 @@ pub(super) async fn migrate(url: &PostgresUrl, options: &MigrateOptions) -> Resu
     }
     step(&mut client, "by_device", BY_DEVICE).await?;
     step(&mut client, "columnstore", COLUMNSTORE).await?;
+    if options.directus {
+        step(&mut client, "directus/0001_position_flags", DIRECTUS).await?;
+    }
     let Features { positions, columnstore } = Features::of(&client).await?;
     let by_device = exists(&client, "positions_by_device").await?;
     Ok(MigrateReport { applied, restored, positions, columnstore, by_device })

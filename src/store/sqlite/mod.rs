@@ -3,7 +3,10 @@
 //! Write-ahead log and full synchronisation: a commit is in the log and synced when it returns. As with the other store, a
 //! connection that met an error or a cancelled commit is closed and never used again.
 
+mod flags;
 mod insert;
+mod ledger;
+mod mend;
 mod transaction;
 
 use std::collections::HashMap;
@@ -14,8 +17,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, Connection};
 
 use self::insert::Statements;
+pub use self::ledger::SqliteLedger;
 use self::transaction::Transaction;
 use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
+use super::known::KnownFlags;
 use super::migrate::{APPLIED, APPLYING, MigrateOptions, MigrateReport, SQLITE_MIGRATIONS, sqlite_steps};
 use super::sql::ColumnSet;
 use super::{Batch, Columnstore, DatabaseUrl, ErrorClass, PositionsTable, Schema, Store, StoreError};
@@ -29,6 +34,8 @@ pub struct SqliteStore {
     /// Taken out for each operation and put back only when all went well.
     connection: Option<SqliteConnection>,
     statements: HashMap<ColumnSet, Statements>,
+    /// What is known of the ledger of flags on this connection.
+    flags: KnownFlags,
 }
 
 impl SqliteStore {
@@ -46,10 +53,21 @@ impl SqliteStore {
         make_directory(path)?;
         let mut connection = connect(&options).await?;
         migrate(&mut connection).await?;
-        Ok(Self { options, lane, doubt: None, connection: Some(connection), statements: HashMap::new() })
+        Ok(Self {
+            options,
+            lane,
+            doubt: None,
+            connection: Some(connection),
+            statements: HashMap::new(),
+            flags: KnownFlags::default(),
+        })
     }
 
     pub(super) async fn migrate(path: &Path, asked: &MigrateOptions) -> Result<MigrateReport, StoreError> {
+        if asked.directus {
+            let remedy = "Directus' side is made for PostgreSQL: name that database in DATABASE_URL";
+            return Err(StoreError::new(ErrorClass::Refuses, APPLYING, remedy));
+        }
         make_directory(path)?;
         let mut connection = options(path).connect().await.map_err(failed(OPENING))?;
         let (schema, applied) = migrate(&mut connection).await?;
@@ -63,10 +81,12 @@ impl SqliteStore {
     }
 
     async fn connection(&mut self) -> Result<SqliteConnection, StoreError> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => connect(&self.options).await,
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
         }
+        // Another file may stand there by now.
+        self.flags = KnownFlags::default();
+        connect(&self.options).await
     }
 }
 
@@ -88,8 +108,8 @@ impl Store for SqliteStore {
         if self.statements.len() >= STATEMENTS_MAX {
             self.statements.clear();
         }
-        let transaction =
-            Transaction { connection: &mut connection, lane: self.lane, statements: &mut self.statements };
+        let (statements, flags) = (&mut self.statements, &mut self.flags);
+        let transaction = Transaction { connection: &mut connection, lane: self.lane, statements, flags };
         let outcome = transaction.run(batch, step, &mut self.doubt).await;
         let outcome = outcome.map_err(|error| error.with_doubt(self.doubt.is_some()))?;
         self.connection = Some(connection);

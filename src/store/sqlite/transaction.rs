@@ -7,11 +7,12 @@ use std::time::SystemTime;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row as _};
 
-use super::failed;
 use super::insert::{Insert, Statements};
+use super::{failed, mend};
 use crate::checkpoint::{Mark, Position};
 use crate::store::batch::{Batch, Message, QuarantineReason, Quarantined};
 use crate::store::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge, lanes_at};
+use crate::store::known::KnownFlags;
 use crate::store::rows::Rows;
 use crate::store::sql::ColumnSet;
 use crate::store::{CommitWay, Committed, ErrorClass, StoreError, digest};
@@ -21,6 +22,7 @@ pub(super) struct Transaction<'a> {
     pub(super) connection: &'a mut SqliteConnection,
     pub(super) lane: Lane,
     pub(super) statements: &'a mut HashMap<ColumnSet, Statements>,
+    pub(super) flags: &'a mut KnownFlags,
 }
 
 impl Transaction<'_> {
@@ -32,7 +34,7 @@ impl Transaction<'_> {
         step: &Step,
         doubt: &mut Option<Doubt>,
     ) -> Result<Outcome, StoreError> {
-        let Self { connection, lane, statements } = self;
+        let Self { connection, lane, statements, flags } = self;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(BEGINNING))?;
         let stored = stored(&mut transaction, lane).await?;
         if let Standing::Settled(outcome) = judge(lane, step, doubt.as_ref(), stored) {
@@ -54,8 +56,13 @@ impl Transaction<'_> {
             };
             inserted += statements.positions.run(&mut transaction, rows, refuse).await?;
         }
+        mend::learn(&mut transaction, flags).await?;
+        mend::mend(&mut transaction, flags, batch).await?;
         if let Some(statements) = statements_of(statements, &batch.newest) {
-            newest(&statements.latest, &mut transaction, &batch.newest.without(&keys)).await?;
+            let covered = mend::covered(&mut transaction, flags, &batch.newest).await?;
+            let rows = batch.newest.without(&keys).without(&covered);
+            newest(&statements.latest, &mut transaction, &rows).await?;
+            mend::mend_newest(&mut transaction, &covered).await?;
         }
         quarantine(&mut transaction, lane, &batch.quarantined).await?;
         quarantine(&mut transaction, lane, &quarantined).await?;
@@ -226,7 +233,7 @@ fn journal(lane: Lane) -> Vec<u8> {
     lane.journal.to_bytes().to_vec()
 }
 
-fn now_us() -> i64 {
+pub(super) fn now_us() -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }

@@ -5,13 +5,14 @@ use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use deadpool_postgres::ClientWrapper;
-use futures_util::SinkExt;
+use futures_util::{SinkExt, TryStreamExt};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row as Answer, Statement};
 
 use super::copy::{COPY_PART, Encoder};
 use super::sql::{CREATE_INCOMING, Kind, LOCK_LANE};
 use crate::store::fence::Lane;
+use crate::store::known::KnownFlags;
 use crate::store::rows::Part;
 use crate::store::sql::ColumnSet;
 use crate::store::{CLAIMING, ErrorClass, StoreError};
@@ -23,11 +24,20 @@ pub(super) struct Connection {
     texts: HashMap<&'static str, Statement>,
     has_incoming: bool,
     has_lane: bool,
+    /// What is known of the ledger of flags on this connection.
+    pub(super) flags: KnownFlags,
 }
 
 impl Connection {
     pub(super) fn new(client: ClientWrapper) -> Self {
-        Self { client, prepared: HashMap::new(), texts: HashMap::new(), has_incoming: false, has_lane: false }
+        Self {
+            client,
+            prepared: HashMap::new(),
+            texts: HashMap::new(),
+            has_incoming: false,
+            has_lane: false,
+            flags: KnownFlags::default(),
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -69,6 +79,24 @@ impl Connection {
     ) -> Result<Vec<Answer>, StoreError> {
         let statement = self.statement(doing, text).await?;
         self.client.query(&statement, parameters).await.map_err(|error| StoreError::postgres(doing, error))
+    }
+
+    /// Runs a statement that may give many rows, and hands over one after the other.
+    pub(super) async fn each(
+        &mut self,
+        doing: &'static str,
+        text: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+        mut take: impl FnMut(&Answer) -> Result<(), tokio_postgres::Error>,
+    ) -> Result<(), StoreError> {
+        let failed = |error| StoreError::postgres(doing, error);
+        let statement = self.statement(doing, text).await?;
+        let parameters = parameters.iter().map(|parameter| *parameter as &(dyn ToSql + Sync));
+        let mut rows = pin!(self.client.query_raw(&statement, parameters).await.map_err(failed)?);
+        while let Some(row) = rows.try_next().await.map_err(failed)? {
+            take(&row).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The tables in which rows land before the keys decide.

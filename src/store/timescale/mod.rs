@@ -7,8 +7,14 @@
 mod apart;
 mod connection;
 mod copy;
+mod flag_sql;
+mod follow;
 mod lanes;
+mod ledger;
+mod mend;
+mod newest;
 mod sql;
+mod steps;
 mod transaction;
 
 use std::time::Duration;
@@ -19,6 +25,7 @@ use tokio::time::timeout;
 
 use self::connection::Connection;
 pub use self::copy::{DoesNotFit, encode_copy};
+pub use self::ledger::TimescaleLedger;
 use self::transaction::Transaction;
 use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
 use super::migrate::{APPLIED, MIGRATIONS, MIGRATIONS_TABLE_EXISTS};
@@ -78,17 +85,7 @@ impl TimescaleStore {
     /// # Errors
     /// When the URL is not one of PostgreSQL, or names certificates that cannot be read.
     pub fn new(url: &DatabaseUrl, lane: Lane) -> Result<Self, StoreError> {
-        const PREPARING: &str = "preparing the database connection";
-        let DatabaseUrl::Postgres(url) = url else {
-            return Err(StoreError::new(ErrorClass::Refuses, PREPARING, "the URL is not one of PostgreSQL"));
-        };
-        // The client's own timeout ends at the TCP connection; this one bounds logging in as well.
-        let pool = Pool::builder(Manager::new(url.config(), url.tls()?))
-            .max_size(1)
-            .create_timeout(Some(url.connect_timeout()))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| StoreError::new(ErrorClass::Refuses, PREPARING, error))?;
+        let pool = pool(url)?;
         Ok(Self { pool, lane, connection: None, buffer: BytesMut::new(), doubt: None, way: Way::Copy })
     }
 
@@ -97,9 +94,7 @@ impl TimescaleStore {
         if let Some(connection) = self.connection.take().filter(|connection| !connection.is_closed()) {
             return Ok(connection);
         }
-        let object =
-            self.pool.get().await.map_err(|error| StoreError::postgres_connect("connecting to the database", error))?;
-        Ok(Connection::new(Object::take(object)))
+        connect(&self.pool).await
     }
 
     async fn attempt(&mut self, way: Way, batch: &Batch, step: &Step) -> Result<Outcome, StoreError> {
@@ -176,6 +171,26 @@ impl Store for TimescaleStore {
         // No transaction is open between two commits, so there is nothing to say to the server.
         self.connection = None;
     }
+}
+
+/// Makes connections within a time limit, and keeps none.
+fn pool(url: &DatabaseUrl) -> Result<Pool, StoreError> {
+    const PREPARING: &str = "preparing the database connection";
+    let DatabaseUrl::Postgres(url) = url else {
+        return Err(StoreError::new(ErrorClass::Refuses, PREPARING, "the URL is not one of PostgreSQL"));
+    };
+    // The client's own timeout ends at the TCP connection; this one bounds logging in as well.
+    Pool::builder(Manager::new(url.config(), url.tls()?))
+        .max_size(1)
+        .create_timeout(Some(url.connect_timeout()))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| StoreError::new(ErrorClass::Refuses, PREPARING, error))
+}
+
+async fn connect(pool: &Pool) -> Result<Connection, StoreError> {
+    let object = pool.get().await.map_err(|error| StoreError::postgres_connect("connecting to the database", error))?;
+    Ok(Connection::new(Object::take(object)))
 }
 
 /// The fast way again, unless rows that were thought to be new were not: then more of them are on their way, and a failed

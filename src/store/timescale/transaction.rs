@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use super::connection::{Connection, miscounted};
 use super::sql::{CHECKPOINT, FENCE, Kind, MESSAGES, QUARANTINE, ROWS_CAN_VANISH};
-use super::{Way, apart};
+use super::{Way, apart, mend};
 use crate::checkpoint::{Mark, Position};
 use crate::store::batch::{Batch, Message, Quarantined};
 use crate::store::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge};
@@ -50,10 +50,14 @@ impl Transaction<'_> {
             Way::Conflict => self.insert(batch).await?,
             Way::Apart => apart::insert(self, batch, &mut quarantined).await?,
         };
-        self.newest(way, batch, committed.refused()).await?;
         self.quarantine(&batch.quarantined).await?;
         self.quarantine(&quarantined).await?;
         self.messages(&batch.messages).await?;
+        // From here to the end nobody changes the ledger of flags, so what takes long comes before.
+        let covered = mend::look(self.connection, batch).await?;
+        mend::mend(self.connection, &covered).await?;
+        self.newest(way, batch, committed.refused(), &covered.newest).await?;
+        mend::mend_newest(self.connection, &covered).await?;
         self.checkpoint(&step.to).await?;
 
         *doubt = Some(Doubt { to: step.to.mark, committed: committed.clone() });
@@ -124,10 +128,17 @@ impl Transaction<'_> {
         self.connection.insert("inserting rows", insert, columns).await
     }
 
-    async fn newest(&mut self, way: Way, batch: &Batch, refused: &[Key]) -> Result<(), StoreError> {
+    /// All newest positions but those that flags cover.
+    async fn newest(&mut self, way: Way, batch: &Batch, refused: &[Key], covered: &[Key]) -> Result<(), StoreError> {
         const WRITING: &str = "writing the newest positions";
-        let rows = &batch.newest;
-        if rows.is_empty() {
+        let without;
+        let rows = if covered.is_empty() {
+            &batch.newest
+        } else {
+            without = batch.newest.without(covered);
+            &without
+        };
+        if rows.whole().len() == 0 {
             return Ok(());
         }
         if way == Way::Apart {

@@ -1,0 +1,239 @@
+//! An entry of the flag stream: read, or refused with a reason. Pure.
+//!
+//! Only what the entry itself says can refuse it. Whether the device or its positions are there does not matter here.
+
+use serde_json::Value as Json;
+use teltonika_codecs::Imei;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use crate::store::{FlagChange, FlagState, InvalidWindow, Window};
+
+/// Why an entry cannot be read; the dead-letter stream has it as `reason`, and a metric as its label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Fault {
+    /// `v` is none that this program knows.
+    #[error("unknown_version")]
+    UnknownVersion,
+    /// A field, or a member of `old` or `new`, is not there.
+    #[error("missing_field")]
+    MissingField,
+    /// A field is longer than any that Directus sends.
+    #[error("too_large")]
+    TooLarge,
+    /// `seq` is no whole number from 1 on.
+    #[error("bad_seq")]
+    BadSeq,
+    /// `op` is not insert, update or delete.
+    #[error("bad_op")]
+    BadOp,
+    /// `flag_id` is no uuid.
+    #[error("bad_flag_id")]
+    BadFlagId,
+    /// `old` or `new` is no JSON object, or a member has another type.
+    #[error("bad_json")]
+    BadJson,
+    /// An IMEI that is not 15 digits.
+    #[error("bad_imei")]
+    BadImei,
+    /// A bound that is no RFC 3339 time, or before 1970 or after 9999.
+    #[error("bad_time")]
+    BadTime,
+    /// A window that ends before it begins.
+    #[error("reversed_range")]
+    ReversedRange,
+}
+
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Self; 10] = [
+        Self::UnknownVersion,
+        Self::MissingField,
+        Self::TooLarge,
+        Self::BadSeq,
+        Self::BadOp,
+        Self::BadFlagId,
+        Self::BadJson,
+        Self::BadImei,
+        Self::BadTime,
+        Self::ReversedRange,
+    ];
+
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownVersion => "unknown_version",
+            Self::MissingField => "missing_field",
+            Self::TooLarge => "too_large",
+            Self::BadSeq => "bad_seq",
+            Self::BadOp => "bad_op",
+            Self::BadFlagId => "bad_flag_id",
+            Self::BadJson => "bad_json",
+            Self::BadImei => "bad_imei",
+            Self::BadTime => "bad_time",
+            Self::ReversedRange => "reversed_range",
+        }
+    }
+}
+
+/// Reads the fields of an entry, each with its value. Of a field that is there twice the first one counts.
+///
+/// # Errors
+/// The first fault, in the order version, seq, op, flag, new, old.
+pub fn parse<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Result<FlagChange, Fault> {
+    let field = |name: &str| {
+        let found = fields.iter().find(|(key, _)| key.as_ref() == name.as_bytes()).map(|(_, value)| value.as_ref());
+        match found {
+            Some(value) if value.len() > FIELD_MAX => Err(Fault::TooLarge),
+            Some(value) => Ok(Some(std::str::from_utf8(value).map_err(|_| Fault::BadJson)?)),
+            None => Ok(None),
+        }
+    };
+    let needed = |name| field(name)?.ok_or(Fault::MissingField);
+    if needed("v")? != VERSION {
+        return Err(Fault::UnknownVersion);
+    }
+    let seq = needed("seq")?.parse().ok().filter(|seq| *seq >= 1).ok_or(Fault::BadSeq)?;
+    let op = needed("op")?;
+    let flag = Uuid::try_parse(needed("flag_id")?).map_err(|_| Fault::BadFlagId)?;
+    let state = match op {
+        "insert" | "update" => {
+            let new = object(field("new")?)?.ok_or(Fault::MissingField)?;
+            let faulty = new.get("faulty").ok_or(Fault::MissingField)?.as_bool().ok_or(Fault::BadJson)?;
+            FlagState::Set { window: window(&new)?, faulty, reason: reason(&new)? }
+        }
+        "delete" => FlagState::Deleted,
+        _ => return Err(Fault::BadOp),
+    };
+    let old = object(field("old")?)?.map(|old| window(&old)).transpose()?;
+    Ok(FlagChange { flag, seq, old, state })
+}
+
+type Object = serde_json::Map<String, Json>;
+
+/// Nothing for a field that is empty or not there.
+fn object(text: Option<&str>) -> Result<Option<Object>, Fault> {
+    match text {
+        None | Some("") => Ok(None),
+        Some(text) => serde_json::from_str(text).map(Some).map_err(|_| Fault::BadJson),
+    }
+}
+
+fn window(object: &Object) -> Result<Window, Fault> {
+    let text = |name: &str, wrong| match object.get(name) {
+        None | Some(Json::Null) => Err(Fault::MissingField),
+        Some(value) => value.as_str().ok_or(wrong),
+    };
+    let imei = Imei::from_ascii(text("imei", Fault::BadImei)?.as_bytes()).map_err(|_| Fault::BadImei)?;
+    let from = instant(text("ts_from", Fault::BadTime)?)?;
+    let to = instant(text("ts_to", Fault::BadTime)?)?;
+    Window::new(imei, from, to).map_err(|wrong| match wrong {
+        InvalidWindow::Reversed => Fault::ReversedRange,
+        InvalidWindow::OutOfRange => Fault::BadTime,
+    })
+}
+
+/// Milliseconds since 1970. Positions have no finer time, so what is finer is left off, at both ends.
+fn instant(text: &str) -> Result<i64, Fault> {
+    let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| Fault::BadTime)?;
+    i64::try_from(instant.unix_timestamp_nanos().div_euclid(1_000_000)).map_err(|_| Fault::BadTime)
+}
+
+/// At most so much of it, and without the one character that PostgreSQL's text cannot hold.
+fn reason(object: &Object) -> Result<Option<String>, Fault> {
+    match object.get("reason") {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(text)) => Ok(Some(text.chars().filter(|c| *c != '\0').take(REASON_MAX).collect())),
+        Some(_) => Err(Fault::BadJson),
+    }
+}
+
+const VERSION: &str = "1";
+/// Bytes of one field. Directus' own are a few hundred.
+const FIELD_MAX: usize = 64 << 10;
+/// Characters.
+const REASON_MAX: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLAG: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
+    const NEW: &str = r#"{"imei":"356307042441013","ts_from":"2026-05-02T07:41:00.000Z","ts_to":"2026-05-02T07:41:30.000Z",
+        "faulty":true,"reason":"tunnel","user":"1b"}"#;
+
+    fn entry<'a>(change: &[(&'a str, Option<&'a str>)]) -> Vec<(&'a str, &'a str)> {
+        let mut fields = vec![("v", "1"), ("seq", "7"), ("op", "update"), ("flag_id", FLAG), ("old", ""), ("new", NEW)];
+        for (name, value) in change {
+            fields.retain(|(field, _)| field != name);
+            fields.extend(value.map(|value| (*name, value)));
+        }
+        fields
+    }
+
+    fn fault(change: &[(&str, Option<&str>)]) -> Fault {
+        parse(&entry(change)).unwrap_err()
+    }
+
+    #[test]
+    fn an_entry_says_what_a_flag_is_and_was() {
+        let window = |from, to| Window::new("356307042441013".parse().unwrap(), from, to).unwrap();
+        let old =
+            r#"{"imei":"356307042441013","ts_from":"1970-01-01T00:00:00Z","ts_to":"1970-01-01T02:00:00.0019+02:00"}"#;
+        let change = parse(&entry(&[("old", Some(old))])).unwrap();
+        let bounds = window(1_777_707_660_000, 1_777_707_690_000);
+        let state = FlagState::Set { window: bounds, faulty: true, reason: Some("tunnel".into()) };
+        let expected = FlagChange { flag: FLAG.parse().unwrap(), seq: 7, old: Some(window(0, 1)), state };
+        assert_eq!(change, expected);
+        let deleted = parse(&entry(&[("op", Some("delete")), ("new", Some("")), ("old", Some(NEW))])).unwrap();
+        assert_eq!(deleted, FlagChange { old: Some(bounds), state: FlagState::Deleted, ..expected });
+        let bare = parse(&entry(&[("op", Some("delete")), ("new", None), ("old", None)])).unwrap();
+        assert_eq!((bare.old, bare.state), (None, FlagState::Deleted));
+    }
+
+    #[test]
+    fn each_fault_has_its_reason() {
+        for name in ["v", "seq", "op", "flag_id", "new"] {
+            assert_eq!(fault(&[(name, None)]), Fault::MissingField, "{name}");
+        }
+        assert_eq!(fault(&[("new", Some(""))]), Fault::MissingField);
+        assert_eq!(fault(&[("v", Some("2"))]), Fault::UnknownVersion);
+        for seq in ["", "0", "-1", "1.5", "9223372036854775808", "x"] {
+            assert_eq!(fault(&[("seq", Some(seq))]), Fault::BadSeq, "{seq}");
+        }
+        assert_eq!(fault(&[("op", Some("upsert"))]), Fault::BadOp);
+        assert_eq!(fault(&[("flag_id", Some("7"))]), Fault::BadFlagId);
+        let long = "x".repeat(FIELD_MAX + 1);
+        assert_eq!(fault(&[("old", Some(&long))]), Fault::TooLarge);
+        for (from, to, expected) in [
+            ("356307042441013", "35630704244101", Fault::BadImei),
+            (r#""356307042441013""#, "356307042441013", Fault::BadImei),
+            ("356307042441013", "35630704244101٣", Fault::BadImei),
+            ("2026-05-02T07:41:00.000Z", "2026-05-02T07:41:31.000Z", Fault::ReversedRange),
+            ("2026-05-02T07:41:00.000Z", "yesterday", Fault::BadTime),
+            ("2026-05-02T07:41:00.000Z", "1969-12-31T23:59:59.999Z", Fault::BadTime),
+            (r#""faulty":true"#, r#""faulty":"true""#, Fault::BadJson),
+            (r#""faulty":true,"#, "", Fault::MissingField),
+            (r#""tunnel""#, "7", Fault::BadJson),
+            ("{", "[", Fault::BadJson),
+            (r#""ts_to""#, r#""to""#, Fault::MissingField),
+        ] {
+            let new = NEW.replace(from, to);
+            assert_eq!(fault(&[("new", Some(&new))]), expected, "{new}");
+        }
+        assert_eq!(fault(&[("old", Some("null"))]), Fault::BadJson);
+        assert!(Fault::ALL.iter().all(|fault| fault.to_string() == fault.as_str()));
+    }
+
+    #[test]
+    fn a_reason_is_cut_to_what_databases_take() {
+        let new = NEW.replace("tunnel", &format!("a\\u0000b{}", "ü".repeat(REASON_MAX)));
+        let FlagState::Set { reason: Some(reason), .. } = parse(&entry(&[("new", Some(&new))])).unwrap().state else {
+            panic!("no reason")
+        };
+        assert_eq!(reason.chars().count(), REASON_MAX);
+        assert!(reason.starts_with("abü"));
+    }
+}

@@ -1,0 +1,172 @@
+//! Which part of some windows live flags cover. Pure, and the one place that says what "covered" means.
+
+use std::collections::BTreeSet;
+
+use super::flag::Window;
+
+/// A part of a window, and whether its positions are faulty. Parts never overlap, so no row is met twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) window: Window,
+    pub(super) faulty: bool,
+}
+
+/// The windows as few as possible, in order, none touching another.
+pub(super) fn merged(windows: impl IntoIterator<Item = Window>) -> Vec<Window> {
+    let mut sorted: Vec<_> = windows.into_iter().collect();
+    sorted.sort_unstable();
+    let mut merged: Vec<Window> = Vec::with_capacity(sorted.len());
+    for window in sorted {
+        match merged.last_mut() {
+            Some(last) if last.imei() == window.imei() && window.from_ms() <= last.to_ms().saturating_add(1) => {
+                *last = last.with_range(last.from_ms(), last.to_ms().max(window.to_ms()));
+            }
+            _ => merged.push(window),
+        }
+    }
+    merged
+}
+
+/// Cuts windows, as [`merged`] gives them, where flags, merged as well, begin and end.
+pub(super) fn parts(windows: &[Window], flags: &[Window]) -> Vec<Part> {
+    let mut parts = Vec::with_capacity(windows.len());
+    for window in windows {
+        let mut next = window.from_ms();
+        // The first flag that can reach into the window: they are in order and do not overlap.
+        let first = flags.partition_point(|flag| (flag.imei(), flag.to_ms()) < (window.imei(), window.from_ms()));
+        for flag in flags.iter().skip(first) {
+            if flag.imei() != window.imei() || flag.from_ms() > window.to_ms() {
+                break;
+            }
+            let (from, to) = (flag.from_ms().max(next), flag.to_ms().min(window.to_ms()));
+            if next < from {
+                parts.push(Part { window: window.with_range(next, from - 1), faulty: false });
+            }
+            parts.push(Part { window: window.with_range(from, to), faulty: true });
+            next = to.saturating_add(1);
+        }
+        if next <= window.to_ms() {
+            parts.push(Part { window: window.with_range(next, window.to_ms()), faulty: false });
+        }
+    }
+    parts
+}
+
+/// Counts what changed, so that it can be told window by window.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// In order.
+    parts: Vec<(Part, i64)>,
+}
+
+impl Tally {
+    /// Cuts the parts, as [`parts`] gives them, also where the windows that will be asked for begin and end.
+    pub(super) fn new(parts: Vec<Part>, windows: impl IntoIterator<Item = Window>) -> Self {
+        let mut cuts = BTreeSet::new();
+        for window in windows {
+            cuts.insert((window.imei(), window.from_ms()));
+            cuts.insert((window.imei(), window.to_ms().saturating_add(1)));
+        }
+        let mut cut = Vec::with_capacity(parts.len());
+        for Part { window, faulty } in parts {
+            let mut next = window.from_ms();
+            let (first, end) = ((window.imei(), next.saturating_add(1)), (window.imei(), window.to_ms()));
+            if first <= end {
+                for (_, at) in cuts.range(first..=end) {
+                    cut.push((Part { window: window.with_range(next, at - 1), faulty }, 0));
+                    next = *at;
+                }
+            }
+            cut.push((Part { window: window.with_range(next, window.to_ms()), faulty }, 0));
+        }
+        Self { parts: cut }
+    }
+
+    /// The parts, cut.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        self.parts.iter().map(|(part, _)| *part).collect()
+    }
+
+    /// A position changed.
+    pub(super) fn count(&mut self, imei: u64, ts_ms: i64) {
+        let at =
+            self.parts.partition_point(|(part, _)| (part.window.imei().get(), part.window.to_ms()) < (imei, ts_ms));
+        if let Some((part, changed)) = self.parts.get_mut(at)
+            && part.window.covers(imei, ts_ms)
+        {
+            *changed += 1;
+        }
+    }
+
+    /// Some positions of a part, one of [`Tally::parts`], changed.
+    pub(super) fn add(&mut self, part: &Part, positions: i64) {
+        let key = (part.window.imei(), part.window.from_ms());
+        let at = self.parts.partition_point(|(part, _)| (part.window.imei(), part.window.from_ms()) < key);
+        if let Some((_, changed)) = self.parts.get_mut(at) {
+            *changed += positions;
+        }
+    }
+
+    /// How many positions changed in one of the windows.
+    pub(super) fn changed_in(&self, window: &Window) -> i64 {
+        let key = (window.imei(), window.from_ms());
+        let first = self.parts.partition_point(|(part, _)| (part.window.imei(), part.window.from_ms()) < key);
+        let inside = self.parts.iter().skip(first);
+        let inside =
+            inside.take_while(|(part, _)| part.window.imei() == window.imei() && part.window.to_ms() <= window.to_ms());
+        inside.map(|(_, changed)| changed).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use teltonika_codecs::Imei;
+
+    use super::*;
+
+    fn window(device: u8, from: i64, length: i64) -> Window {
+        let digits = format!("{device:015}");
+        Window::new(Imei::from_ascii(digits.as_bytes()).unwrap(), from, from + length).unwrap()
+    }
+
+    fn windows() -> impl Strategy<Value = Vec<Window>> {
+        prop::collection::vec(
+            (0_u8..3, 0_i64..40, 0_i64..12).prop_map(|(d, from, length)| window(d, from, length)),
+            0..8,
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn every_instant_of_the_windows_stands_in_one_part_and_is_faulty_where_a_flag_covers_it(
+            asked in windows(), flags in windows(),
+        ) {
+            let parts = parts(&merged(asked.clone()), &merged(flags.clone()));
+            for device in 0..3_u64 {
+                for ts in 0..60 {
+                    let found: Vec<_> = parts.iter().filter(|part| part.window.covers(device, ts)).collect();
+                    prop_assert_eq!(found.len(), usize::from(asked.iter().any(|window| window.covers(device, ts))));
+                    if let Some(part) = found.first() {
+                        prop_assert_eq!(part.faulty, flags.iter().any(|flag| flag.covers(device, ts)));
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn each_window_gets_the_count_of_what_changed_in_it(
+            asked in windows(), flags in windows(), changed in prop::collection::vec((0_u64..3, 0_i64..60), 0..30),
+        ) {
+            let whole = merged(asked.clone());
+            let mut tally = Tally::new(parts(&whole, &merged(flags)), asked.clone());
+            for (imei, ts) in &changed {
+                tally.count(*imei, *ts);
+            }
+            for window in asked.iter().chain(&whole) {
+                let expected = changed.iter().filter(|(imei, ts)| window.covers(*imei, *ts)).count();
+                prop_assert_eq!(tally.changed_in(window), i64::try_from(expected).unwrap());
+            }
+        }
+    }
+}

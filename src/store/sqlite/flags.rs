@@ -1,0 +1,123 @@
+//! What drain and ledger share in SQLite: live flags, positions that follow them, and newest positions repaired. All of it
+//! runs inside an immediate transaction, so nothing changes in between.
+
+use std::sync::LazyLock;
+
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Row as _};
+use teltonika_codecs::Imei;
+use uuid::Uuid;
+
+use super::failed;
+use crate::store::cover::{Part, merged};
+use crate::store::flag::Window;
+use crate::store::known::Entry;
+use crate::store::sql::{all_columns, newest_wins};
+use crate::store::{ErrorClass, StoreError};
+
+/// Sets `faulty` in a part where it differs; gives the number of positions that changed.
+pub(super) async fn follow(connection: &mut SqliteConnection, part: &Part) -> Result<i64, StoreError> {
+    let update = "UPDATE positions SET faulty = ?1 WHERE imei = ?2 AND ts BETWEEN ?3 AND ?4 AND faulty <> ?1";
+    let Part { window, faulty } = part;
+    let query = sqlx::query(update).bind(faulty).bind(imei_of(window)).bind(window.from_ms()).bind(window.to_ms());
+    let done = query.execute(connection).await.map_err(failed("marking positions"))?;
+    Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
+}
+
+/// The live flags of a device that end at an instant or later; merged.
+pub(super) async fn live_flags(
+    connection: &mut SqliteConnection,
+    imei: i64,
+    from_ms: i64,
+) -> Result<Vec<Window>, StoreError> {
+    let query = "SELECT flag_id, imei, ts_from, ts_to, 1 FROM position_flag_ledger \
+                 WHERE faulty AND NOT deleted AND imei = ? AND ts_to >= ?";
+    let rows = sqlx::query(query).bind(imei).bind(from_ms).fetch_all(connection).await.map_err(failed(READING))?;
+    let mut live = Vec::new();
+    for row in rows {
+        live.extend(entry(&row)?.live);
+    }
+    Ok(merged(live))
+}
+
+/// Makes the newest position of a device the newest one that counts, where something changed up to an instant. `may_begin`:
+/// also where it has none now.
+pub(super) async fn repair_newest(
+    connection: &mut SqliteConnection,
+    imei: i64,
+    until_ms: i64,
+    may_begin: bool,
+) -> Result<(), StoreError> {
+    let repairing = failed("repairing the newest positions");
+    let stands = sqlx::query_scalar("SELECT ts FROM latest_positions WHERE imei = ?");
+    let stands: Option<i64> = stands.bind(imei).fetch_optional(&mut *connection).await.map_err(repairing)?;
+    if !stands.map_or(may_begin, |ts_ms| ts_ms <= until_ms) {
+        return Ok(());
+    }
+    let faulty = "DELETE FROM latest_positions WHERE imei = ?1 AND EXISTS (SELECT * FROM position_flag_ledger f \
+                  WHERE f.faulty AND NOT f.deleted AND f.imei = ?1 AND f.ts_to >= latest_positions.ts \
+                      AND f.ts_from <= latest_positions.ts)";
+    let gone = sqlx::query(faulty).bind(imei).execute(&mut *connection).await.map_err(repairing)?.rows_affected() > 0;
+    let after_ms = if gone { -1 } else { stands.unwrap_or(-1) };
+    // Between flags, from the newest on: what they cover may be hours of rows.
+    let mut end_ms = i64::MAX;
+    for flag in live_flags(connection, imei, after_ms).await?.iter().rev() {
+        if find_newest(connection, imei, after_ms.max(flag.to_ms()), end_ms).await? {
+            return Ok(());
+        }
+        end_ms = flag.from_ms();
+    }
+    if end_ms > after_ms {
+        find_newest(connection, imei, after_ms, end_ms).await?;
+    }
+    Ok(())
+}
+
+/// Writes the newest position between two instants that counts; whether there is one.
+async fn find_newest(
+    connection: &mut SqliteConnection,
+    imei: i64,
+    after_ms: i64,
+    before_ms: i64,
+) -> Result<bool, StoreError> {
+    static FIND: LazyLock<String> = LazyLock::new(|| {
+        let columns = all_columns().join(", ");
+        format!(
+            "INSERT INTO latest_positions ({columns}) SELECT {columns} FROM positions \
+             WHERE imei = ? AND ts > ? AND ts < ? AND valid AND NOT faulty AND ts * 1000 <= received_at + 300000000 \
+             ORDER BY ts DESC, fingerprint DESC LIMIT 1 {}",
+            newest_wins()
+        )
+    });
+    let query = sqlx::query(AssertSqlSafe(FIND.as_str())).bind(imei).bind(after_ms).bind(before_ms);
+    let done = query.execute(connection).await.map_err(failed("repairing the newest positions"))?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Flag, device, bounds, whether it is live.
+pub(super) fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
+    let live: bool = row.try_get(4).map_err(failed(READING))?;
+    Ok(Entry { flag: flag(row, 0)?, live: if live { window(row, 1)? } else { None } })
+}
+
+/// Device and bounds from that column on; `None` where they are NULL.
+pub(super) fn window(row: &SqliteRow, column: usize) -> Result<Option<Window>, StoreError> {
+    let value = |at| row.try_get::<Option<i64>, _>(at).map_err(failed(READING));
+    let (Some(imei), Some(from), Some(to)) = (value(column)?, value(column + 1)?, value(column + 2)?) else {
+        return Ok(None);
+    };
+    let imei = u64::try_from(imei).ok().and_then(|imei| Imei::try_from(imei).ok());
+    let window = imei.and_then(|imei| Window::new(imei, from, to).ok());
+    window.map(Some).ok_or_else(|| StoreError::new(ErrorClass::Refuses, READING, "the ledger holds what is no window"))
+}
+
+pub(super) fn flag(row: &SqliteRow, column: usize) -> Result<Uuid, StoreError> {
+    let bytes: Vec<u8> = row.try_get(column).map_err(failed(READING))?;
+    Uuid::from_slice(&bytes).map_err(|error| StoreError::new(ErrorClass::Refuses, READING, error))
+}
+
+pub(super) fn imei_of(window: &Window) -> i64 {
+    window.imei().get().cast_signed()
+}
+
+const READING: &str = "looking at the ledger of flags";

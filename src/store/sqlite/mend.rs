@@ -1,0 +1,94 @@
+//! The drain's side of faulty flags in SQLite: the batch's own rows are marked where a live flag covers them. Its immediate
+//! transaction keeps everybody else out, so no lock is needed.
+
+use sqlx::sqlite::SqliteConnection;
+use teltonika_codecs::Imei;
+
+use super::failed;
+use super::flags::{entry, follow, repair_newest};
+use crate::store::batch::Batch;
+use crate::store::cover::Part;
+use crate::store::known::{Entry, KnownFlags, REMEMBERED_MAX};
+use crate::store::row::Key;
+use crate::store::rows::Rows;
+use crate::store::{StoreError, Window};
+
+/// Learns what is new in the ledger.
+pub(super) async fn learn(connection: &mut SqliteConnection, known: &mut KnownFlags) -> Result<(), StoreError> {
+    let version = "SELECT coalesce(max(version), 0) FROM position_flag_ledger";
+    let version: i64 = sqlx::query_scalar(version).fetch_one(&mut *connection).await.map_err(failed(LOOKING))?;
+    if known.too_many() || version == known.version() {
+        return Ok(());
+    }
+    if version < known.version() {
+        // Somebody emptied it, or put an older one in its place.
+        *known = KnownFlags::default();
+    }
+    let newer = "SELECT flag_id, imei, ts_from, ts_to, faulty AND NOT deleted FROM position_flag_ledger \
+                 WHERE version > ?1 AND (?1 > 0 OR (faulty AND NOT deleted)) LIMIT ?2";
+    let most = i64::try_from(REMEMBERED_MAX).unwrap_or(i64::MAX) + 1;
+    let query = sqlx::query(newer).bind(known.version()).bind(most);
+    let rows = query.fetch_all(connection).await.map_err(failed(LOOKING))?;
+    if rows.len() > REMEMBERED_MAX {
+        known.give_up(version);
+        return Ok(());
+    }
+    known.learn(version, rows.iter().map(entry).collect::<Result<_, _>>()?);
+    Ok(())
+}
+
+/// The keys of rows, which are sorted, that live flags cover.
+pub(super) async fn covered(
+    connection: &mut SqliteConnection,
+    known: &KnownFlags,
+    rows: &Rows,
+) -> Result<Vec<Key>, StoreError> {
+    if !known.too_many() {
+        return Ok(known.covered(rows));
+    }
+    let over = "SELECT flag_id, imei, ts_from, ts_to, 1 FROM position_flag_ledger \
+                WHERE faulty AND NOT deleted AND imei = ? AND ts_to >= ? AND ts_from <= ?";
+    let mut entries: Vec<Entry> = Vec::new();
+    for device in rows.devices() {
+        let ([(first, _), ..], [.., (last, _)]) = (device, device) else { continue };
+        let query = sqlx::query(over).bind(first.imei.cast_signed()).bind(first.ts_ms).bind(last.ts_ms);
+        for row in query.fetch_all(&mut *connection).await.map_err(failed(LOOKING))? {
+            entries.push(entry(&row)?);
+        }
+    }
+    let mut asked = KnownFlags::default();
+    asked.remember(entries);
+    Ok(asked.covered(rows))
+}
+
+/// Marks the covered rows of a batch.
+pub(super) async fn mend(
+    connection: &mut SqliteConnection,
+    known: &KnownFlags,
+    batch: &Batch,
+) -> Result<(), StoreError> {
+    for rows in [&batch.new, &batch.perhaps_stored] {
+        for key in covered(connection, known, rows).await? {
+            if let Some(window) = instant(key) {
+                follow(connection, &Part { window, faulty: true }).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Looks for the newest positions of the devices whose newest one in the batch is covered.
+pub(super) async fn mend_newest(connection: &mut SqliteConnection, covered: &[Key]) -> Result<(), StoreError> {
+    for device in covered.chunk_by(|one, next| one.imei == next.imei) {
+        if let Some(key) = device.last() {
+            repair_newest(connection, key.imei.cast_signed(), key.ts_ms, true).await?;
+        }
+    }
+    Ok(())
+}
+
+fn instant(key: Key) -> Option<Window> {
+    Window::new(Imei::try_from(key.imei).ok()?, key.ts_ms, key.ts_ms).ok()
+}
+
+const LOOKING: &str = "looking at the ledger of flags";

@@ -1,0 +1,79 @@
+//! Repairing the newest position of devices: it may have become faulty, or a later one may have ceased to be.
+//!
+//! Under the lock of the device's row, so a writer that is at it commits first or waits; what it writes after that is later
+//! and wins, as always.
+
+use std::collections::{HashMap, HashSet};
+
+use super::connection::Connection;
+use super::flag_sql::{DROP_FAULTY_NEWEST, FIND_NEWEST, LOCK_NEWEST};
+use super::follow::{millis, time};
+use crate::store::StoreError;
+
+/// A device whose newest position may have to be another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Repair {
+    pub(super) imei: u64,
+    /// The last instant at which something changed.
+    pub(super) until_ms: i64,
+    /// Whether a position can be the newest one though the device has none now.
+    pub(super) may_begin: bool,
+}
+
+/// Makes each device's newest position the newest one that counts. One row of `repairs` a device, in order.
+pub(super) async fn repair(connection: &mut Connection, repairs: &[Repair]) -> Result<(), StoreError> {
+    let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei.cast_signed()).collect();
+    let mut stands = HashMap::new();
+    connection
+        .each(REPAIRING, LOCK_NEWEST, &[&imeis], |row| {
+            let imei: i64 = row.try_get(0)?;
+            stands.insert(imei, millis(row.try_get(1)?));
+            Ok(())
+        })
+        .await?;
+    let concerned = |repair: &&Repair| match stands.get(&repair.imei.cast_signed()) {
+        Some(ts_ms) => *ts_ms <= repair.until_ms,
+        None => repair.may_begin,
+    };
+    let concerned: Vec<_> = repairs.iter().filter(concerned).collect();
+    if concerned.is_empty() {
+        return Ok(());
+    }
+    let imeis: Vec<_> = concerned.iter().map(|repair| repair.imei.cast_signed()).collect();
+    // A new statement, after the lock: it sees what was committed before the lock was given.
+    let mut dropped = HashSet::new();
+    connection
+        .each(REPAIRING, DROP_FAULTY_NEWEST, &[&imeis], |row| {
+            let imei: i64 = row.try_get(0)?;
+            dropped.insert(imei);
+            Ok(())
+        })
+        .await?;
+    for repair in concerned {
+        let imei = repair.imei.cast_signed();
+        match stands.get(&imei) {
+            Some(ts_ms) if !dropped.contains(&imei) => {
+                find(connection, imei, *ts_ms).await?;
+            }
+            stood => {
+                let before = stood.copied().unwrap_or(repair.until_ms);
+                for back in STEPS_BACK_MS {
+                    if find(connection, imei, before.saturating_sub(back)).await? {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is one after that instant.
+async fn find(connection: &mut Connection, imei: i64, after_ms: i64) -> Result<bool, StoreError> {
+    let text: &'static str = FIND_NEWEST.as_str();
+    Ok(connection.execute(REPAIRING, text, &[&imei, &time(after_ms)]).await? > 0)
+}
+
+const REPAIRING: &str = "repairing the newest positions";
+/// How far back to look, step by step: a day touches one or two chunks, everything touches all of them.
+const STEPS_BACK_MS: [i64; 3] = [86_400_000, 30 * 86_400_000, i64::MAX];
