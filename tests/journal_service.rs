@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support_store/small_disk.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod small_disk;
 mod support;
 
 use std::process::Command;
@@ -238,6 +241,32 @@ async fn a_stop_with_a_backlog_is_no_failure_and_the_next_start_goes_on() {
             is_clean(&database, &told, 1_000).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_holds_the_trackers_and_ends_by_itself() {
+    let Some(disk) = small_disk::SmallDisk::new(2 << 20) else { return };
+    let server = PrivateServer::new("disk");
+    let database = Database::postgres_in(&server.url).await;
+    let directory = disk.path();
+    let own = [("ODOGRAPH_DATA_DIR", directory.to_str().unwrap()), ("ODOGRAPH_JOURNAL_MAX_SIZE", "8MiB")];
+    let service = service::start(&database.url(), &own).await;
+    let admin = service.admin;
+    server.stop(&["immediate"]);
+    let fleet = Fleet::start(service.trackers, 50);
+    let full = async || readiness(admin).await.2.contains(&"journal_full".to_owned()).then_some(());
+    eventually("the disk to be full", full).await;
+    conserved(admin).await;
+    // Somebody makes room, while the database is away still.
+    disk.grow(64 << 20);
+    fleet.goes_on(2_000).await;
+    server.start();
+    fleet.goes_on(2_000).await;
+    let told = fleet.stop().await;
+    service.settled().await;
+    eventually("readiness", async || readiness(admin).await.2.is_empty().then_some(())).await;
+    service.stop().await;
+    is_clean(&database, &told, 4_000).await;
 }
 
 #[tokio::test]
