@@ -205,8 +205,11 @@ impl<S: Store, F: Feed> Drain<S, F> {
             }
             let probe = looked + PROBE_EVERY;
             let until = [linger, due].into_iter().flatten().fold(probe, Instant::min);
+            // A batch that gathers is filled once at the end: what comes meanwhile lies in the journal, and waking up for each
+            // sync would cost the sessions their core.
+            let gathers = F::LASTS && linger.is_some();
             tokio::select! {
-                () = self.feed.more() => {}
+                () = self.feed.more(), if !gathers => {}
                 () = finish.cancelled(), if !finishing => {}
                 () = sleep_until(until.into()) => {
                     // Nothing to do for a while: look whether the database is still there, so that readiness tells the truth.
