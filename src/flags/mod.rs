@@ -5,12 +5,12 @@
 //! position_flag_state ──reconciler──────►┘                 └─► corrections ──publisher──► corrected stream
 //! ```
 //!
-//! - [`event`] reads an entry of the stream: pure.
-//! - [`consumer`] takes entries in groups, has the ledger apply them, and acknowledges them after that.
-//! - [`publisher`] tells timing services which windows changed.
-//! - [`reconciler`] finds what the stream lost, also where there is no Redis at all.
-//! - [`watch`] measures how far behind the group is, and clears away consumers that are gone.
-//! - [`link`] is a connection to Redis, [`reply`] the shape of its answers.
+//! - `event` reads an entry of the stream: pure.
+//! - `consumer` takes entries in groups, has the ledger apply them, and acknowledges them after that.
+//! - `publisher` tells timing services which windows changed.
+//! - `reconciler` finds what the stream lost, also where there is no Redis at all.
+//! - `watch` measures how far behind the group is, and clears away consumers that are gone.
+//! - `link` is a connection to Redis, `reply` the shape of its answers.
 //!
 //! Nothing here decides what is faulty: that is [`crate::store::Ledger`]. Everything may happen twice.
 
