@@ -11,10 +11,14 @@
 //! | sustained | a load that never pauses, `BENCH_SECONDS` (30); commits a second without the first two; COPY before and after |
 //! | half | half of the burst's rate, `BENCH_SECONDS` (20): answer times beside those of the disk under a COPY at that rate |
 //! | devices | 100, 1,000 and 10,000 trackers at that same rate, `BENCH_SECONDS` (20) each, into one table |
+//! | trackers | the burst by 20 to 10,000 trackers, one table each, beside COPY of the same rows |
+//! | steady | four fifths of what is sustained, or `BENCH_RATE`, for `BENCH_SECONDS` (1800): memory, and every row counted |
+//! | outage | `BENCH_RATE` (30000), the database stopped for `BENCH_SECONDS` (600): how fast what waits drains, and answers meanwhile |
 //! | pressure | an unthrottled load, `BENCH_SECONDS` (600), and a small journal: memory, and every row counted at the end |
 //!
 //! Variables: `DATABASE_URL` (from `scripts/services env`), `BENCH_ROWS` (1000000), `BENCH_DEVICES` (2000), `BENCH_RUNS` (5,
-//! single 3), `BENCH_RATE` (rows a second of a paced part), `BENCH_WINDOW` (1; packets sent before an answer is awaited).
+//! single 3), `BENCH_RATE` (rows a second of a paced part), `BENCH_WINDOW` (1; packets sent before an answer is awaited),
+//! `BENCH_PLOTS` (a directory: half, trackers, steady and outage draw what they measured).
 //! `ODOGRAPH_…` settings reach the service.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
@@ -38,14 +42,21 @@ mod disk;
 #[path = "ingest/half.rs"]
 mod half;
 mod load;
+#[path = "ingest/outage.rs"]
+mod outage;
+mod plot;
 #[path = "ingest/pressure.rs"]
 mod pressure;
 #[path = "ingest/rig.rs"]
 mod rig;
 #[path = "ingest/service.rs"]
 mod service;
+#[path = "ingest/steady.rs"]
+mod steady;
 #[path = "ingest/sustained.rs"]
 mod sustained;
+#[path = "ingest/trackers.rs"]
+mod trackers;
 
 use serde_json::{Map, Value as Json};
 
@@ -64,7 +75,10 @@ fn main() {
             "sustained" => sustained::run(&mut rig),
             "half" => half::run(&mut rig),
             "devices" => devices::run(&mut rig),
+            "outage" => outage::run(&mut rig),
             "pressure" => pressure::run(&rig),
+            "steady" => steady::run(&mut rig),
+            "trackers" => trackers::run(&mut rig),
             other => panic!("BENCH_PART: there is no part {other}"),
         };
         for name in CONTRACT {

@@ -5,8 +5,16 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// p50 and p99 in milliseconds, of syncs until the stop.
-pub fn syncs_until(stop: &AtomicBool) -> (f64, f64) {
+/// How long syncs took, in milliseconds.
+pub struct Syncs {
+    pub p50: f64,
+    pub p99: f64,
+    /// How large a share was within so many milliseconds.
+    pub shares: Vec<(f64, f64)>,
+}
+
+/// Syncs until the stop.
+pub fn syncs_until(stop: &AtomicBool) -> Syncs {
     let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let file = File::create(directory.path().join("plain")).unwrap();
     file.write_all_at(&vec![0; LENGTH], 0).unwrap();
@@ -20,12 +28,12 @@ pub fn syncs_until(stop: &AtomicBool) -> (f64, f64) {
         at += 1024;
     }
     took.sort_unstable();
-    let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)].as_secs_f64() * 1e3;
-    (at(50), at(99))
+    let at = |thousandth: usize| took[(took.len() * thousandth / 1000).min(took.len() - 1)].as_secs_f64() * 1e3;
+    Syncs { p50: at(500), p99: at(990), shares: (0..1000).map(|n| (at(n), n as f64 / 1000.0)).collect() }
 }
 
 /// The same beside some work.
-pub fn syncs_beside(work: impl FnOnce()) -> (f64, f64) {
+pub fn syncs_beside(work: impl FnOnce()) -> Syncs {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let syncs = scope.spawn(|| syncs_until(&stop));
@@ -36,7 +44,7 @@ pub fn syncs_beside(work: impl FnOnce()) -> (f64, f64) {
 }
 
 /// The same with nothing beside.
-pub fn syncs_idle(time: Duration) -> (f64, f64) {
+pub fn syncs_idle(time: Duration) -> Syncs {
     syncs_beside(|| std::thread::sleep(time))
 }
 

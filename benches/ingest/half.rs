@@ -8,6 +8,7 @@ use super::cpu::{ProcessTime, thousandths};
 use super::database::BATCH;
 use super::disk::{syncs_beside, syncs_idle};
 use super::load::{Load, Settings};
+use super::plot::{Axis, Chart, Curve, draw};
 use super::rig::{Rig, check, mib, seconds, settled};
 use super::service::Service;
 
@@ -39,17 +40,22 @@ pub fn run(rig: &mut Rig) -> Json {
     let database = rig.database();
     let sync = syncs_beside(|| database.copy_paced(rows, rate, batch, time));
 
-    let ack = |share| after.quantile_since(&before, "odograph_ack_latency_seconds", share).map(|s| s * 1e3);
+    let ack = |share| after.quantile_since(&before, ACK, share).map(|s| s * 1e3);
     let (p50, p99) = (ack(0.5), ack(0.99));
+    plot(vec![
+        Curve::new("write + fdatasync beside COPY", sync.shares),
+        Curve::new("frame complete to ACK written", after.shares_since(&before, ACK)),
+        Curve::new("as a tracker sees it", report.ack_shares.iter().copied()),
+    ]);
     let committed = after.counts().committed - before.counts().committed;
     json!({
         "rate": rate.round(), "committed_rows_per_s": (committed as f64 / time.as_secs_f64()).round(),
         "ack_ms_p50": p50.map(thousandths), "ack_ms_p99": p99.map(thousandths),
         "ack_ms_p90": ack(0.9).map(thousandths), "client_ack_ms": report.ack_ms, "load_late_ms": thousandths(report.late_ms),
-        "sync_ms_p50": thousandths(sync.0), "sync_ms_p99": thousandths(sync.1),
-        "idle_sync_ms_p50": thousandths(idle.0), "idle_sync_ms_p99": thousandths(idle.1),
-        "ack_p99_by_sync_p99": p99.map(|p99| thousandths(p99 / sync.1)),
-        "client_ack_p50_by_idle_sync_p50": thousandths(report.ack_ms.p50 / idle.0),
+        "sync_ms_p50": thousandths(sync.p50), "sync_ms_p99": thousandths(sync.p99),
+        "idle_sync_ms_p50": thousandths(idle.p50), "idle_sync_ms_p99": thousandths(idle.p99),
+        "ack_p99_by_sync_p99": p99.map(|p99| thousandths(p99 / sync.p99)),
+        "client_ack_p50_by_idle_sync_p50": thousandths(report.ack_ms.p50 / idle.p50),
         "batch_rows": batch, "rss_mib": rss_mib,
         "cpu_s_per_million": {
             "load": thousandths(report.cpu_s_per_million()),
@@ -58,5 +64,19 @@ pub fn run(rig: &mut Rig) -> Json {
     })
 }
 
+fn plot(curves: Vec<Curve>) {
+    draw(
+        "ack",
+        &[Chart {
+            title: "Answers at half load: the share within a time",
+            x: Axis { label: "milliseconds", range: 0.05..100.0 },
+            y: Axis { label: "share", range: 0.0..1.0 },
+            x_log: true,
+            curves,
+        }],
+    );
+}
+
+const ACK: &str = "odograph_ack_latency_seconds";
 const WARM_UP: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_secs(2);

@@ -58,5 +58,5 @@ pub fn run(rig: &Rig) -> Json {
 }
 
 const JOURNAL_MAX_SIZE: &str = "ODOGRAPH_JOURNAL_MAX_SIZE";
-const CHUNK: Duration = Duration::from_hours(1);
-const EVERY: Duration = Duration::from_secs(10);
+pub const CHUNK: Duration = Duration::from_hours(1);
+pub const EVERY: Duration = Duration::from_secs(10);

@@ -117,18 +117,16 @@ impl Metrics {
         since("odograph_commit_rows_sum") / since("odograph_commit_rows_count").max(1.0)
     }
 
+    /// A histogram since an earlier reading: how large a share was within so many milliseconds.
+    pub fn shares_since(&self, before: &Self, name: &str) -> Vec<(f64, f64)> {
+        let buckets = self.buckets_since(before, name);
+        let all = buckets.last().map_or(1.0, |(_, all)| all.max(1.0));
+        buckets.iter().filter(|(bound, _)| bound.is_finite()).map(|(bound, count)| (bound * 1e3, count / all)).collect()
+    }
+
     /// The quantile of a histogram since an earlier reading, interpolated in its bucket; `None` without samples.
     pub fn quantile_since(&self, before: &Self, name: &str, share: f64) -> Option<f64> {
-        let mut buckets: Vec<(f64, f64)> = self
-            .0
-            .iter()
-            .filter_map(|(series, count)| {
-                let bound =
-                    series.strip_prefix(name)?.strip_prefix("_bucket{")?.split_once("le=\"")?.1.split('"').next()?;
-                Some((bound.parse().ok()?, count - before.0.get(series).unwrap_or(&0.0)))
-            })
-            .collect();
-        buckets.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        let buckets = self.buckets_since(before, name);
         let all = buckets.last().filter(|(_, all)| *all > 0.0)?.1;
         let (mut lower, mut below) = (0.0, 0.0);
         for (upper, count) in buckets {
@@ -140,6 +138,21 @@ impl Metrics {
             (lower, below) = (upper, count);
         }
         None
+    }
+
+    /// Upper bounds, and the samples within each.
+    fn buckets_since(&self, before: &Self, name: &str) -> Vec<(f64, f64)> {
+        let mut buckets: Vec<(f64, f64)> = self
+            .0
+            .iter()
+            .filter_map(|(series, count)| {
+                let bound =
+                    series.strip_prefix(name)?.strip_prefix("_bucket{")?.split_once("le=\"")?.1.split('"').next()?;
+                Some((bound.parse().ok()?, count - before.0.get(series).unwrap_or(&0.0)))
+            })
+            .collect();
+        buckets.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        buckets
     }
 }
 

@@ -53,4 +53,18 @@ pub fn run(rig: &mut Rig) -> Json {
     })
 }
 
+/// Commits a second under a load that never pauses.
+pub fn full_rate(rig: &Rig) -> f64 {
+    let database = rig.database();
+    let service = Service::start(&database.url, &[]);
+    let mut load = Load::prepare(&rig.endless(service.trackers));
+    database.settle();
+    load.go();
+    std::thread::sleep(START);
+    let (first, begun) = (service.metrics().counts(), monotonic_s());
+    std::thread::sleep(FULL);
+    (service.metrics().counts().committed - first.committed) as f64 / (monotonic_s() - begun)
+}
+
+const FULL: Duration = Duration::from_secs(20);
 const START: Duration = Duration::from_secs(2);

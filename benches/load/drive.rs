@@ -166,6 +166,7 @@ impl Drive {
             first_byte_s: begun as f64 / 1e9,
             last_ack_s: counts.last_ack_ns as f64 / 1e9,
             ack_ms: latency.quantiles(),
+            ack_shares: latency.shares(),
             late_ms: counts.late_ns as f64 / 1e6,
             cpu_s: cpu_now - cpu,
             user_s: user_now - user,

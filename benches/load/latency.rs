@@ -36,6 +36,19 @@ impl Latency {
             max: self.max_ns as f64 / 1e6,
         }
     }
+
+    /// How large a share was within so many milliseconds: a point for each bucket that has any.
+    pub(super) fn shares(&self) -> Vec<(f64, f64)> {
+        let all: u64 = self.counts.iter().sum();
+        let mut below = 0;
+        let filled = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        filled
+            .map(|(bucket, count)| {
+                below += count;
+                (middle_ns(bucket as u64) / 1e6, below as f64 / all as f64)
+            })
+            .collect()
+    }
 }
 
 /// The octave, and the bits behind its first.

@@ -89,6 +89,8 @@ pub struct Report {
     pub last_ack_s: f64,
     /// From a packet's write to its answer's read.
     pub ack_ms: Quantiles,
+    /// The same in full: how large a share was within so many milliseconds.
+    pub ack_shares: Vec<(f64, f64)>,
     /// How far a paced load fell behind its own plan at most.
     pub late_ms: f64,
     /// Processor time from the first byte to the last answer.
