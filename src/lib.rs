@@ -29,6 +29,7 @@
 
 pub mod admin;
 pub mod app;
+mod backoff;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
