@@ -5,7 +5,7 @@
 //! A service that has just started has not yet taken the memory that frames need on their way, so some trackers first send
 //! as many frames as will be measured, and leave. Prints one JSON line. Variables: `DATABASE_URL` (from `scripts/services
 //! env`), `BENCH_CONNECTIONS` (the file limit without some), `BENCH_FRAMES` (2), `BENCH_RATE` (50000 records a second).
-//! `ODOGRAPH_…` settings reach the service.
+//! `ODOGRAPH_…` settings reach the service; the trackers are registered, so `ODOGRAPH_ADMISSION=registered` can be measured.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![allow(
@@ -29,6 +29,7 @@ mod service;
 
 use std::time::{Duration, Instant};
 
+use odograph::fleet::test_imei;
 use odograph::store::MigrateOptions;
 
 use database::Database;
@@ -44,7 +45,13 @@ fn main() {
     let connections = number("BENCH_CONNECTIONS", files.saturating_sub(OTHER_FILES).min(MOST));
     let frames = number("BENCH_FRAMES", 2);
 
-    let database = Database::new(&server, &MigrateOptions::default());
+    let options = MigrateOptions { standalone_devices: true, ..MigrateOptions::default() };
+    let database = Database::new(&server, &options);
+    database.run(&format!(
+        "INSERT INTO devices (imei) SELECT lpad(({} + n)::text, 15, '0') FROM generate_series(0, {}) AS n",
+        test_imei(0).get(),
+        WARM + 2 * connections
+    ));
     let service = Service::start(&database.url, &[]);
     let started = service.memory_kib().1;
     let usual = Settings::new(service.trackers);

@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::pipeline::Pipeline;
 use crate::admin::{self, Admin};
+use crate::admission::{self, AdmissionTask};
 use crate::checkpoint::JournalId;
 use crate::config::Settings;
 use crate::flags::{self, FlagMetrics, FlagSettings, FlagTasks, SpawnError};
@@ -47,6 +48,7 @@ struct Parts {
     upkeep: AbortOnDropHandle<()>,
     retention: AbortOnDropHandle<()>,
     flags: FlagTasks,
+    admission: Option<AdmissionTask>,
 }
 
 /// What the operator accepts by name at this start.
@@ -134,10 +136,13 @@ pub async fn start(settings: &Settings, accepted: Accepted) -> Result<Running, S
     let (flags, flag_metrics) = (FlagSettings::new(settings), FlagMetrics::new(&registry));
     let flags = flags::spawn(flags, flag_metrics, Arc::clone(&health), CancellationToken::new())?;
 
+    let admission = admission::spawn(settings, &registry, &health).await.map_err(StartError::Thread)?;
+    let (admitted, admission) = admission.unzip();
+
     let timeouts =
         Timeouts { login: settings.login_timeout, frame: settings.frame_timeout, idle: settings.idle_timeout };
     let evidence = Evidence::start(settings.data_dir.join("wrong-checksum")).map_err(StartError::Thread)?;
-    let gateway = Arc::new(Gateway::new(gate, timeouts, gateway_metrics, registry.tally(), Some(evidence)));
+    let gateway = Arc::new(Gateway::new(gate, timeouts, gateway_metrics, registry.tally(), Some(evidence), admitted));
     let limits = Limits { connections, per_address: settings.max_connections_per_ip };
     let stop_sessions = CancellationToken::new();
     let gateway = gateway::run(trackers, gateway, limits, stop_sessions.clone());
@@ -153,7 +158,8 @@ pub async fn start(settings: &Settings, accepted: Accepted) -> Result<Running, S
         connections, "odograph {} is up", env!("CARGO_PKG_VERSION")
     );
     let grace = settings.shutdown_grace;
-    let parts = Parts { grace, stop_sessions, gateway, pipeline, stop_admin, admin, upkeep, retention, flags };
+    let parts =
+        Parts { grace, stop_sessions, gateway, pipeline, stop_admin, admin, upkeep, retention, flags, admission };
     Ok(Running { trackers: trackers_at, admin: admin_at, health, registry, parts })
 }
 
@@ -161,6 +167,7 @@ impl Running {
     /// Waits until a part ends that never should. Cancel-safe.
     pub async fn failed(&mut self) -> &'static str {
         let flags = self.parts.flags.ended();
+        let admission = self.parts.admission.as_ref().map(AdmissionTask::ended).unwrap_or_default();
         let (health, mut every) = (Arc::clone(&self.health), tokio::time::interval(LOOK_EVERY));
         let poisoned = async {
             while !health.holds(Reason::JournalPoisoned) {
@@ -174,15 +181,26 @@ impl Running {
             _ = &mut self.parts.gateway => "the listener",
             () = self.parts.pipeline.ended.cancelled() => "the drain",
             () = flags.cancelled() => "the flags' thread",
+            () = admission.cancelled() => "the thread of admission",
             _ = &mut self.parts.admin => "the admin listener",
         }
     }
 
-    /// Stops in order: readiness, accepting, sessions, drain, journal, flags, admin. Waits for what is under way, within the grace
+    /// Stops in order: readiness, accepting, sessions, drain, journal, flags, admission, admin. Waits for what is under way, within the grace
     /// period; what is not committed then is in the journal, or was never acknowledged.
     pub async fn stop(self) -> Counts {
-        let Parts { grace, stop_sessions, mut gateway, pipeline, stop_admin, admin, upkeep, retention, flags } =
-            self.parts;
+        let Parts {
+            grace,
+            stop_sessions,
+            mut gateway,
+            pipeline,
+            stop_admin,
+            admin,
+            upkeep,
+            retention,
+            flags,
+            admission,
+        } = self.parts;
         let deadline = Instant::now() + grace;
         self.health.raise(Reason::Stopping);
         drop(retention);
@@ -195,6 +213,9 @@ impl Running {
         let waiting = self.registry.tally().read().waiting > 0;
         pipeline.stop(deadline, waiting).await;
         let _ = timeout(LAST_PATIENCE, flags.stop()).await;
+        if let Some(admission) = admission {
+            let _ = timeout(LAST_PATIENCE, admission.stop()).await;
+        }
         stop_admin.cancel();
         if !admin.is_finished() {
             let _ = timeout(LAST_PATIENCE, admin).await;

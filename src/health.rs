@@ -25,6 +25,8 @@ pub enum Reason {
     SchemaOutdated,
     /// The database answers and refuses: permission, password, schema, read-only.
     StoreRefuses,
+    /// Only registered devices are admitted, and which these are was never known: nobody is.
+    AdmissionUnknown,
     /// The database does not answer. A balancer must not pull every gateway for it.
     StoreDown,
     /// What is journalled waits long for the database.
@@ -35,7 +37,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order in which `/readyz` lists them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Starting,
         Self::Stopping,
         Self::JournalFull,
@@ -45,6 +47,7 @@ impl Reason {
         Self::Clock,
         Self::SchemaOutdated,
         Self::StoreRefuses,
+        Self::AdmissionUnknown,
         Self::StoreDown,
         Self::Backlog,
         Self::RedisDown,
@@ -63,6 +66,7 @@ impl Reason {
             Self::Clock => "clock",
             Self::SchemaOutdated => "schema_outdated",
             Self::StoreRefuses => "store_refuses",
+            Self::AdmissionUnknown => "admission_unknown",
             Self::StoreDown => "store_down",
             Self::Backlog => "backlog",
             Self::RedisDown => "redis_down",

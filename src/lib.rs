@@ -12,6 +12,7 @@
 //! ```
 //!
 //! - [`gateway`] owns the sockets: login, frames, limits, acknowledgements. It never sees the store.
+//! - [`admission`] knows which devices may log in: the gateway asks its list in memory, a thread keeps that up to date.
 //! - [`receipt`] is between gateway and drain: only a sync or a commit makes a receipt, only writing the ACK consumes it.
 //! - [`journal`] makes entries survive a power cut before anybody is told so. It knows only bytes.
 //! - [`checkpoint`] is where a lane stands in its journal: the words that journal, drain and store share.
@@ -28,7 +29,9 @@
 //! the commit of their batch.
 
 pub mod admin;
+pub mod admission;
 pub mod app;
+mod backoff;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

@@ -117,6 +117,7 @@ fn all_mistakes_are_reported_at_once_and_nothing_starts() {
         ("ODOGRAPH_FRAME_TIMEOUT", "soon"),
         ("ODOGRAPH_INFLIGHT_MAX", "1TB"),
         ("ODOGRAPH_ACK_AFTER", "perhaps"),
+        ("ODOGRAPH_ADMISSION", "strict"),
         ("ODOGRAPH_JOURNAL_MAX_SIZE", "1KiB"),
         ("ODOGRAPH_LANES", "0"),
     ];
@@ -132,6 +133,7 @@ fn all_mistakes_are_reported_at_once_and_nothing_starts() {
             "ODOGRAPH_FRAME_TIMEOUT",
             "ODOGRAPH_INFLIGHT_MAX",
             "ODOGRAPH_ACK_AFTER",
+            "ODOGRAPH_ADMISSION",
             "ODOGRAPH_JOURNAL_MAX_SIZE",
             "ODOGRAPH_LANES",
         ] {
@@ -146,12 +148,17 @@ fn the_environment_overrides_the_file_and_secrets_are_masked() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("odograph.toml");
     std::fs::write(&file, "listen = \"127.0.0.1:6001\"\nlogin_timeout = \"9s\"\n").unwrap();
-    let variables = [("DATABASE_URL", "postgres://me:hunter2@db.example/rally"), ("ODOGRAPH_LISTEN", "127.0.0.1:6002")];
+    let variables = [
+        ("DATABASE_URL", "postgres://me:hunter2@db.example/rally"),
+        ("ODOGRAPH_LISTEN", "127.0.0.1:6002"),
+        ("ODOGRAPH_ADMISSION", "registered"),
+    ];
     let output = odograph(&["config", "show", "--config", file.to_str().unwrap()], &variables);
     assert!(output.status.success());
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(shown.contains("listen = \"127.0.0.1:6002\"  # environment"), "{shown}");
     assert!(shown.contains("login_timeout = \"9s\"  # file"), "{shown}");
+    assert!(shown.contains("admission = \"registered\"  # environment"), "{shown}");
     assert!(shown.contains("frame_timeout = \"60s\"  # default"), "{shown}");
     assert!(shown.contains("db.example") && !shown.contains("hunter2"), "{shown}");
 }

@@ -1,5 +1,5 @@
 -- For those without Directus, and only when `odograph migrate --standalone-devices` asks for it: the least that `devices`
--- has to have. A table of that name that is there is left alone.
+-- has to have. A table of that name that is there keeps its columns and rows.
 
 CREATE TABLE IF NOT EXISTS devices (
     id    uuid NOT NULL DEFAULT gen_random_uuid(),
@@ -10,3 +10,17 @@ CREATE TABLE IF NOT EXISTS devices (
     CONSTRAINT devices_imei_key UNIQUE (imei),
     CONSTRAINT devices_imei_digits CHECK (imei ~ '^[0-9]{15}$')
 );
+
+-- Who admits only registered devices listens on `devices`. Not on a table of somebody else, who may not want it.
+CREATE OR REPLACE FUNCTION odograph_devices_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NOTIFY devices;
+    RETURN NULL;
+END $$;
+DO $$
+BEGIN
+    IF (SELECT relkind IN ('r', 'p') AND pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'devices'::regclass) THEN
+        CREATE OR REPLACE TRIGGER odograph_devices_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON devices
+            FOR EACH STATEMENT EXECUTE FUNCTION odograph_devices_changed();
+    END IF;
+END $$;

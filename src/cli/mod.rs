@@ -5,6 +5,7 @@
 mod config;
 mod decode;
 mod demo;
+mod devices;
 mod health;
 mod journal;
 mod json;
@@ -40,6 +41,8 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Look into the journal's files, also beside a running service
     Journal(journal::Arguments),
+    /// Tell which devices may log in, and which were refused, where only registered ones are admitted
+    Devices(devices::Arguments),
     /// Ask a running service whether it is well: exit code 0 or 1
     Health(health::Arguments),
     /// Check or show the settings
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Journal(arguments) => journal::run(&arguments),
+        Command::Devices(arguments) => devices::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };

@@ -32,6 +32,8 @@ keys! {
     // So that an outage of the database is invisible to trackers.
     ACK_AFTER = "ack_after", "ODOGRAPH_ACK_AFTER", Some("journal"),
         "when a tracker is told \"accepted\": journal, or commit on hosts without a durable disk";
+    ADMISSION = "admission", "ODOGRAPH_ADMISSION", Some("open"),
+        "who may log in: open for every tracker, registered for those in the table devices";
     // An hour of 1,000 trackers that send a kilobyte a second.
     JOURNAL_MAX_SIZE = "journal_max_size", "ODOGRAPH_JOURNAL_MAX_SIZE", Some("4GiB"),
         "bound of the journal; when all of it waits for the database, sockets are not read";

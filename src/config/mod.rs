@@ -38,6 +38,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// When a tracker is told "accepted".
     pub ack_after: AckAfter,
+    /// Who may log in.
+    pub admission: AdmissionMode,
     /// Bounds of the journal.
     pub journal: Limits,
     /// Bytes of frames in memory over all sessions.
@@ -81,6 +83,15 @@ pub enum AckAfter {
     Commit,
 }
 
+/// Who may log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdmissionMode {
+    /// Every tracker.
+    Open,
+    /// Those in the table `devices`.
+    Registered,
+}
+
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -122,6 +133,7 @@ impl Settings {
             listen: read.value(&keys::LISTEN, address),
             admin_listen: read.value(&keys::ADMIN_LISTEN, address),
             ack_after,
+            admission: read.value(&keys::ADMISSION, admission),
             journal: read.value(&keys::JOURNAL_MAX_SIZE, |text| {
                 let bytes = value::size(text, MIB, 1 << 50)?;
                 Limits::new(bytes, keep).map_err(|wrong| wrong.to_string())
@@ -199,6 +211,14 @@ fn ack_after(text: &str) -> Result<AckAfter, String> {
         "commit" => Ok(AckAfter::Commit),
         "journal" => Ok(AckAfter::Journal),
         _ => Err("must be journal or commit".to_owned()),
+    }
+}
+
+fn admission(text: &str) -> Result<AdmissionMode, String> {
+    match text {
+        "open" => Ok(AdmissionMode::Open),
+        "registered" => Ok(AdmissionMode::Registered),
+        _ => Err("must be open or registered".to_owned()),
     }
 }
 

@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime};
 use redis::{Cmd, Pipeline, cmd};
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
 use super::event::{Fault, parse};
 use super::link::{Link, LinkError, RedisUrl};
 use super::metrics::FlagResult;
 use super::reply::{self, Entry, EntryId};
 use super::tasks::Shared;
+use crate::backoff::Backoff;
 use crate::health::Reason;
 use crate::store::{Applied, FlagChange, Ledger};
 

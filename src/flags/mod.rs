@@ -14,7 +14,6 @@
 //!
 //! Nothing here decides what is faulty: that is [`crate::store::Ledger`]. Everything may happen twice.
 
-mod backoff;
 mod consumer;
 mod event;
 mod link;

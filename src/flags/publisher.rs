@@ -4,9 +4,9 @@
 use redis::{Cmd, Pipeline, cmd};
 use time::OffsetDateTime;
 
-use super::backoff::Backoff;
 use super::link::{Link, LinkError, RedisUrl};
 use super::tasks::{ANSWER_PATIENCE, Shared};
+use crate::backoff::Backoff;
 use crate::store::{Correction, Ledger, StoreError};
 
 /// Publishes until the stop.

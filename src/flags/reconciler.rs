@@ -1,8 +1,8 @@
 //! Reconciliation: what Directus' side says against what the ledger has. The stream is only the fast way; what it lost, or
 //! never got, comes here: at the start, every few minutes, after Redis came back, and also without any Redis.
 
-use super::backoff::Backoff;
 use super::tasks::Shared;
+use crate::backoff::Backoff;
 use crate::store::{Applied, Ledger, StoreError};
 
 /// Reconciles until the stop.

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use redis::{Pipeline, Value, cmd};
 
-use super::backoff::Backoff;
 use super::link::{Link, LinkError, RedisUrl};
 use super::reply::{self, EntryId, Malformed, Named};
 use super::tasks::{ANSWER_PATIENCE, Shared};
+use crate::backoff::Backoff;
 
 /// Watches until the stop.
 pub(super) async fn run(shared: &Shared, url: &RedisUrl) {

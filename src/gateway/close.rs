@@ -23,6 +23,12 @@ pub enum CloseReason {
     NotATracker,
     /// The login does not carry 15 digits.
     BadImei,
+    /// Only registered devices are admitted, and this one is none: it was told so.
+    UnknownDevice,
+    /// Only registered devices are admitted, and which these are was never known: it is to come again.
+    AdmissionUnknown,
+    /// It was registered at its login and is not any more.
+    DeviceRemoved,
     /// A second login with another IMEI.
     ImeiChanged,
     /// Neither ping nor frame where one of them must begin.
@@ -41,7 +47,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in declaration order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::PeerClosed,
         Self::ConnectionLost,
         Self::LoginTimeout,
@@ -50,6 +56,9 @@ impl CloseReason {
         Self::WriteTimeout,
         Self::NotATracker,
         Self::BadImei,
+        Self::UnknownDevice,
+        Self::AdmissionUnknown,
+        Self::DeviceRemoved,
         Self::ImeiChanged,
         Self::FramingLost,
         Self::TooLarge,
@@ -71,6 +80,9 @@ impl CloseReason {
             Self::WriteTimeout => "write_timeout",
             Self::NotATracker => "not_a_tracker",
             Self::BadImei => "bad_imei",
+            Self::UnknownDevice => "unknown_device",
+            Self::AdmissionUnknown => "admission_unknown",
+            Self::DeviceRemoved => "device_removed",
             Self::ImeiChanged => "imei_changed",
             Self::FramingLost => "framing_lost",
             Self::TooLarge => "too_large",
@@ -85,6 +97,11 @@ impl CloseReason {
     #[must_use]
     pub const fn refuses_data(self) -> bool {
         matches!(self, Self::TooLarge | Self::CrcMismatch | Self::ImeiChanged)
+    }
+
+    /// Whether the tracker may have sent more than was read, and must get our last word all the same.
+    pub(crate) const fn parts_in_order(self) -> bool {
+        self.refuses_data() || matches!(self, Self::Stopping | Self::UnknownDevice | Self::DeviceRemoved)
     }
 
     /// The end that a refusal of the codec means for a session that is logged in.

@@ -19,6 +19,7 @@ use super::handover::{Blocked, Unblocked};
 use super::sockets::Place;
 use super::unanswered::Unanswered;
 use super::{CloseReason, Gateway, Session};
+use crate::admission::Seat;
 use crate::receipt::Budget;
 
 /// Serves one connection to its end. Dropping the future closes the socket; what was handed over goes on.
@@ -30,6 +31,7 @@ pub(super) async fn serve(stream: TcpStream, number: u64, gateway: &Gateway, sto
         gateway,
         session: Session::new(gateway.timeouts, now),
         place: None,
+        seat: None,
         buffer: Vec::new(),
         missing: None,
         unworked: false,
@@ -53,7 +55,7 @@ pub(super) async fn serve(stream: TcpStream, number: u64, gateway: &Gateway, sto
         })
         .await
     };
-    if reason == CloseReason::Stopping || reason.refuses_data() {
+    if reason.parts_in_order() {
         connection.part().await;
     }
     if reason.refuses_data() {
@@ -65,11 +67,13 @@ pub(super) async fn serve(stream: TcpStream, number: u64, gateway: &Gateway, sto
 }
 
 pub(super) struct Connection<'a> {
-    stream: TcpStream,
+    pub(super) stream: TcpStream,
     pub(super) number: u64,
     pub(super) gateway: &'a Gateway,
     pub(super) session: Session,
     pub(super) place: Option<Place>,
+    /// That the device is registered, where it has to be.
+    pub(super) seat: Option<Seat<'a>>,
     /// Unread bytes; without memory while there are none.
     buffer: Vec<u8>,
     /// How many bytes the item at their head lacks; `None` where that is not known, or they were not looked at yet.
@@ -93,6 +97,9 @@ pub(super) struct Connection<'a> {
 impl Connection<'_> {
     fn poll(&mut self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<CloseReason> {
         loop {
+            if self.closing.is_none() && self.seat.as_mut().is_some_and(|seat| !seat.is_held(context.waker())) {
+                self.dismiss();
+            }
             if let Err(reason) = self.answer(context) {
                 return Poll::Ready(reason);
             }
@@ -157,6 +164,12 @@ impl Connection<'_> {
         self.stopping = true;
         self.blocked = None;
         self.close(CloseReason::Stopping);
+    }
+
+    /// The device is not registered any more: what was handed over is answered, and nothing more is taken.
+    fn dismiss(&mut self) {
+        self.blocked = None;
+        self.close(CloseReason::DeviceRemoved);
     }
 
     pub(super) fn close(&mut self, reason: CloseReason) {

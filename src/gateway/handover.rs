@@ -8,8 +8,9 @@ use teltonika_codecs::{ENVELOPE_LEN, Imei, MessageCodec, Rejection, reply};
 use super::connection::{Connection, READ_LEN};
 use super::sockets::Sockets;
 use super::{CloseReason, Step};
+use crate::admission::Verdict;
 use crate::journal::{Kind, NewEntry};
-use crate::metrics::FrameCodec;
+use crate::metrics::{FrameCodec, LoginResult};
 use crate::receipt::{Budget, Closed, Gate, NotTaken, Pending};
 
 /// Waits for room. Dropped before it completes, nothing was taken.
@@ -78,7 +79,11 @@ impl Connection<'_> {
     }
 
     fn log_in(&mut self, imei: Imei, now: Instant) {
-        self.gateway.metrics.logins_accepted.increment(1);
+        if self.session.imei().is_none() && !self.may_come_in(imei, now) {
+            return;
+        }
+        self.session.admit(imei);
+        self.gateway.metrics.login(LoginResult::Accepted);
         self.unanswered.bytes(&reply::LOGIN_ACCEPTED, now);
         if self.place.is_none() {
             let (place, before) = Sockets::enter(&self.gateway.sockets, imei, self.number);
@@ -91,6 +96,32 @@ impl Connection<'_> {
                 ),
             }
         }
+    }
+
+    /// Whether the device is registered, where it has to be. Otherwise the session ends.
+    fn may_come_in(&mut self, imei: Imei, now: Instant) -> bool {
+        let gateway = self.gateway;
+        let Some(admission) = gateway.admission.as_deref() else { return true };
+        // Before the question: a list that changes in between is noticed.
+        let seat = admission.seat(imei, self.number);
+        let (result, reason) = match admission.ask(imei) {
+            Verdict::Accepted => {
+                self.seat = Some(seat);
+                return true;
+            }
+            Verdict::Unknown => {
+                let address = self.stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
+                admission.refused(imei, address);
+                self.unanswered.bytes(&reply::LOGIN_REFUSED, now);
+                (LoginResult::Unknown, CloseReason::UnknownDevice)
+            }
+            // To refuse what may well be registered could keep a tracker away for long.
+            Verdict::NeverKnown => (LoginResult::AdmissionUnknown, CloseReason::AdmissionUnknown),
+        };
+        gateway.metrics.login(result);
+        tracing::debug!(%imei, session = self.number, %reason, "tracker turned away");
+        self.close(reason);
+        false
     }
 
     /// A frame whose checksum is right and whose content is not. It is kept for the operator, and acknowledged with the
@@ -143,7 +174,7 @@ impl Connection<'_> {
 
     fn refuse(&mut self, reason: CloseReason, rejection: Option<Rejection>, unread: &[u8]) {
         match (self.session.imei(), rejection) {
-            (None, _) => self.gateway.metrics.logins_refused.increment(1),
+            (None, _) => self.gateway.metrics.login(LoginResult::Refused),
             (Some(imei), Some(rejection)) => {
                 self.gateway.metrics.refused(rejection.reason);
                 let number = self.number;

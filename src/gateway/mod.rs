@@ -21,6 +21,7 @@ pub use listener::{Limits, run};
 pub use session::{Session, Step};
 
 use self::sockets::Sockets;
+use crate::admission::Admission;
 use crate::metrics::{GatewayMetrics, Tally};
 use crate::receipt::Gate;
 
@@ -43,10 +44,12 @@ pub struct Gateway {
     tally: Arc<Tally>,
     sockets: Arc<Sockets>,
     evidence: Option<Evidence>,
+    admission: Option<Arc<Admission>>,
 }
 
 impl Gateway {
-    /// A gateway that hands entries to `gate`, and frames with a wrong checksum to `evidence`.
+    /// A gateway that hands entries to `gate`, and frames with a wrong checksum to `evidence`. It lets in whom `admission`
+    /// knows; without one, every tracker.
     #[must_use]
     pub fn new(
         gate: Gate,
@@ -54,7 +57,8 @@ impl Gateway {
         metrics: GatewayMetrics,
         tally: Arc<Tally>,
         evidence: Option<Evidence>,
+        admission: Option<Arc<Admission>>,
     ) -> Self {
-        Self { gate, timeouts, metrics, tally, sockets: Arc::default(), evidence }
+        Self { gate, timeouts, metrics, tally, sockets: Arc::default(), evidence, admission }
     }
 }

@@ -29,7 +29,7 @@ pub enum Step<'a> {
         /// Bytes to drop.
         consumed: usize,
     },
-    /// Answer a login with acceptance.
+    /// Answer a login. Where the device may not come in, end the session; otherwise say so by [`Session::admit`].
     Login {
         /// The device.
         imei: Imei,
@@ -113,6 +113,11 @@ impl Session {
         }
     }
 
+    /// The device may come in: frames are its own from now on.
+    pub fn admit(&mut self, imei: Imei) {
+        self.imei = Some(imei);
+    }
+
     /// When patience ends if nothing comes, and what the end will be called.
     #[must_use]
     pub fn deadline(&self) -> (Instant, CloseReason) {
@@ -147,10 +152,7 @@ impl Session {
         match (item, self.imei) {
             (Item::Ping | Item::Frame(Frame::EmptyMessage(_)), _) => Step::Ping { consumed },
             (Item::Login(imei), Some(known)) if imei != known => close(CloseReason::ImeiChanged),
-            (Item::Login(imei), _) => {
-                self.imei = Some(imei);
-                Step::Login { imei, consumed }
-            }
+            (Item::Login(imei), _) => Step::Login { imei, consumed },
             // Before a login the front gives no frames.
             (Item::Frame(_), None) => close(CloseReason::NotATracker),
             (Item::Frame(Frame::Message(message)), Some(imei)) => {

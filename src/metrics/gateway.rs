@@ -12,8 +12,7 @@ pub struct GatewayMetrics {
     pub(crate) open: Gauge,
     pub(crate) opened: Counter,
     closed: [Counter; CloseReason::ALL.len()],
-    pub(crate) logins_accepted: Counter,
-    pub(crate) logins_refused: Counter,
+    logins: [Counter; LoginResult::ALL.len()],
     pub(crate) received_bytes: Counter,
     frames_accepted: [Counter; CODEC_LABELS.len()],
     frames_undecodable: [[Counter; UNDECODABLE.len()]; CODEC_LABELS.len()],
@@ -31,8 +30,7 @@ impl GatewayMetrics {
             open: gauge!("odograph_connections_open"),
             opened: counter!("odograph_connections_opened_total"),
             closed: CloseReason::ALL.map(|r| counter!("odograph_connections_closed_total", "reason" => r.as_str())),
-            logins_accepted: counter!("odograph_logins_total", "result" => "accepted"),
-            logins_refused: counter!("odograph_logins_total", "result" => "refused"),
+            logins: LoginResult::ALL.map(|r| counter!("odograph_logins_total", "result" => r.as_str())),
             received_bytes: counter!("odograph_received_bytes_total"),
             frames_accepted: CODEC_LABELS
                 .map(|codec| counter!("odograph_frames_total", "codec" => codec, "result" => "accepted")),
@@ -50,6 +48,10 @@ impl GatewayMetrics {
 
     pub(crate) fn closed(&self, reason: CloseReason) {
         self.closed[reason as usize].increment(1);
+    }
+
+    pub(crate) fn login(&self, result: LoginResult) {
+        self.logins[result as usize].increment(1);
     }
 
     /// A frame that ends its session: nothing in it can be trusted, its codec included.
@@ -74,6 +76,35 @@ impl GatewayMetrics {
     pub(crate) fn message(&self, codec: MessageCodec) {
         self.frames_accepted[AvlCodec::ALL.len() + codec as usize].increment(1);
         self.messages[codec as usize].increment(1);
+    }
+}
+
+/// What became of a login; also a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginResult {
+    /// The tracker may send.
+    Accepted,
+    /// It was no login.
+    Refused,
+    /// Not a registered device.
+    Unknown,
+    /// Which devices are registered was never known.
+    AdmissionUnknown,
+}
+
+impl LoginResult {
+    /// Every result, in declaration order.
+    pub const ALL: [Self; 4] = [Self::Accepted, Self::Refused, Self::Unknown, Self::AdmissionUnknown];
+
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+            Self::AdmissionUnknown => "admission_unknown",
+        }
     }
 }
 
@@ -107,5 +138,6 @@ mod tests {
         let ids = AvlCodec::ALL.map(AvlCodec::id).into_iter().chain(MessageCodec::ALL.map(MessageCodec::id));
         assert!(ids.enumerate().all(|(at, id)| FrameCodec::of(Some(id)).0 == Some(at)));
         assert_eq!(FrameCodec::of(Some(0x99)).0, None);
+        assert!(LoginResult::ALL.iter().enumerate().all(|(at, result)| *result as usize == at));
     }
 }

@@ -13,7 +13,7 @@ use metrics::{Counter, Gauge, Recorder, counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use drain::DrainMetrics;
-pub use gateway::{FrameCodec, GatewayMetrics};
+pub use gateway::{FrameCodec, GatewayMetrics, LoginResult};
 pub use journal::JournalMetrics;
 pub use tally::{Counts, Tally};
 
@@ -155,10 +155,14 @@ mod tests {
         let _gateway = GatewayMetrics::new(&registry);
         let _drain = DrainMetrics::new(&registry);
         let _journal = JournalMetrics::new(&registry);
+        let _admission = crate::admission::AdmissionMetrics::new(&registry);
         let text = registry.render();
         for line in [
             "odograph_connections_open 0",
             "odograph_connections_closed_total{reason=\"idle_timeout\"} 0",
+            "odograph_logins_total{result=\"unknown\"} 0",
+            "odograph_admission_reloads_total{result=\"changed\"} 0",
+            "odograph_admission_list_age_seconds 0",
             "odograph_frames_total{codec=\"8E\",result=\"accepted\"} 0",
             "odograph_frames_total{codec=\"unknown\",result=\"crc_mismatch\"} 0",
             "odograph_frames_total{codec=\"8\",result=\"count_mismatch\"} 0",

@@ -7,6 +7,7 @@
 mod batch;
 mod columns;
 mod cover;
+mod devices;
 mod failure;
 mod features;
 mod fence;
@@ -30,6 +31,7 @@ use std::fmt;
 
 pub use batch::{Batch, Message, QuarantineReason, Quarantined};
 pub use columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
+pub use devices::{DeviceTable, Devices};
 pub use features::{Columnstore, Features, PositionsTable, features};
 pub use fence::{Checkpoint, Lane, Outcome, Step};
 pub use flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window};

@@ -6,16 +6,16 @@ use tokio_util::sync::CancellationToken;
 
 /// Failures in a row.
 #[derive(Debug, Default)]
-pub(super) struct Backoff(u32);
+pub(crate) struct Backoff(u32);
 
 impl Backoff {
     /// It went well.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.0 = 0;
     }
 
     /// Waits after one more failure, at most until the stop. Cancel-safe.
-    pub(super) async fn wait(&mut self, stop: &CancellationToken) {
+    pub(crate) async fn wait(&mut self, stop: &CancellationToken) {
         let longest = FIRST.saturating_mul(1 << self.0.min(DOUBLINGS)).min(LONGEST);
         self.0 = self.0.saturating_add(1);
         let pause = longest.mul_f64(0.5 + fastrand::f64() / 2.0);
