@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use odograph::journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
+use sqlx::Connection as _;
 use support::database::Database;
 use support::eventually;
 use support::service::{self, count};
@@ -116,7 +117,6 @@ async fn nothing_is_dropped_while_the_lanes_do_not_know_where_the_database_stand
                 VALUES (17, now() - interval '10 days', 1, true, now())";
     database.execute(fill).await;
     // A checkpoint that another session holds keeps the lanes from beginning.
-    use sqlx::Connection as _;
     let mut holder = sqlx::PgConnection::connect(&database.url()).await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE ingest_checkpoints").execute(&mut holder).await.unwrap();
     let service = service::start(&database.url(), &[("ODOGRAPH_RETENTION", "1d")]).await;

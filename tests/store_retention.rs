@@ -143,9 +143,9 @@ async fn rows_stay_while_frames_wait_that_may_belong_to_them() {
     for schema in [include_str!("../db-init/0001_positions.sql"), include_str!("../db-init/0003_ingest.sql")] {
         plain.client.batch_execute(schema).await.unwrap();
     }
-    let mut file = SqliteDatabase::new().await;
+    let mut embedded = SqliteDatabase::new().await;
     let times = [50, 33, 1].map(|days| row(IMEI, days_ago(days), 1));
-    file.store.commit(&batch(&times)).await.unwrap();
+    embedded.store.commit(&batch(&times)).await.unwrap();
     let fill = "INSERT INTO positions (imei, ts, fingerprint, valid, received_at) \
                 SELECT 17, now() - n * interval '1 day', 1, true, now() FROM unnest(ARRAY[50, 33, 1]) AS n";
     plain.client.batch_execute(fill).await.unwrap();
@@ -153,7 +153,7 @@ async fn rows_stay_while_frames_wait_that_may_belong_to_them() {
     let behind = Present::new(SystemTime::now(), Some(since));
     let held = Retained { positions: 1, refused: Some(Refused::Waiting { since }), ..Retained::default() };
     let rest = Retained { positions: 1, ..Retained::default() };
-    for url in [&plain.url, &file.url] {
+    for url in [&plain.url, &embedded.url] {
         assert_eq!(odograph::store::retain(url, &A_MONTH, &behind).await.unwrap(), held);
         assert_eq!(retain(url, &A_MONTH).await.unwrap(), rest);
         assert!(retain(url, &A_MONTH).await.unwrap().is_empty());

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed or refused, 2 wrong usage or settings.
 
+mod check;
 mod config;
 mod decode;
 mod demo;
@@ -42,6 +43,7 @@ enum Command {
     Journal(journal::Arguments),
     /// Ask a running service whether it is well: exit code 0 or 1
     Health(health::Arguments),
+    Check(check::Arguments),
     /// Check or show the settings
     Config(config::Arguments),
 }
@@ -84,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Journal(arguments) => journal::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };
     match done {
