@@ -22,7 +22,7 @@ use crate::gateway::{self, Evidence, Gateway, Limits, Timeouts};
 use crate::health::{Health, Reason};
 use crate::journal::{OpenError, ReadError, RecoveryMode};
 use crate::metrics::{Counts, GatewayMetrics, Registry};
-use crate::retention::{self, RetentionMetrics};
+use crate::retention::{Retainer, RetentionMetrics};
 use crate::store::{DatabaseUrl, Lane, Schema, Store, StoreError, TimescaleStore, features};
 
 /// A service that runs.
@@ -35,6 +35,8 @@ pub struct Running {
     pub health: Arc<Health>,
     /// Counters.
     pub registry: Arc<Registry>,
+    /// Retention, which also runs by itself.
+    pub retainer: Arc<Retainer>,
     parts: Parts,
 }
 
@@ -148,9 +150,9 @@ pub async fn start(settings: &Settings, accepted: Accepted) -> Result<Running, S
     let gateway = gateway::run(trackers, gateway, limits, stop_sessions.clone());
     let gateway = AbortOnDropHandle::new(tokio::spawn(gateway));
     let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep(Arc::clone(&registry))));
-    let retention = RetentionMetrics::new(&registry);
-    let retention = retention::run(settings.database_url.clone(), settings.retention, retention);
-    let retention = AbortOnDropHandle::new(tokio::spawn(retention));
+    let (url, kept, draining) = (settings.database_url.clone(), settings.retention, pipeline.draining());
+    let retainer = Arc::new(Retainer::new(url, kept, draining, RetentionMetrics::new(&registry)));
+    let retention = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&retainer).run()));
 
     health.clear(Reason::Starting);
     tracing::info!(
@@ -160,7 +162,7 @@ pub async fn start(settings: &Settings, accepted: Accepted) -> Result<Running, S
     let grace = settings.shutdown_grace;
     let parts =
         Parts { grace, stop_sessions, gateway, pipeline, stop_admin, admin, upkeep, retention, flags, admission };
-    Ok(Running { trackers: trackers_at, admin: admin_at, health, registry, parts })
+    Ok(Running { trackers: trackers_at, admin: admin_at, health, registry, retainer, parts })
 }
 
 impl Running {

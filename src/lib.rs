@@ -23,6 +23,7 @@
 //! - [`config`] reads settings from file and environment, and reports all mistakes at once.
 //! - [`app`] wires all of it: start order and stop order; nothing refers back to it.
 //! - [`fleet`] is a fleet of simulated trackers, and the audit of what they were told.
+//! - [`check`] tells an operator whether an installation is sound; [`retention`] drops what has grown too old.
 //! - [`cli`] holds one file a command.
 //!
 //! Where there is no durable disk the commit takes the journal's place: frames go to the drain directly, and are acknowledged after
@@ -32,6 +33,7 @@ pub mod admin;
 pub mod admission;
 pub mod app;
 mod backoff;
+pub mod check;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

@@ -4,7 +4,7 @@
 
 mod support_store;
 
-use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, Retention, features, migrate, retain};
+use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, Present, Retention, features, migrate, retain};
 use support_store::{IMEI, NOON, PostgresDatabase, PrivateServer, TestDatabase, batch, row, timescale};
 
 /// What `odograph migrate` says.
@@ -60,7 +60,8 @@ async fn a_table_that_somebody_dropped() {
     let mut database = PostgresDatabase::new().await;
     database.client.batch_execute("DROP TABLE IF EXISTS quarantined_records").await.unwrap();
     let retention = Retention { positions: None, quarantine: Some(std::time::Duration::from_hours(24)) };
-    let error = retain(&database.url, &retention).await.unwrap_err();
+    let present = Present::new(std::time::SystemTime::now(), None);
+    let error = retain(&database.url, &retention, &present).await.unwrap_err();
     let said = error.source.to_string();
     assert!(said.contains("42P01") && said.contains("run `odograph migrate`"), "{said}");
 

@@ -6,16 +6,25 @@ mod support_store;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use odograph::store::{ErrorClass, Retained, Retention, retain};
+use odograph::store::{DatabaseUrl, ErrorClass, Present, Refused, Retained, Retention, StoreError};
 use support_store::{IMEI, OTHER, PostgresDatabase, Sample, SqliteDatabase, TestDatabase, batch, class, counts, row};
 
 const DAY: Duration = Duration::from_hours(24);
 const A_MONTH: Retention = Retention { positions: Some(Duration::from_hours(30 * 24)), quarantine: None };
 const QUARANTINE: Retention = Retention { positions: None, quarantine: Some(Duration::from_hours(30 * 24)) };
 
+/// Now, with nothing waiting in the journal.
+async fn retain(url: &DatabaseUrl, retention: &Retention) -> Result<Retained, StoreError> {
+    odograph::store::retain(url, retention, &Present::new(SystemTime::now(), None)).await
+}
+
+fn ago(days: u32) -> SystemTime {
+    SystemTime::now().checked_sub(days * DAY).unwrap()
+}
+
 /// Milliseconds since 1970.
 fn days_ago(days: u32) -> i64 {
-    let then = SystemTime::now().checked_sub(days * DAY).unwrap().duration_since(UNIX_EPOCH).unwrap();
+    let then = ago(days).duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(then.as_millis()).unwrap()
 }
 
@@ -34,7 +43,15 @@ async fn whole_chunks_of_a_hypertable_are_dropped() {
     assert!(kept.is_empty());
     // The chunk of 31 days ago may reach over the bound by less than a day.
     let retention = Retention { positions: Some(Duration::from_hours(29 * 24 + 12)), quarantine: None };
-    assert_eq!(retain(&database.url, &retention).await.unwrap(), Retained { chunks: 2, ..Retained::default() });
+    let retained = retain(&database.url, &retention).await.unwrap();
+    assert_eq!(retained, Retained { chunks: retained.chunks.clone(), ..Retained::default() });
+    let day = |days: u32| humantime::format_rfc3339_seconds(ago(days)).to_string()[..10].to_owned();
+    let dropped: Vec<_> = retained.chunks.iter().map(|chunk| humantime::format_rfc3339_seconds(chunk.from)).collect();
+    assert_eq!(dropped.iter().map(|from| from.to_string()[..10].to_owned()).collect::<Vec<_>>(), [day(40), day(31)]);
+    for chunk in &retained.chunks {
+        assert!(chunk.name.contains("_hyper_"), "{chunk:?}");
+        assert_eq!(chunk.to.duration_since(chunk.from).unwrap(), DAY);
+    }
     assert!(retain(&database.url, &retention).await.unwrap().is_empty());
     assert_eq!(database.count("positions").await, 2);
     assert_eq!(database.count("latest_positions").await, 2, "where a device was last stays known");
@@ -49,7 +66,9 @@ async fn rows_of_an_ordinary_table_are_deleted_in_steps() {
          SELECT imei, now() - age, n, true, now() FROM generate_series(1, 5100) AS n, \
          (VALUES (17, interval '31 days'), (17, interval '29 days'), (999999999999999, interval '40 days')) AS v (imei, age) \
          WHERE imei <> 17 OR n = 1";
-    database.client.batch_execute(include_str!("../db-init/0001_positions.sql")).await.unwrap();
+    for schema in [include_str!("../db-init/0001_positions.sql"), include_str!("../db-init/0003_ingest.sql")] {
+        database.client.batch_execute(schema).await.unwrap();
+    }
     database.client.batch_execute(fill).await.unwrap();
     let retained = retain(&database.url, &A_MONTH).await.unwrap();
     assert_eq!(retained, Retained { positions: 5_101, ..Retained::default() });
@@ -98,4 +117,83 @@ async fn a_role_that_does_not_own_the_table_is_told_so() {
     let refused = class(retain(&database.url_as(&role), &A_MONTH)).await;
     database.client.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
     assert_eq!(refused, ErrorClass::Refuses);
+}
+
+#[tokio::test]
+async fn chunks_stay_while_frames_wait_that_may_belong_to_them() {
+    let mut database = PostgresDatabase::new().await;
+    let times = [50, 40, 33].map(|days| row(IMEI, days_ago(days), 1));
+    database.store.commit(&batch(&times)).await.unwrap();
+    // The database was away for five days: time stands still there, and 35 days is what is too old.
+    let since = ago(5);
+    let behind = Present::new(SystemTime::now(), Some(since));
+    let retained = odograph::store::retain(&database.url, &A_MONTH, &behind).await.unwrap();
+    assert_eq!((retained.chunks.len(), retained.refused), (2, Some(Refused::Waiting { since })));
+    assert_eq!(database.count("positions").await, 1);
+    // A frame that waited brings what was young enough when it came: its chunk is still there, and goes but once.
+    database.store.commit(&batch([&row(IMEI, days_ago(34), 1)])).await.unwrap();
+    let retained = retain(&database.url, &A_MONTH).await.unwrap();
+    assert_eq!((retained.chunks.len(), retained.refused), (2, None));
+    assert_eq!(database.count("positions").await, 0);
+}
+
+#[tokio::test]
+async fn rows_stay_while_frames_wait_that_may_belong_to_them() {
+    let plain = PostgresDatabase::empty().await;
+    for schema in [include_str!("../db-init/0001_positions.sql"), include_str!("../db-init/0003_ingest.sql")] {
+        plain.client.batch_execute(schema).await.unwrap();
+    }
+    let mut embedded = SqliteDatabase::new().await;
+    let times = [50, 33, 1].map(|days| row(IMEI, days_ago(days), 1));
+    embedded.store.commit(&batch(&times)).await.unwrap();
+    let fill = "INSERT INTO positions (imei, ts, fingerprint, valid, received_at) \
+                SELECT 17, now() - n * interval '1 day', 1, true, now() FROM unnest(ARRAY[50, 33, 1]) AS n";
+    plain.client.batch_execute(fill).await.unwrap();
+    let since = ago(5);
+    let behind = Present::new(SystemTime::now(), Some(since));
+    let held = Retained { positions: 1, refused: Some(Refused::Waiting { since }), ..Retained::default() };
+    let rest = Retained { positions: 1, ..Retained::default() };
+    for url in [&plain.url, &embedded.url] {
+        assert_eq!(odograph::store::retain(url, &A_MONTH, &behind).await.unwrap(), held);
+        assert_eq!(retain(url, &A_MONTH).await.unwrap(), rest);
+        assert!(retain(url, &A_MONTH).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_clock_is_a_year_ahead_or_behind_keeps_everything() {
+    let mut database = PostgresDatabase::new().await;
+    database.store.commit(&batch([&row(IMEI, days_ago(40), 1)])).await.unwrap();
+    let both = Retention { quarantine: A_MONTH.positions, ..A_MONTH };
+    for (now, server_is_ahead) in [(ago(365), true), (SystemTime::now() + 365 * DAY, false)] {
+        let retained = odograph::store::retain(&database.url, &both, &Present::new(now, None)).await.unwrap();
+        let Some(Refused::Clocks { ahead, by }) = retained.refused else { panic!("{retained:?}") };
+        assert!(ahead == server_is_ahead && by > 364 * DAY, "{by:?}");
+        assert_eq!(retained, Retained { refused: retained.refused, ..Retained::default() });
+    }
+    assert_eq!(database.count("positions").await, 1);
+}
+
+#[tokio::test]
+async fn messages_of_devices_go_with_the_positions() {
+    let database = PostgresDatabase::new().await;
+    let fill = "INSERT INTO device_messages (journal_id, position, imei, received_at, codec, type, bytes) \
+                SELECT '00000000-0000-0000-0000-000000000000', n, 17 + n % 2, now() - n * interval '1 minute', 12, 6, '' \
+                FROM generate_series(1, 60000) AS n";
+    database.client.batch_execute(fill).await.unwrap();
+    let retained = retain(&database.url, &A_MONTH).await.unwrap();
+    assert_eq!(retained, Retained { messages: retained.messages, ..Retained::default() });
+    // A month has 43,200 minutes; a few may pass.
+    assert!((16_800..16_810).contains(&retained.messages), "{retained:?}");
+    assert!(retain(&database.url, &QUARANTINE).await.unwrap().is_empty(), "the quarantine's age is not theirs");
+
+    let embedded = SqliteDatabase::new().await;
+    let fill = "INSERT INTO device_messages (journal_id, position, imei, received_at, codec, type, bytes) \
+                SELECT x'00', value, 17 + value, (unixepoch() - value * 864000) * 1000000, 12, 6, x'' \
+                FROM json_each('[1,2,3,4]')";
+    sqlx::raw_sql(fill).execute(&mut embedded.connect().await).await.unwrap();
+    // The last one lies on the bound, or a little behind it.
+    let retained = retain(&embedded.url, &A_MONTH).await.unwrap();
+    assert_eq!(retained, Retained { messages: 2, ..Retained::default() });
+    assert_eq!(embedded.count("device_messages").await, 2);
 }

@@ -21,6 +21,7 @@ use crate::store::{DatabaseUrl, Lane, SqliteStore, Store, TimescaleStore};
 /// Everything behind the gateway.
 pub(super) struct Pipeline {
     journal: Option<(Journal, AbortOnDropHandle<()>)>,
+    draining: Option<Arc<Draining>>,
     lanes: Vec<std::thread::JoinHandle<()>>,
     finish: CancellationToken,
     give_up: CancellationToken,
@@ -74,6 +75,7 @@ pub(super) async fn start(
                 lanes.start(number, tail).await?;
             }
             draining.look();
+            lanes.pipeline.draining = Some(Arc::clone(&draining));
             registry.before_each_answer(move || draining.look());
             let appender = journal.appender();
             let relay = AbortOnDropHandle::new(tokio::spawn(appender.relay()));
@@ -141,6 +143,7 @@ impl<'a> Lanes<'a> {
         let give_up = CancellationToken::new();
         let pipeline = Pipeline {
             journal: None,
+            draining: None,
             lanes: Vec::new(),
             finish: CancellationToken::new(),
             _dropped: give_up.clone().drop_guard(),
@@ -199,6 +202,11 @@ fn stand_back() {
 }
 
 impl Pipeline {
+    /// What empties the journal, if there is one.
+    pub(super) fn draining(&self) -> Option<Arc<Draining>> {
+        self.draining.clone()
+    }
+
     /// What is waiting for a receipt and has none soon gets none any more.
     pub(super) fn give_up(&self) {
         match &self.journal {

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed or refused, 2 wrong usage or settings.
 
+mod check;
 mod config;
 mod decode;
 mod demo;
@@ -45,6 +46,7 @@ enum Command {
     Devices(devices::Arguments),
     /// Ask a running service whether it is well: exit code 0 or 1
     Health(health::Arguments),
+    Check(check::Arguments),
     /// Check or show the settings
     Config(config::Arguments),
 }
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Journal(arguments) => journal::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };
     match done {

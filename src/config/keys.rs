@@ -68,7 +68,7 @@ keys! {
     CORRECTED_STREAM = "corrected_stream", "ODOGRAPH_CORRECTED_STREAM", Some("odograph:positions-corrected"),
         "Redis stream that says which positions changed";
     RETENTION = "retention", "ODOGRAPH_RETENTION", Some("none"),
-        "how long positions are kept, such as 400d, by device time; whole chunks go";
+        "how long positions and messages are kept, such as 400d, by device time; whole chunks go";
     // Long enough for somebody to look at what was quarantined before a holiday.
     QUARANTINE_RETENTION = "quarantine_retention", "ODOGRAPH_QUARANTINE_RETENTION", Some("90d"),
         "how long quarantined records are kept; none keeps them for ever";

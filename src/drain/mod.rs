@@ -22,6 +22,7 @@ mod rows;
 mod seen;
 mod shared;
 mod tail;
+mod waiting;
 
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ pub use rows::{BuiltRow, NotAsAccepted};
 pub use seen::{Seen, SeenKeys, SeenOfDevice, Sizes};
 pub use shared::Draining;
 pub use tail::Tail;
+pub use waiting::NotKnown;
 
 /// How batches are made.
 #[derive(Clone, Copy, Debug)]

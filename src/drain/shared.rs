@@ -40,6 +40,8 @@ struct Progress {
     oldest_us: Option<i64>,
     /// It has committed since the journal was named.
     committed: bool,
+    /// It has asked the database where it stands.
+    begun: bool,
 }
 
 impl Lanes {
@@ -63,7 +65,7 @@ impl Draining {
         if is_renamed {
             gaps.drawn(id);
         }
-        let begun = Progress { done: released, oldest_us: None, committed: false };
+        let begun = Progress { done: released, oldest_us: None, committed: false, begun: false };
         let lanes = Lanes {
             each: vec![begun; usize::from(lanes)],
             drawn: gaps.is_drawn(id).then_some(id),
@@ -134,9 +136,15 @@ impl Draining {
             self.contents.rewind(position)?;
         }
         if let Some(progress) = lanes.each.get_mut(usize::from(lane)) {
-            progress.done = position;
+            (progress.done, progress.begun) = (position, true);
         }
         Ok(())
+    }
+
+    /// Before this everything is committed; `None` while a lane has not asked the database yet.
+    pub(super) fn committed_up_to(&self) -> Option<Position> {
+        let lanes = self.progress();
+        lanes.each.iter().all(|lane| lane.begun).then(|| lanes.slowest())
     }
 
     /// Gives the journal a new id, unless another lane has done so since `seen`.

@@ -38,7 +38,7 @@ pub use flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window
 pub use ledger::{Ledger, OUTBOX_MAX};
 pub use migrate::{MigrateOptions, MigrateReport, migrate};
 pub use remedy::remedy;
-pub use retain::{Retained, Retention, retain};
+pub use retain::{DroppedChunk, Present, Refused, Retained, Retention, retain};
 pub use row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
 pub use rows::Rows;
 pub use session::connect;

@@ -1,31 +1,52 @@
-//! Retention: what is older than it may be is dropped. Whole chunks of a hypertable at once, which every build of
+//! Retention: what is older than it may be is dropped. Whole chunks of a hypertable, one at a time, which every build of
 //! TimescaleDB can; rows of an ordinary table in small steps, so that no batch waits long.
+//!
+//! For retention time stands still at the oldest frame that waits in the journal: what is young enough on arrival does not find
+//! its chunk gone, however long the database was away. And two clocks have to agree, so that a wrong one empties no table.
 
 mod postgres;
+mod present;
 mod sqlite;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+pub use present::{Present, Refused};
 
 use super::{DatabaseUrl, StoreError};
 
 /// How long to keep what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Positions, by device time; `None` keeps them for ever.
+    /// Positions, by device time, and messages, by receive time; `None` keeps them for ever.
     pub positions: Option<Duration>,
     /// Quarantined records, by the time when they first came; `None` keeps them for ever.
     pub quarantine: Option<Duration>,
 }
 
-/// What was dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What was dropped, and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retained {
     /// Chunks of the hypertable. The rows in them are not counted, as they are not read.
-    pub chunks: u64,
+    pub chunks: Vec<DroppedChunk>,
     /// Rows of an ordinary table.
     pub positions: u64,
+    /// Messages of devices.
+    pub messages: u64,
     /// Quarantined records.
     pub quarantined: u64,
+    /// Why something is still there that is old enough to go.
+    pub refused: Option<Refused>,
+}
+
+/// A chunk that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedChunk {
+    /// Its name, with its schema.
+    pub name: String,
+    /// The first device time that it could hold.
+    pub from: SystemTime,
+    /// The first one behind it.
+    pub to: SystemTime,
 }
 
 impl Retention {
@@ -44,23 +65,24 @@ impl Retained {
     }
 }
 
-/// Drops what is older than asked for, by the clock of the database server, or of this machine for a SQLite file. A chunk
-/// goes when all of it is too old. `latest_positions` keeps each device's newest position, however old.
+/// Drops what is older than asked for at the present moment. A chunk goes when all of it is too old. `latest_positions` keeps
+/// each device's newest position, however old.
 ///
 /// # Errors
 /// What was dropped until then stays dropped; running it again goes on from there.
-pub async fn retain(url: &DatabaseUrl, retention: &Retention) -> Result<Retained, StoreError> {
+pub async fn retain(url: &DatabaseUrl, retention: &Retention, present: &Present) -> Result<Retained, StoreError> {
     if retention.keeps_all() {
         return Ok(Retained::default());
     }
     match url {
-        DatabaseUrl::Postgres(url) => postgres::retain(url, retention).await,
-        DatabaseUrl::Sqlite(path) => sqlite::retain(path, retention).await,
+        DatabaseUrl::Postgres(url) => postgres::retain(url, retention, present).await,
+        DatabaseUrl::Sqlite(path) => sqlite::retain(path, retention, present).await,
     }
 }
 
 const CONNECTING: &str = "connecting to the database for retention";
 const DROPPING: &str = "dropping old positions";
+const FORGETTING: &str = "deleting old messages";
 const CLEARING: &str = "clearing the quarantine";
 /// Rows in one transaction: some ten milliseconds, in which writers wait for nothing but the disk.
 const STEP: i64 = 5_000;

@@ -6,38 +6,63 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::{CLEARING, CONNECTING, DROPPING, PAUSE, Retained, Retention, STEP};
+use super::{CLEARING, CONNECTING, DROPPING, FORGETTING, PAUSE, Present, Retained, Retention, STEP};
 use crate::store::StoreError;
 
-pub(super) async fn retain(path: &Path, retention: &Retention) -> Result<Retained, StoreError> {
+pub(super) async fn retain(path: &Path, retention: &Retention, present: &Present) -> Result<Retained, StoreError> {
     let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).disable_statement_logging();
     let mut connection = options.connect().await.map_err(|error| StoreError::sqlx(CONNECTING, error))?;
-    let retained = clear(&mut connection, retention).await;
+    let retained = clear(&mut connection, retention, present).await;
     // The writer's own connection syncs the log; nothing is lost with this one.
     let _ = connection.close().await;
     retained
 }
 
-async fn clear(connection: &mut SqliteConnection, retention: &Retention) -> Result<Retained, StoreError> {
+async fn clear(
+    connection: &mut SqliteConnection,
+    retention: &Retention,
+    present: &Present,
+) -> Result<Retained, StoreError> {
     let mut retained = Retained::default();
     if let Some(age) = retention.positions {
-        let before = i64::try_from(since_epoch(age).as_millis()).unwrap_or(0);
+        let (before, wanted) = (millis(present.bound(age)), millis(present.wanted(age)));
         let mut device = -1_i64;
-        while let Some(found) = next_device(connection, device).await? {
+        while let Some(found) = next(connection, DROPPING, NEXT_OF_POSITIONS, device).await? {
             device = found;
             retained.positions += in_steps(connection, DROPPING, DELETE_POSITIONS, &[device, before, STEP]).await?;
         }
+        if let Some(waiting) = present.waiting()
+            && is_held(connection, wanted).await?
+        {
+            retained.refused = Some(waiting);
+        }
+        let (before, mut device) = (micros(present.bound(age)), -1_i64);
+        while let Some(found) = next(connection, FORGETTING, NEXT_OF_MESSAGES, device).await? {
+            device = found;
+            retained.messages += in_steps(connection, FORGETTING, DELETE_MESSAGES, &[device, before, STEP]).await?;
+        }
     }
     if let Some(age) = retention.quarantine {
-        let before = i64::try_from(since_epoch(age).as_micros()).unwrap_or(0);
+        let before = micros(present.bound(age));
         retained.quarantined = in_steps(connection, CLEARING, DELETE_QUARANTINED, &[before, STEP]).await?;
     }
     Ok(retained)
 }
 
-async fn next_device(connection: &mut SqliteConnection, device: i64) -> Result<Option<i64>, StoreError> {
-    let next = sqlx::query_scalar("SELECT min(imei) FROM positions WHERE imei > ?").bind(device);
-    next.fetch_one(connection).await.map_err(|error| StoreError::sqlx(DROPPING, error))
+async fn next(
+    connection: &mut SqliteConnection,
+    doing: &'static str,
+    query: &'static str,
+    device: i64,
+) -> Result<Option<i64>, StoreError> {
+    let next = sqlx::query_scalar(query).bind(device);
+    next.fetch_one(connection).await.map_err(|error| StoreError::sqlx(doing, error))
+}
+
+/// Whether rows stay that are old enough.
+async fn is_held(connection: &mut SqliteConnection, wanted: i64) -> Result<bool, StoreError> {
+    let held = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM positions WHERE ts < ?)").bind(wanted);
+    held.fetch_one(connection).await.map_err(|error| StoreError::sqlx(DROPPING, error))
 }
 
 /// Until a step finds nothing more.
@@ -59,13 +84,24 @@ async fn in_steps(
     }
 }
 
-/// The time that lies an age back, since 1970.
-fn since_epoch(age: Duration) -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age)
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+fn millis(time: SystemTime) -> i64 {
+    i64::try_from(since_epoch(time).as_millis()).unwrap_or(0)
+}
+
+fn micros(time: SystemTime) -> i64 {
+    i64::try_from(since_epoch(time).as_micros()).unwrap_or(0)
+}
+
+const NEXT_OF_POSITIONS: &str = "SELECT min(imei) FROM positions WHERE imei > ?";
+const NEXT_OF_MESSAGES: &str = "SELECT min(imei) FROM device_messages WHERE imei > ?";
 const DELETE_POSITIONS: &str = "DELETE FROM positions WHERE rowid IN (
     SELECT rowid FROM positions WHERE imei = ? AND ts < ? ORDER BY ts LIMIT ?)";
+const DELETE_MESSAGES: &str = "DELETE FROM device_messages WHERE rowid IN (
+    SELECT rowid FROM device_messages WHERE imei = ? AND received_at < ? ORDER BY received_at LIMIT ?)";
 const DELETE_QUARANTINED: &str = "DELETE FROM quarantined_records WHERE rowid IN (
     SELECT rowid FROM quarantined_records WHERE received_at < ? ORDER BY received_at LIMIT ?)";
 /// The writer holds the file for a second at most.

@@ -1,0 +1,156 @@
+//! Tables, what the role may do with them, and what this build of TimescaleDB lacks.
+
+use super::database::{Answer, Asker, get};
+use super::finding::{Check, Finding};
+use crate::checkpoint::JournalId;
+use crate::store::{
+    DatabaseUrl, ErrorClass, Features, Lane, PositionsTable, Schema, Store as _, TimescaleStore, features,
+};
+
+/// What was found out.
+pub(super) struct Facts {
+    schema: Result<Schema, (ErrorClass, String)>,
+    features: Answer<Features>,
+    lacking: Answer<Vec<String>>,
+    /// Whether the role may drop chunks.
+    owner: Answer<bool>,
+}
+
+pub(super) async fn ask(asker: &Asker, url: &DatabaseUrl) -> Facts {
+    let schema = async {
+        let lane = Lane::only(JournalId::random());
+        let mut store = TimescaleStore::new(url, lane).map_err(|wrong| (wrong.class, wrong.source.to_string()))?;
+        let schema = store.schema().await.map_err(|wrong| (wrong.class, wrong.source.to_string()));
+        store.close().await;
+        schema
+    };
+    let features = async { features(url).await.map_err(|wrong| wrong.source.to_string()) };
+    let lacking = async {
+        let rows = asker.rows(LACKING, &[]).await?;
+        rows.iter().map(|row| get(row, 0)).collect()
+    };
+    let owner = async { get(&asker.row(OWNER, &[]).await?, 0) };
+    let (schema, features, lacking, owner) = tokio::join!(schema, features, lacking, owner);
+    Facts { schema, features, lacking, owner }
+}
+
+/// `drops` says that positions are not kept for ever.
+pub(super) fn judge(facts: &Facts, drops: bool) -> Vec<Finding> {
+    vec![schema(&facts.schema), privileges(&facts.lacking, &facts.owner, drops), licence(&facts.features)]
+}
+
+impl Facts {
+    /// The version of TimescaleDB, where positions is a hypertable.
+    pub(super) fn hypertable(&self) -> bool {
+        matches!(&self.features, Ok(Features { positions: PositionsTable::Hypertable { .. }, .. }))
+    }
+}
+
+fn schema(schema: &Result<Schema, (ErrorClass, String)>) -> Finding {
+    let check = Check::Schema;
+    match schema {
+        Ok(Schema::Current) => check.ok("every migration is applied"),
+        Ok(Schema::Outdated) => {
+            check.wrong("the database lacks migrations", "run `odograph migrate` with the same DATABASE_URL")
+        }
+        Ok(Schema::Newer) => check.note(
+            "the database has migrations that this version does not know",
+            "use the odograph that made it, or a later one",
+        ),
+        Err((ErrorClass::Refuses, wrong)) => {
+            check.wrong(wrong, "grant the role what docs/database.md lists under Roles")
+        }
+        Err((ErrorClass::Unavailable, wrong)) => check.unknown(wrong),
+    }
+}
+
+fn privileges(lacking: &Answer<Vec<String>>, owner: &Answer<bool>, drops: bool) -> Finding {
+    let check = Check::Privileges;
+    let remedy = "as the tables' owner, grant what docs/database.md lists under Roles";
+    match (lacking, owner) {
+        (Err(wrong), _) | (_, Err(wrong)) if wrong.starts_with("42501") => check.wrong(wrong, remedy),
+        (Err(wrong), _) | (_, Err(wrong)) => check.unknown(wrong),
+        (Ok(lacking), _) if !lacking.is_empty() => {
+            check.wrong(format!("the role lacks {}", lacking.join(", ")), remedy)
+        }
+        (Ok(_), Ok(false)) if drops => check.wrong(
+            "the role does not own positions, and ODOGRAPH_RETENTION has it drop chunks",
+            "unset ODOGRAPH_RETENTION and drop old chunks as the owner, or ALTER TABLE positions OWNER TO …",
+        ),
+        _ => check.ok("the role may do what `serve` does"),
+    }
+}
+
+fn licence(features: &Answer<Features>) -> Finding {
+    let check = Check::Licence;
+    match features {
+        Err(wrong) => check.wrong(wrong, "install TimescaleDB 2.13 or later; see docs/database.md, Builds"),
+        Ok(features) => match (features.lacks(), &features.positions) {
+            (Some(lacks), _) => {
+                // One sentence: what is missing and what it costs, and then what helps.
+                let (found, remedy) = lacks.rsplit_once("; ").unwrap_or((lacks, "see docs/database.md, Builds"));
+                check.note(found, remedy)
+            }
+            (None, PositionsTable::Hypertable { timescaledb }) => {
+                check.ok(format!("TimescaleDB {timescaledb}, with the columnstore"))
+            }
+            (None, PositionsTable::Plain | PositionsTable::Embedded) => check.ok("none is needed"),
+        },
+    }
+}
+
+const LACKING: &str = "SELECT privilege || ' on ' || name FROM (
+        SELECT name, privilege, has_table_privilege(to_regclass(name), privilege) AS has FROM (
+            SELECT name, privilege FROM
+                unnest(ARRAY['positions', 'latest_positions', 'ingest_checkpoints', 'quarantined_records', 'device_messages',
+                    'position_flag_ledger', 'position_flag_windows', 'position_corrections']) AS name,
+                unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+            UNION ALL SELECT name, 'SELECT' FROM unnest(ARRAY['_sqlx_migrations', 'devices', 'position_flag_state']) AS name
+        ) AS wanted WHERE to_regclass(name) IS NOT NULL
+        UNION ALL SELECT 'position_flag_versions', 'USAGE', has_sequence_privilege(to_regclass('position_flag_versions'), 'USAGE')
+            WHERE to_regclass('position_flag_versions') IS NOT NULL
+        UNION ALL SELECT 'the database', 'TEMPORARY', has_database_privilege(current_database(), 'TEMPORARY')
+    ) AS asked WHERE NOT has";
+const OWNER: &str =
+    "SELECT coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('positions')), true)";
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict::{Note, Ok as Fine, Unknown, Wrong};
+    use super::*;
+    use crate::store::Columnstore;
+
+    #[test]
+    fn a_schema_is_current_or_has_its_remedy() {
+        assert_eq!(schema(&Ok(Schema::Current)).verdict, Fine);
+        assert_eq!(schema(&Ok(Schema::Newer)).verdict, Note);
+        let outdated = schema(&Ok(Schema::Outdated));
+        assert!(outdated.verdict == Wrong && outdated.remedy.unwrap().contains("odograph migrate"));
+        assert_eq!(schema(&Err((ErrorClass::Refuses, "42501".into()))).verdict, Wrong);
+        assert_eq!(schema(&Err((ErrorClass::Unavailable, "away".into()))).verdict, Unknown);
+    }
+
+    #[test]
+    fn every_privilege_of_serve_is_needed() {
+        let none = Ok(Vec::new());
+        assert_eq!(privileges(&none, &Ok(true), true).verdict, Fine);
+        assert_eq!(privileges(&none, &Ok(false), false).verdict, Fine);
+        assert_eq!(privileges(&none, &Ok(false), true).verdict, Wrong);
+        let lacking = privileges(&Ok(vec!["DELETE on positions".into()]), &Ok(true), false);
+        assert!(lacking.verdict == Wrong && lacking.found.contains("DELETE on positions"));
+        assert_eq!(privileges(&Err("42501: permission denied".into()), &Ok(true), false).verdict, Wrong);
+        assert_eq!(privileges(&Err("slow".into()), &Ok(true), false).verdict, Unknown);
+    }
+
+    #[test]
+    fn what_a_build_lacks_is_said_with_what_it_costs() {
+        let hypertable = |columnstore| {
+            Ok(Features { positions: PositionsTable::Hypertable { timescaledb: "2.19.3".into() }, columnstore })
+        };
+        assert_eq!(licence(&hypertable(Columnstore::On)).verdict, Fine);
+        let apache = licence(&hypertable(Columnstore::NotInThisBuild));
+        assert_eq!(apache.verdict, Note);
+        assert!(apache.found.contains("several times the room") && apache.remedy.unwrap().contains("community build"));
+        assert_eq!(licence(&Err("too old".into())).verdict, Wrong);
+    }
+}

@@ -1,0 +1,206 @@
+//! The running service, asked at its admin listener.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::finding::{Check, Finding};
+use crate::health::Reason;
+
+/// What the admin listener said.
+#[derive(Debug)]
+pub(super) enum Facts {
+    /// Nobody listens there.
+    Away,
+    /// Somebody does, and is no service that could be understood.
+    Strange(String),
+    /// A service.
+    Up(Up),
+}
+
+/// A service that answers.
+#[derive(Debug, Default)]
+pub(super) struct Up {
+    pub(super) ready: bool,
+    pub(super) reasons: Vec<String>,
+    /// Trackers that are connected.
+    pub(super) connections: Option<f64>,
+    open_files: Option<f64>,
+    most_files: Option<f64>,
+}
+
+impl Facts {
+    /// Whether a service runs here.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self, Self::Up(_))
+    }
+}
+
+/// Asks for both pages.
+pub(super) async fn ask(listen: SocketAddr) -> Facts {
+    let address = reachable(listen);
+    let (ready, metrics) = match tokio::join!(page(address, "/readyz"), page(address, "/metrics")) {
+        (Ok(ready), Ok(metrics)) => (ready, metrics),
+        (Err(wrong), _) | (_, Err(wrong)) if wrong.kind() == std::io::ErrorKind::ConnectionRefused => {
+            return Facts::Away;
+        }
+        (Err(wrong), _) | (_, Err(wrong)) => return Facts::Strange(format!("{address}: {wrong}")),
+    };
+    understand(&ready, &metrics).unwrap_or_else(|| Facts::Strange(format!("{address} is another program")))
+}
+
+fn understand(ready: &str, metrics: &str) -> Option<Facts> {
+    let ready: serde_json::Value = serde_json::from_str(ready).ok()?;
+    let reasons = ready.get("reasons")?.as_array()?.iter().filter_map(|reason| reason.as_str()).map(str::to_owned);
+    let value = |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    metrics.contains("odograph_build_info").then_some(())?;
+    Some(Facts::Up(Up {
+        ready: ready.get("ready")?.as_bool()?,
+        reasons: reasons.collect(),
+        connections: value("odograph_connections_open"),
+        open_files: value("process_open_fds"),
+        most_files: value("process_max_fds"),
+    }))
+}
+
+/// A service that listens on every address is asked on loopback.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    (ip, listen.port()).into()
+}
+
+/// The body, whatever the status: that of `/readyz` says more.
+async fn page(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let asking = async {
+        let mut stream = TcpStream::connect(address).await?;
+        // An answer in one piece: 1.0 has no chunks.
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(MOST_BYTES).read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer);
+        let no_http = || std::io::Error::new(std::io::ErrorKind::InvalidData, "no HTTP answer");
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).ok_or_else(no_http)
+    };
+    timeout(PATIENCE, asking).await.unwrap_or_else(|_| {
+        Err(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {PATIENCE:?}")))
+    })
+}
+
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    match facts {
+        Facts::Away => vec![
+            Check::Service.note(
+                "no service runs here",
+                "start `odograph serve` with the same settings; if it runs elsewhere, run this there, or name it in ODOGRAPH_ADMIN_LISTEN",
+            ),
+            Check::ServiceFiles.unknown("no service runs here"),
+        ],
+        Facts::Strange(what) => vec![
+            Check::Service.wrong(
+                what,
+                "see which program listens there (`ss -ltnp`); if it is odograph, it hangs: its log says more",
+            ),
+            Check::ServiceFiles.unknown("the service does not answer"),
+        ],
+        Facts::Up(up) => vec![service(up), files(up)],
+    }
+}
+
+fn service(up: &Up) -> Finding {
+    let trackers = up.connections.map_or(String::new(), |open| format!(", {open:.0} trackers connected"));
+    if up.reasons.is_empty() && up.ready {
+        return Check::Service.ok(format!("ready{trackers}"));
+    }
+    let found = format!("{}: {}{trackers}", if up.ready { "ready" } else { "not ready" }, up.reasons.join(", "));
+    let remedies = Reason::ALL.into_iter().filter(|reason| up.reasons.iter().any(|r| r == reason.as_str()));
+    let remedy = remedies.map(remedy).collect::<Vec<_>>().join("; ");
+    let remedy = if remedy.is_empty() { "the service's log says more" } else { &remedy };
+    if up.ready { Check::Service.note(found, remedy) } else { Check::Service.wrong(found, remedy) }
+}
+
+/// What helps against a reason of `/readyz`.
+fn remedy(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Starting | Reason::Stopping => "wait a moment",
+        Reason::JournalFull => "the database or the disk has to take what waits: see the findings below",
+        Reason::JournalPoisoned => "the disk failed: the service ends and finds out at its next start what is there",
+        Reason::JournalGap => "once you know what happened, `odograph serve --accept-gap`",
+        Reason::JournalFenced => {
+            "another process writes under this journal's id: end it, or give it a data directory of its own"
+        }
+        Reason::Clock => "set the clock, or `odograph serve --accept-clock`",
+        Reason::SchemaOutdated => "run `odograph migrate`",
+        Reason::StoreRefuses | Reason::StoreDown => "see `database` and `privileges` below",
+        Reason::AdmissionUnknown => "the table `devices` was never read: see `database` and `devices` below",
+        Reason::Backlog => "see `last-commit` below",
+        Reason::RedisDown => "see `redis` below",
+    }
+}
+
+fn files(up: &Up) -> Finding {
+    let check = Check::ServiceFiles;
+    let (Some(open), Some(most)) = (up.open_files, up.most_files.filter(|most| *most > 0.0)) else {
+        return check.unknown("the service does not say");
+    };
+    let found = format!("{open:.0} of {most:.0} files are open");
+    let remedy =
+        "raise the file limit where the service is started (LimitNOFILE), and look for a fleet that never hangs up";
+    match open / most {
+        used if used > 0.95 => check.wrong(found, remedy),
+        used if used > 0.8 => check.note(found, remedy),
+        _ => check.ok(found),
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Some hundred lines.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// A service that is well.
+#[cfg(test)]
+pub(super) fn sample(connections: f64) -> Facts {
+    Facts::Up(Up { ready: true, connections: Some(connections), ..Up::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict::{self, Note, Ok as Fine, Unknown, Wrong};
+    use super::*;
+
+    fn verdicts(facts: &Facts) -> Vec<Verdict> {
+        judge(facts).into_iter().map(|finding| finding.verdict).collect()
+    }
+
+    #[test]
+    fn a_service_says_itself_how_it_is() {
+        let metrics = "odograph_build_info{version=\"1\"} 1\nprocess_open_fds 90\nprocess_max_fds 100\nodograph_connections_open 7\n";
+        let facts = |ready: &str| understand(ready, metrics).unwrap();
+        let fine = facts(r#"{"ready":true,"reasons":[]}"#);
+        assert_eq!(verdicts(&fine), [Fine, Note]);
+        assert!(judge(&fine)[0].found.contains("7 trackers"));
+        assert_eq!(verdicts(&facts(r#"{"ready":true,"reasons":["redis_down"]}"#))[0], Note);
+        let wrong = judge(&facts(r#"{"ready":false,"reasons":["schema_outdated","of_tomorrow"]}"#)).remove(0);
+        assert_eq!(wrong.verdict, Wrong);
+        assert!(wrong.found.contains("of_tomorrow") && wrong.remedy.unwrap().contains("odograph migrate"));
+        assert!(understand("<html>", metrics).is_none() && understand(r#"{"ready":true,"reasons":[]}"#, "").is_none());
+    }
+
+    #[test]
+    fn no_service_is_a_note_and_another_program_is_wrong() {
+        assert_eq!(verdicts(&Facts::Away), [Note, Unknown]);
+        assert_eq!(verdicts(&Facts::Strange("x".into())), [Wrong, Unknown]);
+    }
+
+    #[test]
+    fn every_reason_has_a_remedy_of_its_own() {
+        assert!(Reason::ALL.into_iter().all(|reason| !remedy(reason).is_empty()));
+        assert_eq!(reachable("0.0.0.0:9464".parse().unwrap()), "127.0.0.1:9464".parse().unwrap());
+    }
+}

@@ -1,0 +1,100 @@
+//! `odograph check`: whether this installation is sound, one line a check and what to do about it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::{Failure, listed, lookup, runtime};
+use crate::check::{Finding, Verdict, check, of_mistakes};
+use crate::config::Settings;
+
+/// Ask whether this installation is sound: settings, this machine, the running service, the database, Redis. Changes
+/// nothing. Exit code 1 if something is wrong, 2 for wrong settings
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// TOML file with settings; the environment overrides it. Also `ODOGRAPH_CONFIG`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Leave out of the table what is as it has to be
+    #[arg(long, conflicts_with = "json")]
+    quiet: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let lookup = lookup(arguments.config.as_ref());
+    let (found, failure) = match Settings::load(&lookup) {
+        Err(mistakes) => (vec![of_mistakes(&mistakes)], Some(Failure::Usage(listed(&mistakes)))),
+        Ok(settings) => {
+            let runtime = runtime()?;
+            let found = runtime.block_on(check(&settings, &lookup));
+            // A file system that hangs holds a thread for ever.
+            runtime.shutdown_background();
+            (found, None)
+        }
+    };
+    if arguments.json {
+        println!("{}", json(&found));
+    } else {
+        print!("{}", table(&found, arguments.quiet));
+    }
+    let wrong = count(&found, Verdict::Wrong) > 0;
+    failure.or(wrong.then_some(Failure::Told)).map_or(Ok(()), Err)
+}
+
+fn json(found: &[Finding]) -> serde_json::Value {
+    serde_json::json!({
+        "sound": count(found, Verdict::Wrong) == 0,
+        "ok": count(found, Verdict::Ok),
+        "notes": count(found, Verdict::Note),
+        "wrong": count(found, Verdict::Wrong),
+        "unknown": count(found, Verdict::Unknown),
+        "findings": found,
+    })
+}
+
+/// What could not be asked for one reason is one line.
+fn table(found: &[Finding], quiet: bool) -> String {
+    let mut text = String::new();
+    let width = found.iter().map(|finding| finding.check.as_str().len()).max().unwrap_or(0);
+    let mut rest = found;
+    while let Some(finding) = rest.first() {
+        let alike = rest.iter().take_while(|next| {
+            next.verdict == Verdict::Unknown && next.verdict == finding.verdict && next.found == finding.found
+        });
+        let alike = alike.count().max(1);
+        let (these, later) = rest.split_at(alike);
+        rest = later;
+        if quiet && finding.verdict == Verdict::Ok {
+            continue;
+        }
+        let (verdict, name) = (shown(finding.verdict), finding.check.as_str());
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{verdict:<8}{name:<width$}  {}", finding.found);
+        if these.len() > 1 {
+            let others: Vec<_> = these.iter().skip(1).map(|finding| finding.check.as_str()).collect();
+            let _ = writeln!(text, "{:<8}{:<width$}  nor {}", "", "", others.join(", "));
+        }
+        if let Some(remedy) = &finding.remedy {
+            let _ = writeln!(text, "{:<8}{:<width$}  -> {remedy}", "", "");
+        }
+    }
+    let of = |verdict| count(found, verdict);
+    let (ok, notes, wrong, unknown) = (of(Verdict::Ok), of(Verdict::Note), of(Verdict::Wrong), of(Verdict::Unknown));
+    let _ = writeln!(text, "{ok} ok, {notes} to note, {wrong} wrong, {unknown} unknown");
+    text
+}
+
+fn shown(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Note => "note",
+        Verdict::Wrong => "WRONG",
+        Verdict::Unknown => "unknown",
+    }
+}
+
+fn count(found: &[Finding], verdict: Verdict) -> usize {
+    found.iter().filter(|finding| finding.verdict == verdict).count()
+}

@@ -1,0 +1,122 @@
+//! The present moment as retention may take it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What time it is, and what is still on its way into the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Present {
+    now: SystemTime,
+    waiting_since: Option<SystemTime>,
+}
+
+/// Why something was not dropped although it is old enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// One of the clocks is wrong, and which one cannot be said: nothing was dropped.
+    #[error(
+        "the clock of the database server is {} {} this machine's: nothing is dropped until they agree; set both by the network",
+        humantime::format_duration(Duration::from_secs(by.as_secs())), if *ahead { "ahead of" } else { "behind" }
+    )]
+    Clocks {
+        /// Whether the server's is the later one.
+        ahead: bool,
+        /// By how much.
+        by: Duration,
+    },
+    /// Frames wait in the journal for so long that this makes a difference.
+    #[error(
+        "frames have been waiting in the journal since {}, and what they may belong to is not dropped before they are in the database",
+        humantime::format_rfc3339_seconds(*since)
+    )]
+    Waiting {
+        /// When the oldest of them was received.
+        since: SystemTime,
+    },
+}
+
+impl Present {
+    /// `now` by this machine's clock, and the receive time of the oldest frame that is not in the database, if there is one.
+    #[must_use]
+    pub const fn new(now: SystemTime, waiting_since: Option<SystemTime>) -> Self {
+        Self { now, waiting_since }
+    }
+
+    /// With what the server takes for now: the earlier of the two counts.
+    ///
+    /// # Errors
+    /// When they are too far apart for both to be right.
+    pub(super) fn with_server(self, server: SystemTime) -> Result<Self, Refused> {
+        let (ahead, by) = match server.duration_since(self.now) {
+            Ok(by) => (true, by),
+            Err(behind) => (false, behind.duration()),
+        };
+        if by > APART {
+            return Err(Refused::Clocks { ahead, by });
+        }
+        Ok(Self { now: self.now.min(server), ..self })
+    }
+
+    /// What is older than this may go: time stands still at the oldest frame that waits.
+    pub(super) fn bound(&self, age: Duration) -> SystemTime {
+        before(self.waiting_since.map_or(self.now, |since| since.min(self.now)), age)
+    }
+
+    /// What is older than this would go if nothing waited.
+    pub(super) fn wanted(&self, age: Duration) -> SystemTime {
+        before(self.now, age)
+    }
+
+    /// The reason to give where the two differ. Under load something waits at any moment, which is nothing to speak of.
+    pub(super) fn waiting(&self) -> Option<Refused> {
+        let since = self.waiting_since?;
+        let long = self.now.duration_since(since).is_ok_and(|waited| waited > USUAL);
+        long.then_some(Refused::Waiting { since })
+    }
+}
+
+fn before(time: SystemTime, age: Duration) -> SystemTime {
+    time.checked_sub(age).unwrap_or(UNIX_EPOCH)
+}
+
+/// Clocks that the network sets are milliseconds apart, and those set by hand minutes.
+const APART: Duration = Duration::from_hours(1);
+/// As long as frames may wait before readiness speaks of a backlog.
+const USUAL: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn at(hours: u32) -> SystemTime {
+        UNIX_EPOCH + 500_000 * HOUR + hours * HOUR
+    }
+
+    #[test]
+    fn time_stands_still_at_the_oldest_frame_that_waits() {
+        let idle = Present::new(at(100), None);
+        assert_eq!((idle.bound(HOUR), idle.waiting()), (at(99), None));
+        let behind = Present::new(at(100), Some(at(70)));
+        assert_eq!((behind.bound(HOUR), behind.wanted(HOUR)), (at(69), at(99)));
+        assert_eq!(behind.waiting(), Some(Refused::Waiting { since: at(70) }));
+        let usual = Present::new(at(100), Some(at(100) - Duration::from_secs(5)));
+        assert_eq!(usual.waiting(), None);
+        // A clock that was set back since then.
+        assert_eq!(Present::new(at(100), Some(at(101))).bound(HOUR), at(99));
+    }
+
+    #[test]
+    fn clocks_that_disagree_by_more_than_an_hour_drop_nothing() {
+        let present = Present::new(at(100), None);
+        let minutes = |minutes| Duration::from_mins(minutes);
+        assert_eq!(present.with_server(at(100) + minutes(59)), Ok(present), "the earlier one counts");
+        let earlier = Present::new(at(100) - minutes(59), None);
+        assert_eq!(present.with_server(at(100) - minutes(59)), Ok(earlier));
+        let year = Duration::from_hours(24 * 365);
+        assert_eq!(present.with_server(at(100) + year), Err(Refused::Clocks { ahead: true, by: year }));
+        assert_eq!(present.with_server(at(98)), Err(Refused::Clocks { ahead: false, by: 2 * HOUR }));
+        let said = Refused::Clocks { ahead: true, by: 2 * HOUR }.to_string();
+        assert!(said.contains("is 2h ahead of this machine's"), "{said}");
+    }
+}
