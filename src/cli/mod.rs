@@ -10,8 +10,10 @@ mod journal;
 mod json;
 mod live;
 mod migrate;
+mod replay;
 mod serve;
 mod simulate;
+mod when;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,6 +40,7 @@ enum Command {
     Simulate(simulate::Arguments),
     /// Make or update the tables in the database; safe to repeat
     Migrate(migrate::Arguments),
+    Replay(replay::Arguments),
     /// Look into the journal's files, also beside a running service
     Journal(journal::Arguments),
     /// Ask a running service whether it is well: exit code 0 or 1
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Journal(arguments) => journal::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),

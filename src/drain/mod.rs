@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use teltonika_codecs::Imei;
 
-pub use builder::{BatchBuilder, Frame, TimeWindow};
+pub use builder::{BatchBuilder, Frame, TimeWindow, open as open_frame, stored as stored_message};
 pub use clock::{BUILT_US, WrongClock, judge as judge_clock};
 pub use feed::Feed;
 pub use gap::GapFile;
@@ -37,7 +37,7 @@ pub use newest::NewestPositions;
 pub use rows::{BuiltRow, NotAsAccepted};
 pub use seen::{Seen, SeenKeys, SeenOfDevice, Sizes};
 pub use shared::Draining;
-pub use tail::Tail;
+pub use tail::{Tail, believed};
 
 /// How batches are made.
 #[derive(Clone, Copy, Debug)]

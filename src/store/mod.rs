@@ -15,6 +15,7 @@ mod known;
 mod ledger;
 mod migrate;
 mod remedy;
+mod replay;
 mod retain;
 mod row;
 mod rows;
@@ -36,6 +37,7 @@ pub use flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window
 pub use ledger::{Ledger, OUTBOX_MAX};
 pub use migrate::{MigrateOptions, MigrateReport, migrate};
 pub use remedy::remedy;
+pub use replay::{Again, Difference, Differences, LaneStand, Rewriter, Rewritten};
 pub use retain::{Retained, Retention, retain};
 pub use row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
 pub use rows::Rows;

@@ -7,6 +7,7 @@ mod flags;
 mod insert;
 mod ledger;
 mod mend;
+mod replay;
 mod transaction;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use self::insert::Statements;
 pub use self::ledger::SqliteLedger;
+pub(super) use self::replay::SqliteRewriter;
 use self::transaction::Transaction;
 use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
 use super::known::KnownFlags;

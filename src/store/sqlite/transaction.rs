@@ -101,7 +101,7 @@ async fn newest(insert: &Insert, connection: &mut SqliteConnection, rows: &Rows)
 }
 
 /// A trigger that ignores a row would make it pass for one that stood there before.
-async fn rows_cannot_vanish(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+pub(super) async fn rows_cannot_vanish(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     const LOOKING: &str = "looking for triggers on positions";
     let query = "SELECT EXISTS (SELECT * FROM sqlite_schema \
                  WHERE type = 'trigger' AND tbl_name = 'positions' AND sql LIKE '%IGNORE%')";
@@ -118,7 +118,7 @@ async fn stored(connection: &mut SqliteConnection, lane: Lane) -> Result<Option<
     Ok(rows.into_iter().find(|(number, _)| *number == lane.number).map(|(_, stored)| stored))
 }
 
-async fn lanes(connection: &mut SqliteConnection, lane: Lane) -> Result<Vec<(u16, Stored)>, StoreError> {
+pub(super) async fn lanes(connection: &mut SqliteConnection, lane: Lane) -> Result<Vec<(u16, Stored)>, StoreError> {
     const READING: &str = "reading the checkpoints";
     let query = "SELECT lane, lanes, position, tag, latest_position FROM ingest_checkpoints \
                  WHERE journal_id = ? ORDER BY lane";
@@ -186,7 +186,11 @@ async fn checkpoint(connection: &mut SqliteConnection, lane: Lane, to: &Checkpoi
     Ok(())
 }
 
-async fn quarantine(connection: &mut SqliteConnection, lane: Lane, records: &[Quarantined]) -> Result<(), StoreError> {
+pub(super) async fn quarantine(
+    connection: &mut SqliteConnection,
+    lane: Lane,
+    records: &[Quarantined],
+) -> Result<(), StoreError> {
     let insert = "INSERT INTO quarantined_records \
                   (imei, digest, reason, detail, received_at, journal_id, position, record_index, codec, bytes) \
                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (imei, digest) DO UPDATE SET seen = seen + 1";
@@ -209,11 +213,17 @@ async fn quarantine(connection: &mut SqliteConnection, lane: Lane, records: &[Qu
     Ok(())
 }
 
-async fn messages(connection: &mut SqliteConnection, lane: Lane, messages: &[Message]) -> Result<(), StoreError> {
+/// Gives the number of those that were not there.
+pub(super) async fn messages(
+    connection: &mut SqliteConnection,
+    lane: Lane,
+    messages: &[Message],
+) -> Result<u64, StoreError> {
     let insert = "INSERT INTO device_messages (journal_id, position, imei, received_at, codec, type, bytes, text) \
                   VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (journal_id, position) DO NOTHING";
+    let mut new = 0;
     for message in messages {
-        sqlx::query(insert)
+        new += sqlx::query(insert)
             .bind(journal(lane))
             .bind(message.frame.0.cast_signed())
             .bind(message.imei.get().cast_signed())
@@ -224,9 +234,10 @@ async fn messages(connection: &mut SqliteConnection, lane: Lane, messages: &[Mes
             .bind(&message.text)
             .execute(&mut *connection)
             .await
-            .map_err(failed("writing messages"))?;
+            .map_err(failed("writing messages"))?
+            .rows_affected();
     }
-    Ok(())
+    Ok(new)
 }
 
 fn journal(lane: Lane) -> Vec<u8> {

@@ -8,7 +8,10 @@ use std::collections::{HashMap, HashSet};
 use super::connection::Connection;
 use super::flag_sql::{DROP_FAULTY_NEWEST, FIND_NEWEST, LOCK_NEWEST};
 use super::follow::{millis, time};
+use super::replay_sql::{DROP_REPLACED_NEWEST, NEWEST_STANDS};
 use crate::store::StoreError;
+use crate::store::row::{Key, Row};
+use crate::store::rows::Rows;
 
 /// A device whose newest position may have to be another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +69,41 @@ pub(super) async fn repair(connection: &mut Connection, repairs: &[Repair]) -> R
         }
     }
     Ok(())
+}
+
+/// Lets the newest positions follow rows, which are sorted, that were inserted or have changed.
+pub(super) async fn replace(connection: &mut Connection, rows: &Rows) -> Result<(), StoreError> {
+    let last = |device: &[(Key, u32)]| {
+        let (last, _) = device.last()?;
+        Some(Repair { imei: last.imei, until_ms: last.ts_ms, may_begin: true })
+    };
+    let mut repairs: Vec<_> = rows.devices().filter_map(last).collect();
+    let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei.cast_signed()).collect();
+    // Nearly all devices have a later one: those are not locked, or whoever writes it would wait.
+    let mut stands = HashMap::new();
+    connection
+        .each(REPAIRING, NEWEST_STANDS, &[&imeis], |row| {
+            let imei: i64 = row.try_get(0)?;
+            stands.insert(imei.cast_unsigned(), millis(row.try_get(1)?));
+            Ok(())
+        })
+        .await?;
+    repairs.retain(|repair| stands.get(&repair.imei).is_none_or(|ts_ms| *ts_ms <= repair.until_ms));
+    if repairs.is_empty() {
+        return Ok(());
+    }
+    let concerned: HashSet<_> = repairs.iter().map(|repair| repair.imei).collect();
+    let keys = rows.ordered().map(Row::key).filter(|key| concerned.contains(&key.imei));
+    let (mut devices, mut times, mut fingerprints) = (Vec::new(), Vec::new(), Vec::new());
+    for Key { imei, ts_ms, fingerprint } in keys {
+        devices.push(imei.cast_signed());
+        times.push(time(ts_ms));
+        fingerprints.push(fingerprint);
+    }
+    let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei.cast_signed()).collect();
+    connection.query(REPAIRING, LOCK_NEWEST, &[&imeis]).await?;
+    connection.execute(REPAIRING, DROP_REPLACED_NEWEST, &[&devices, &times, &fingerprints]).await?;
+    repair(connection, &repairs).await
 }
 
 /// Whether there is one after that instant.

@@ -1,6 +1,6 @@
 //! The texts of the statements, for the columns that they fill.
 
-use crate::store::sql::{ColumnSet, newest_wins};
+use crate::store::sql::{ColumnSet, decoded_wins, newest_wins};
 
 /// What a statement does; with its columns it is what is prepared once on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +11,8 @@ pub(super) enum Kind {
     CopyIncoming,
     /// Its second part: from there into `positions`, where the key decides.
     InsertPositions,
+    /// From there into `positions` where a record is decoded again: the decoded columns of what stands there follow.
+    RewritePositions,
     /// Newest positions into the table `incoming_newest`.
     CopyNewest,
     /// From there into `latest_positions`, only forward.
@@ -30,6 +32,10 @@ impl Kind {
             Self::InsertPositions => format!(
                 "INSERT INTO positions ({names}) SELECT {names} FROM incoming \
                  ORDER BY imei, ts, fingerprint, received_at ON CONFLICT (imei, ts, fingerprint) DO NOTHING"
+            ),
+            Self::RewritePositions => format!(
+                "INSERT INTO positions ({names}) SELECT {names} FROM incoming ORDER BY imei, ts, fingerprint {}",
+                decoded_wins("IS DISTINCT FROM")
             ),
             Self::CopyNewest => format!("COPY incoming_newest ({names}) FROM STDIN (FORMAT binary)"),
             // Sorted for the same reason; one row a device, or the statement would fail.

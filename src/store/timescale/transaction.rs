@@ -43,7 +43,7 @@ impl Transaction<'_> {
         }
         // The one that was in doubt did not happen.
         *doubt = None;
-        self.rows_cannot_vanish().await?;
+        rows_cannot_vanish(self.connection).await?;
         let mut quarantined = Vec::new();
         let committed = match way {
             Way::Copy => self.copy(batch).await?,
@@ -77,17 +77,6 @@ impl Transaction<'_> {
         let (journal, lane) = (self.lane.journal.uuid(), lane_number(self.lane.number));
         let rows = self.connection.query(FENCING, FENCE, &[&journal, &lane]).await?;
         rows.first().map(|row| stored(row, 0)).transpose()
-    }
-
-    async fn rows_cannot_vanish(&mut self) -> Result<(), StoreError> {
-        const LOOKING: &str = "looking for triggers and rules on positions";
-        let rows = self.connection.query(LOOKING, ROWS_CAN_VANISH, &[]).await?;
-        if rows.first().and_then(|row| row.try_get(0).ok()) == Some(false) {
-            return Ok(());
-        }
-        let remedy =
-            "positions has a trigger before each inserted row, or a rule, which could drop rows unseen: drop it";
-        Err(StoreError::new(ErrorClass::Refuses, LOOKING, remedy))
     }
 
     /// Certainly new rows straight into the table; then those that may stand there, under the key.
@@ -150,7 +139,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    async fn quarantine(&mut self, records: &[Quarantined]) -> Result<(), StoreError> {
+    pub(super) async fn quarantine(&mut self, records: &[Quarantined]) -> Result<(), StoreError> {
         if records.is_empty() {
             return Ok(());
         }
@@ -175,9 +164,10 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    async fn messages(&mut self, messages: &[Message]) -> Result<(), StoreError> {
+    /// Gives the number of those that were not there.
+    pub(super) async fn messages(&mut self, messages: &[Message]) -> Result<u64, StoreError> {
         if messages.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let frames: Vec<_> = messages.iter().map(|message| message.frame.0.cast_signed()).collect();
         let imeis: Vec<_> = messages.iter().map(|message| message.imei.get().cast_signed()).collect();
@@ -193,8 +183,7 @@ impl Transaction<'_> {
                 MESSAGES,
                 &[&frames, &imeis, &received, &codecs, &types, &bytes, &texts, &journal],
             )
-            .await?;
-        Ok(())
+            .await
     }
 
     async fn checkpoint(&mut self, to: &Checkpoint) -> Result<(), StoreError> {
@@ -205,6 +194,17 @@ impl Transaction<'_> {
         let written = self.connection.execute("writing the checkpoint", CHECKPOINT, &parameters).await?;
         if written == 1 { Ok(()) } else { Err(miscounted(written, 1)) }
     }
+}
+
+/// Whether a row could be dropped without a word.
+pub(super) async fn rows_cannot_vanish(connection: &mut Connection) -> Result<(), StoreError> {
+    const LOOKING: &str = "looking for triggers and rules on positions";
+    let rows = connection.query(LOOKING, ROWS_CAN_VANISH, &[]).await?;
+    if rows.first().and_then(|row| row.try_get(0).ok()) == Some(false) {
+        return Ok(());
+    }
+    let remedy = "positions has a trigger before each inserted row, or a rule, which could drop rows unseen: drop it";
+    Err(StoreError::new(ErrorClass::Refuses, LOOKING, remedy))
 }
 
 /// What was committed, once the sum is right.
