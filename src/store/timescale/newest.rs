@@ -6,9 +6,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::connection::Connection;
-use super::flag_sql::{DROP_FAULTY_NEWEST, FIND_NEWEST, LOCK_NEWEST};
+use super::flag_sql::{DEVICE_LOCK, DROP_FAULTY_NEWEST, FIND_NEWEST, LOCK_NEWEST, TAKE_DEVICES};
 use super::follow::{millis, time};
-use super::replay_sql::{DROP_REPLACED_NEWEST, NEWEST_STANDS};
+use super::replay_sql::{DROP_REPLACED_NEWEST, NEWEST_STANDS, UNSETTLED};
 use crate::store::StoreError;
 use crate::store::row::{Key, Row};
 use crate::store::rows::Rows;
@@ -71,7 +71,7 @@ pub(super) async fn repair(connection: &mut Connection, repairs: &[Repair]) -> R
     Ok(())
 }
 
-/// Lets the newest positions follow rows, which are sorted, that were inserted or have changed.
+/// Lets the newest positions follow rows, which are sorted, that were inserted or have changed. Under the ledger's lock.
 pub(super) async fn replace(connection: &mut Connection, rows: &Rows) -> Result<(), StoreError> {
     let last = |device: &[(Key, u32)]| {
         let (last, _) = device.last()?;
@@ -79,6 +79,17 @@ pub(super) async fn replace(connection: &mut Connection, rows: &Rows) -> Result<
     };
     let mut repairs: Vec<_> = rows.devices().filter_map(last).collect();
     let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei.cast_signed()).collect();
+    // Somebody may just let the newest position go back to one of these rows, as it was: under the ledger's lock no others begin.
+    let mut unsettled: Vec<i64> = Vec::new();
+    connection
+        .each(REPAIRING, UNSETTLED, &[&imeis], |row| {
+            unsettled.push(DEVICE_LOCK + row.try_get::<_, i64>(0)?);
+            Ok(())
+        })
+        .await?;
+    if !unsettled.is_empty() {
+        connection.query(REPAIRING, TAKE_DEVICES, &[&unsettled]).await?;
+    }
     // Nearly all devices have a later one: those are not locked, or whoever writes it would wait.
     let mut stands = HashMap::new();
     connection

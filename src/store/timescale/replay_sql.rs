@@ -37,6 +37,11 @@ pub(super) const RESOLVED: &str = "SELECT count(DISTINCT (q.imei, q.digest)) FRO
 pub(super) const STANDS_SOMEWHERE: &str = "SELECT EXISTS (SELECT FROM positions WHERE imei = $1 AND ts = $2 AND fingerprint = $3) \
          OR EXISTS (SELECT FROM quarantined_records WHERE imei = $1 AND digest = $4)";
 
+/// $1 devices, each once: those where positions do not follow a flag yet, in order.
+pub(super) const UNSETTLED: &str = "SELECT DISTINCT u.imei FROM ( \
+         SELECT imei FROM position_flag_ledger WHERE applied_seq < seq \
+         UNION ALL SELECT imei FROM position_flag_windows) AS u WHERE u.imei = ANY ($1) ORDER BY 1";
+
 /// $1 devices: without a lock.
 pub(super) const NEWEST_STANDS: &str = "SELECT imei, ts FROM latest_positions WHERE imei = ANY ($1)";
 /// $1 devices, $2 times, $3 fingerprints: removes the newest positions that are of these records.
