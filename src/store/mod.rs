@@ -14,6 +14,7 @@ mod flag;
 mod known;
 mod ledger;
 mod migrate;
+mod offered;
 mod remedy;
 mod replay;
 mod retain;
@@ -36,6 +37,7 @@ pub use fence::{Checkpoint, Lane, Outcome, Step};
 pub use flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window};
 pub use ledger::{Ledger, OUTBOX_MAX};
 pub use migrate::{MigrateOptions, MigrateReport, migrate};
+pub use offered::QuarantineCap;
 pub use remedy::remedy;
 pub use replay::{Again, Difference, Differences, LaneStand, Rewriter, Rewritten};
 pub use retain::{Retained, Retention, retain};
@@ -95,6 +97,7 @@ pub struct Committed {
     duplicates: u64,
     refused: Vec<Key>,
     way: CommitWay,
+    capped: u64,
 }
 
 /// How most rows of a batch were written; also a metric label.
@@ -123,13 +126,24 @@ impl CommitWay {
 impl Committed {
     /// What a store says after its commit, and nobody else.
     fn new(inserted: u64, duplicates: u64, refused: Vec<Key>, way: CommitWay) -> Self {
-        Self { inserted, duplicates, refused, way }
+        Self { inserted, duplicates, refused, way, capped: 0 }
     }
 
     /// How they were written.
     #[must_use]
     pub const fn way(&self) -> CommitWay {
         self.way
+    }
+
+    /// The same, with what was over the bound of the quarantine.
+    fn with_capped(self, capped: u64) -> Self {
+        Self { capped, ..self }
+    }
+
+    /// Records that were over what quarantine keeps of a device and hour, and are only counted.
+    #[must_use]
+    pub const fn capped(&self) -> u64 {
+        self.capped
     }
 
     /// Rows that were new.

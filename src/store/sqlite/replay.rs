@@ -115,7 +115,7 @@ impl SqliteRewriter {
         }
         let messages = messages(&mut transaction, lane, &again.messages).await?;
         let lost = not_kept(&mut transaction, quarantined).await?;
-        quarantine(&mut transaction, lane, &lost).await?;
+        quarantine(&mut transaction, lane, &lost, None).await?;
         transaction.commit().await.map_err(failed("committing"))?;
         sum.rows(missing(&differing, &refused), written);
         sum.resolved += cleared;

@@ -80,7 +80,8 @@ impl TimescaleRewriter {
         loop {
             let (most, mut connection) = (self.most, self.connection().await?);
             let lane = Lane::only(again.journal);
-            let mut transaction = Transaction { connection: &mut connection, lane, buffer: &mut self.buffer };
+            let mut transaction =
+                Transaction { connection: &mut connection, lane, cap: None, buffer: &mut self.buffer };
             let attempt = timeout(way.patience(), write(&mut transaction, way, again, most, sum));
             let wrong = match attempt.await {
                 Ok(Ok(round)) => {
