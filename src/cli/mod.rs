@@ -10,6 +10,7 @@ mod journal;
 mod json;
 mod live;
 mod migrate;
+mod quarantine;
 mod replay;
 mod serve;
 mod simulate;
@@ -41,6 +42,8 @@ enum Command {
     /// Make or update the tables in the database; safe to repeat
     Migrate(migrate::Arguments),
     Replay(replay::Arguments),
+    /// Look at records that could not become positions, try them again, or clear them
+    Quarantine(quarantine::Arguments),
     /// Look into the journal's files, also beside a running service
     Journal(journal::Arguments),
     /// Ask a running service whether it is well: exit code 0 or 1
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Quarantine(arguments) => quarantine::run(&arguments),
         Command::Journal(arguments) => journal::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),

@@ -1,11 +1,11 @@
 //! From journal entries and quarantined bytes to what today's program makes of them: the rows that a drain would build.
 
-use teltonika_codecs::{AvlCodec, AvlData, Imei, Message, MessageCodec};
+use teltonika_codecs::{AvlData, Message, MessageCodec};
 
 use crate::checkpoint::{JournalId, Position};
 use crate::drain::{BuiltRow, Frame, TimeWindow, open_frame, stored_message};
 use crate::journal::{Kind, NewEntry};
-use crate::store::Again;
+use crate::store::{Again, QuarantineReason};
 
 /// Gathers what entries hold, until it is written.
 pub struct Decoder {
@@ -17,16 +17,19 @@ pub struct Decoder {
 /// What is no row by today's program and settings, in records; a frame that cannot be read counts those that it names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
-    /// Frames that cannot be read.
+    /// Those of frames that cannot be read.
     pub undecodable: u64,
     /// Records outside the time window.
     pub time_window: u64,
+    /// Frames that cannot be read; not records.
+    pub frames: u64,
 }
 
 impl Refused {
     pub(super) fn add(&mut self, other: Self) {
         self.undecodable += other.undecodable;
         self.time_window += other.time_window;
+        self.frames += other.frames;
     }
 }
 
@@ -39,80 +42,83 @@ impl Decoder {
 
     /// Adds an entry of the journal.
     pub fn entry(&mut self, position: Position, entry: &NewEntry<'_>) {
-        let readable = match entry.kind {
+        let read = match entry.kind {
             Kind::Message => self.message(position, entry),
             Kind::Frame => {
                 let NewEntry { imei, received_at_us, records, bytes: data, .. } = *entry;
                 let frame = Frame { imei, received_at_us, position, data, records };
-                open_frame(&frame).map(|avl| self.records(&frame, &avl)).is_ok()
+                open_frame(&frame).ok().map(|avl| self.rows(&frame, &avl, 0))
             }
             Kind::Undecodable => self.whole(position, entry),
         };
-        self.settle(readable, entry);
+        match read {
+            Some(true) => self.again.whole(entry.imei, entry.bytes),
+            // What is in quarantine may be all that has the record that is refused.
+            Some(false) => {}
+            None => {
+                self.refused.frames += 1;
+                self.refused.undecodable += u64::from(entry.records);
+            }
+        }
     }
 
-    /// Adds a whole frame of which nobody could say what it is.
-    pub fn unknown(&mut self, position: Position, entry: &NewEntry<'_>) -> bool {
-        let readable = self.whole(position, entry);
-        self.settle(readable, entry);
-        readable
+    /// Adds a whole frame that is in quarantine; says why it stays there, if so.
+    pub fn quarantined_frame(&mut self, position: Position, entry: &NewEntry<'_>) -> Option<QuarantineReason> {
+        let before = self.refused;
+        self.entry(position, &NewEntry { kind: Kind::Undecodable, ..*entry });
+        match self.refused {
+            now if now.frames > before.frames => Some(QuarantineReason::Undecodable),
+            now if now.time_window > before.time_window => Some(QuarantineReason::TimeWindow),
+            _ => None,
+        }
     }
 
-    /// Adds one record as it came on the wire; false where it is no row.
-    pub fn record(&mut self, position: Position, index: u8, codec: u8, entry: &NewEntry<'_>) -> bool {
-        // A frame of its own, for which records are what they are in a larger one.
-        let data = [&[codec, 1], entry.bytes, &[1]].concat();
-        let before = self.again.rows.len();
+    /// Adds one record that is in quarantine, as it came on the wire; says why it stays there, if so.
+    pub fn quarantined_record(
+        &mut self,
+        position: Position,
+        (codec, index): (u8, u8),
+        entry: &NewEntry<'_>,
+    ) -> Option<QuarantineReason> {
+        let data = alone(codec, entry.bytes);
         let frame = Frame { imei: entry.imei, received_at_us: entry.received_at_us, position, data: &data, records: 1 };
-        match open_frame(&frame) {
-            Ok(avl) => self.rows(&frame, &avl, index),
-            Err(_) => self.refused.undecodable += 1,
-        }
-        self.again.rows.len() > before
+        let Ok(avl) = open_frame(&frame) else {
+            self.refused.undecodable += 1;
+            return Some(QuarantineReason::Undecodable);
+        };
+        (!self.rows(&frame, &avl, index)).then_some(QuarantineReason::TimeWindow)
     }
 
-    fn settle(&mut self, readable: bool, entry: &NewEntry<'_>) {
-        if readable {
-            self.again.readable(entry.imei, entry.bytes);
-        } else {
-            self.refused.undecodable += u64::from(entry.records);
-        }
-    }
-
-    fn whole(&mut self, position: Position, entry: &NewEntry<'_>) -> bool {
+    /// Whether all of it was taken; `None` where it cannot be read.
+    fn whole(&mut self, position: Position, entry: &NewEntry<'_>) -> Option<bool> {
         if entry.bytes.first().is_some_and(|id| MessageCodec::from_id(*id).is_some()) {
             return self.message(position, entry);
         }
         let NewEntry { imei, received_at_us, bytes: data, .. } = *entry;
-        let Ok(avl) = AvlData::open(data) else { return false };
-        self.records(&Frame { imei, received_at_us, position, data, records: avl.count() }, &avl);
-        true
+        let avl = AvlData::open(data).ok()?;
+        Some(self.rows(&Frame { imei, received_at_us, position, data, records: avl.count() }, &avl, 0))
     }
 
-    fn message(&mut self, position: Position, entry: &NewEntry<'_>) -> bool {
-        match Message::open(entry.bytes) {
-            Ok(message) => {
-                self.again.messages.extend(message.map(|message| stored_message(position, entry, &message)));
-                true
-            }
-            Err(_) => false,
-        }
+    fn message(&mut self, position: Position, entry: &NewEntry<'_>) -> Option<bool> {
+        let message = Message::open(entry.bytes).ok()?;
+        self.again.messages.extend(message.map(|message| stored_message(position, entry, &message)));
+        Some(true)
     }
 
-    fn records(&mut self, frame: &Frame<'_>, avl: &AvlData<'_>) {
-        self.rows(frame, avl, 0);
-    }
-
-    fn rows(&mut self, frame: &Frame<'_>, avl: &AvlData<'_>, first: u8) {
+    /// Whether all records are rows.
+    fn rows(&mut self, frame: &Frame<'_>, avl: &AvlData<'_>, first: u8) -> bool {
+        let mut all = true;
         for (index, record) in (first..=u8::MAX).zip(avl.records()) {
             if self.window.refuses(&record, frame.received_at_us).is_some() {
                 self.refused.time_window += 1;
+                all = false;
                 continue;
             }
             let mut built = BuiltRow::new(frame.imei, frame.received_at_us, avl.codec(), &record);
             (built.row.frame, built.row.record_index) = (frame.position, index);
             self.again.rows.push(&built.row, record.wire(), |io| built.write_io(&record, io));
         }
+        all
     }
 
     /// Whether there is enough for a transaction.
@@ -140,15 +146,10 @@ impl Decoder {
     }
 }
 
-/// What is known of quarantined bytes beside them.
+/// A record as a data field of its own, in which it is what it was in a larger one.
 #[must_use]
-pub fn entry_of(imei: Imei, received_at_us: i64, bytes: &[u8]) -> NewEntry<'_> {
-    // The first count, as far as there is one.
-    let records = match bytes {
-        [codec, count, ..] if AvlCodec::from_id(*codec).is_some() => *count,
-        _ => 0,
-    };
-    NewEntry { kind: Kind::Undecodable, imei, received_at_us, records, bytes }
+pub fn alone(codec: u8, record: &[u8]) -> Vec<u8> {
+    [&[codec, 1], record, &[1]].concat()
 }
 
 /// A batch in memory, beside its rows.

@@ -5,13 +5,15 @@
 //! transactions behind, and the next run finds them unchanged.
 
 mod decoder;
+mod retry;
 
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-pub use decoder::{Decoder, Refused, entry_of};
+pub use decoder::{Decoder, Refused, alone};
+pub use retry::{Retried, retry};
 
 use crate::checkpoint::{JournalId, Position};
 use crate::drain::{TimeWindow, believed, lane_of};

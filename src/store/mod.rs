@@ -15,6 +15,7 @@ mod known;
 mod ledger;
 mod migrate;
 mod offered;
+mod quarantine;
 mod remedy;
 mod replay;
 mod retain;
@@ -38,6 +39,7 @@ pub use flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window
 pub use ledger::{Ledger, OUTBOX_MAX};
 pub use migrate::{MigrateOptions, MigrateReport, migrate};
 pub use offered::QuarantineCap;
+pub use quarantine::{Kept, Place, Quarantine, QuarantineFilter, Total};
 pub use remedy::remedy;
 pub use replay::{Again, Difference, Differences, LaneStand, Rewriter, Rewritten};
 pub use retain::{Retained, Retention, retain};

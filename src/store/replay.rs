@@ -28,7 +28,7 @@ pub struct Again {
     pub rows: Rows,
     /// Codec 12 to 15.
     pub messages: Vec<Message>,
-    /// Device and digest of every frame that can be read: none of them belongs into quarantine as a whole.
+    /// Device and digest of every frame of which nothing is refused: none of them belongs into quarantine as a whole.
     whole: Vec<(Imei, [u8; 32])>,
 }
 
@@ -39,8 +39,8 @@ impl Again {
         Self { journal, rows: Rows::default(), messages: Vec::new(), whole: Vec::new() }
     }
 
-    /// The frame with this data field can be read.
-    pub fn readable(&mut self, imei: Imei, data: &[u8]) {
+    /// The frame with this data field is taken whole: all that it holds is here.
+    pub fn whole(&mut self, imei: Imei, data: &[u8]) {
         self.whole.push((imei, digest(data)));
     }
 
