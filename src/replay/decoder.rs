@@ -3,7 +3,7 @@
 use teltonika_codecs::{AvlData, Message, MessageCodec};
 
 use crate::checkpoint::{JournalId, Position};
-use crate::drain::{BuiltRow, Frame, TimeWindow, open_frame, stored_message};
+use crate::drain::{BuiltRow, Frame, Seen, SeenKeys, Sizes, TimeWindow, open_frame, stored_message};
 use crate::journal::{Kind, NewEntry};
 use crate::store::{Again, QuarantineReason};
 
@@ -12,6 +12,9 @@ pub struct Decoder {
     window: TimeWindow,
     again: Again,
     refused: Refused,
+    /// Where nothing is written, so that the table does not tell: what was looked at just before.
+    seen: Option<SeenKeys>,
+    repeats: u64,
 }
 
 /// What is no row by today's program and settings, in records; a frame that cannot be read counts those that it names.
@@ -37,7 +40,13 @@ impl Decoder {
     /// For entries of one journal.
     #[must_use]
     pub fn new(journal: JournalId, window: TimeWindow) -> Self {
-        Self { window, again: Again::new(journal), refused: Refused::default() }
+        Self { window, again: Again::new(journal), refused: Refused::default(), seen: None, repeats: 0 }
+    }
+
+    /// The same, leaving out what a device sends again shortly after: where nothing is written it would count twice.
+    #[must_use]
+    pub fn without_repeats(self) -> Self {
+        Self { seen: Some(SeenKeys::new(Sizes::default())), ..self }
     }
 
     /// Adds an entry of the journal.
@@ -107,7 +116,7 @@ impl Decoder {
 
     /// Whether all records are rows.
     fn rows(&mut self, frame: &Frame<'_>, avl: &AvlData<'_>, first: u8) -> bool {
-        let mut all = true;
+        let (mut all, mut seen) = (true, self.seen.as_mut().map(|seen| seen.device(frame.imei)));
         for (index, record) in (first..=u8::MAX).zip(avl.records()) {
             if self.window.refuses(&record, frame.received_at_us).is_some() {
                 self.refused.time_window += 1;
@@ -115,6 +124,10 @@ impl Decoder {
                 continue;
             }
             let mut built = BuiltRow::new(frame.imei, frame.received_at_us, avl.codec(), &record);
+            if seen.as_mut().is_some_and(|seen| seen.see(built.row.ts_ms, built.row.fingerprint) == Seen::Stored) {
+                self.repeats += 1;
+                continue;
+            }
             (built.row.frame, built.row.record_index) = (frame.position, index);
             self.again.rows.push(&built.row, record.wire(), |io| built.write_io(&record, io));
         }
@@ -131,7 +144,7 @@ impl Decoder {
     /// Whether there is nothing to write and nothing to tell.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.again.is_empty() && self.refused == Refused::default()
+        self.again.is_empty() && self.refused == Refused::default() && self.repeats == 0
     }
 
     /// What was gathered, for the store.
@@ -139,10 +152,10 @@ impl Decoder {
         &mut self.again
     }
 
-    /// Begins anew; gives what was refused.
-    pub fn take_refused(&mut self) -> Refused {
+    /// Begins anew; gives what was refused, and how many records were left out.
+    pub fn take_rest(&mut self) -> (Refused, u64) {
         self.again.clear();
-        std::mem::take(&mut self.refused)
+        (std::mem::take(&mut self.refused), std::mem::take(&mut self.repeats))
     }
 }
 

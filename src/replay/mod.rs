@@ -104,7 +104,9 @@ pub async fn run(
 ) -> Result<Outcome, ReplayError> {
     let committed = Committed::new(rewriter.lanes(archive.id()).await?).ok_or(ReplayError::Unknown(archive.id()))?;
     let mut entries = archive.entries(request.filter)?;
-    let (mut decoder, mut outcome) = (Decoder::new(archive.id(), request.window), Outcome::default());
+    let decoder = Decoder::new(archive.id(), request.window);
+    let mut decoder = if request.mode == Mode::Compare { decoder.without_repeats() } else { decoder };
+    let mut outcome = Outcome::default();
     let (mut begin, mut received_us) = (None, None);
     loop {
         let entry = entries.next()?;
@@ -162,7 +164,9 @@ async fn write(
         Mode::Compare => rewriter.compare(decoder.again(), &mut outcome.differences).await?,
     };
     outcome.rewritten.add(rewritten);
-    outcome.refused.add(decoder.take_refused());
+    let (refused, repeats) = decoder.take_rest();
+    outcome.refused.add(refused);
+    outcome.rewritten.unchanged += repeats;
     Ok(())
 }
 

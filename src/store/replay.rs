@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::batch::Message;
 use super::row::Key;
 use super::rows::Rows;
+use super::sql::decoded_columns;
 use super::sqlite::SqliteRewriter;
 use super::timescale::TimescaleRewriter;
 use super::{DatabaseUrl, ErrorClass, Schema, StoreError, digest};
@@ -123,20 +124,26 @@ pub struct Difference {
 }
 
 impl Differences {
-    /// Takes a row in that stands and would change.
-    pub(super) fn take(&mut self, key: Key, now: &Map<String, Value>, then: &Map<String, Value>, decoded: &[&str]) {
-        let mut columns = Vec::new();
-        for name in decoded {
-            let value = |row: &Map<String, Value>| row.get(*name).cloned().unwrap_or_default();
-            let (now, then) = (value(now), value(then));
-            if now != then {
-                *self.columns.entry((*name).to_owned()).or_default() += 1;
-                columns.push(((*name).to_owned(), now, then));
-            }
+    /// Whether there are enough rows to look at.
+    pub(super) fn is_plain(&self) -> bool {
+        self.examples.len() >= EXAMPLES
+    }
+
+    /// So many more rows would change in a column.
+    pub(super) fn count(&mut self, column: &str, rows: i64) {
+        if let Ok(rows @ 1..) = u64::try_from(rows) {
+            *self.columns.entry(column.to_owned()).or_default() += rows;
         }
-        if self.examples.len() < EXAMPLES {
-            self.examples.push(Difference { key, columns });
-        }
+    }
+
+    /// A row to look at: as it stands, and as it would.
+    pub(super) fn example(&mut self, key: Key, now: &Map<String, Value>, then: &Map<String, Value>) {
+        let pairs = decoded_columns().into_iter().map(|name| {
+            let value = |row: &Map<String, Value>| row.get(name).cloned().unwrap_or_default();
+            (name.to_owned(), value(now), value(then))
+        });
+        let columns = pairs.filter(|(_, now, then)| now != then).collect();
+        self.examples.push(Difference { key, columns });
     }
 }
 
@@ -304,7 +311,7 @@ pub(super) fn missing(differing: &[Differing], refused: &HashSet<Key>) -> u64 {
     u64::try_from(missing).unwrap_or(u64::MAX)
 }
 
-const EXAMPLES: usize = 5;
+pub(super) const EXAMPLES: usize = 5;
 /// With the pauses below about half a minute, in which a database restarts.
 const TRIES: u32 = 12;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -18,7 +18,7 @@ use crate::store::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::fence::Lane;
 use crate::store::known::KnownFlags;
 use crate::store::migrate::SQLITE_MIGRATIONS;
-use crate::store::replay::{Again, Differences, Differing, LaneStand, Round, Sum, missing};
+use crate::store::replay::{Again, Differences, Differing, EXAMPLES as MOST_EXAMPLES, LaneStand, Round, Sum, missing};
 use crate::store::row::{Key, Row};
 use crate::store::rows::Rows;
 use crate::store::sql::{ColumnSet, decoded_columns, decoded_of, decoded_wins};
@@ -136,15 +136,21 @@ impl SqliteRewriter {
         let mut transaction = connection.begin().await.map_err(failed(COMPARING))?;
         let inserts = inserts_of(&mut self.inserts, &again.rows);
         fill(&mut transaction, inserts, &again.rows).await?;
-        let rows = sqlx::query(AssertSqlSafe(COMPARE.as_str())).fetch_all(&mut *transaction).await;
-        let decoded = decoded_columns();
-        for row in rows.map_err(failed(COMPARING))? {
-            let Differing { key, missing } = differing(&row).map_err(failed(COMPARING))?;
-            if missing {
-                sum.inserted += 1;
-            } else {
-                sum.updated += 1;
-                differences.take(key, &object(&row, 4)?, &object(&row, 5)?, &decoded);
+        let comparing = failed(COMPARING);
+        let counts = sqlx::query(AssertSqlSafe(COUNT_DIFFERING.as_str())).fetch_one(&mut *transaction).await;
+        let counts = counts.map_err(comparing)?;
+        let count = |column: usize| counts.try_get::<i64, _>(column).map_err(comparing);
+        sum.inserted += u64::try_from(count(0)?).unwrap_or(0);
+        sum.updated += u64::try_from(count(1)?).unwrap_or(0);
+        for (at, name) in (2..).zip(decoded_columns()) {
+            differences.count(name, count(at)?);
+        }
+        if !differences.is_plain() {
+            let lacking = i64::try_from(MOST_EXAMPLES - differences.examples.len()).unwrap_or(0);
+            let query = sqlx::query(AssertSqlSafe(EXAMPLES.as_str())).bind(lacking);
+            for row in query.fetch_all(&mut *transaction).await.map_err(comparing)? {
+                let key = differing(&row).map_err(comparing)?.key;
+                differences.example(key, &object(&row, 4)?, &object(&row, 5)?);
             }
         }
         for (imei, digest) in resolved(&mut transaction, again, &HashSet::new()).await? {
@@ -254,8 +260,25 @@ async fn not_kept(
     Ok(lost)
 }
 
-static DIFFERING: LazyLock<String> = LazyLock::new(|| differing_rows(""));
-static COMPARE: LazyLock<String> = LazyLock::new(|| {
+static DIFFERING: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT i.imei, i.ts, i.fingerprint, p.imei IS NULL{JOINED} WHERE p.imei IS NULL OR {} \
+         ORDER BY i.imei, i.ts, i.fingerprint",
+        differs()
+    )
+});
+/// How many are missing, how many differ, and how many in each decoded column.
+static COUNT_DIFFERING: LazyLock<String> = LazyLock::new(|| {
+    let column = |name: &&str| format!("coalesce(sum(p.imei IS NOT NULL AND p.{name} IS NOT i.{name}), 0)");
+    let columns: Vec<_> = decoded_columns().iter().map(column).collect();
+    format!(
+        "SELECT coalesce(sum(p.imei IS NULL), 0), coalesce(sum(p.imei IS NOT NULL AND {}), 0), {}{JOINED}",
+        differs(),
+        columns.join(", ")
+    )
+});
+/// Some that stand and differ, with both rows as JSON.
+static EXAMPLES: LazyLock<String> = LazyLock::new(|| {
     let object = |table: &str| {
         let value = |name: &&str| match *name {
             "io" => format!("'io', json({table}.io)"),
@@ -264,19 +287,20 @@ static COMPARE: LazyLock<String> = LazyLock::new(|| {
         let values: Vec<_> = decoded_columns().iter().map(value).collect();
         format!("json_object({})", values.join(", "))
     };
-    differing_rows(&format!(", {}, {}", object("p"), object("i")))
+    format!(
+        "SELECT i.imei, i.ts, i.fingerprint, 0, {}, {}{JOINED} WHERE p.imei IS NOT NULL AND {} LIMIT ?",
+        object("p"),
+        object("i"),
+        differs()
+    )
 });
 
-fn differing_rows(also: &str) -> String {
-    format!(
-        "SELECT i.imei, i.ts, i.fingerprint, p.imei IS NULL{also} FROM temp.incoming i \
-         LEFT JOIN main.positions p ON p.imei = i.imei AND p.ts = i.ts AND p.fingerprint = i.fingerprint \
-         WHERE p.imei IS NULL OR ({}) IS NOT ({}) ORDER BY i.imei, i.ts, i.fingerprint",
-        decoded_of("p"),
-        decoded_of("i")
-    )
+fn differs() -> String {
+    format!("({}) IS NOT ({})", decoded_of("p"), decoded_of("i"))
 }
 
+const JOINED: &str = " FROM temp.incoming i \
+    LEFT JOIN main.positions p ON p.imei = i.imei AND p.ts = i.ts AND p.fingerprint = i.fingerprint";
 const IS_QUARANTINED: &str = "SELECT EXISTS (SELECT * FROM quarantined_records WHERE imei = ? AND digest = ?)";
 const RESOLVE: &str = "DELETE FROM quarantined_records WHERE imei = ? AND digest = ?";
 const COMPARING: &str = "comparing rows";

@@ -16,7 +16,9 @@ use super::connection::Connection;
 use super::flag_sql::{PLAN_AS_USUAL, PLAN_BY_KEY};
 use super::follow::{millis, time};
 use super::newest::replace;
-use super::replay_sql::{COMPARE, DIFFERING, HAS_QUARANTINE, LANES_STAND, RESOLVE, RESOLVED, STANDS_SOMEWHERE};
+use super::replay_sql::{
+    COUNT_DIFFERING, DIFFERING, EXAMPLES, HAS_QUARANTINE, LANES_STAND, RESOLVE, RESOLVED, STANDS_SOMEWHERE,
+};
 use super::sql::Kind;
 use super::transaction::{Transaction, rows_cannot_vanish};
 use super::{Way, apart, applied_migrations, bounded, connect, mend, pool};
@@ -24,7 +26,7 @@ use crate::checkpoint::{JournalId, Position};
 use crate::store::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::fence::Lane;
 use crate::store::migrate::MIGRATIONS;
-use crate::store::replay::{Again, Differences, Differing, LaneStand, Round, Sum, missing};
+use crate::store::replay::{Again, Differences, Differing, EXAMPLES as MOST_EXAMPLES, LaneStand, Round, Sum, missing};
 use crate::store::row::Key;
 use crate::store::rows::Rows;
 use crate::store::sql::{ColumnSet, decoded_columns};
@@ -119,23 +121,25 @@ impl TimescaleRewriter {
         connection.batch(COMPARING, "BEGIN READ ONLY").await?;
         copy(&mut connection, &again.rows, &mut self.buffer).await?;
         connection.batch(COMPARING, PLAN_BY_KEY).await?;
-        let decoded = decoded_columns();
+        let failed = |error| StoreError::postgres(COMPARING, error);
         for (from, to) in days(&again.rows) {
-            let mut found = Vec::new();
-            connection
-                .each(COMPARING, COMPARE.as_str(), &[&from, &to], |row| {
-                    let texts: (Option<String>, Option<String>) = (row.try_get(4)?, row.try_get(5)?);
-                    found.push((differing(row)?, texts));
-                    Ok(())
-                })
-                .await?;
-            for (Differing { key, missing }, (now, then)) in found {
-                if missing {
-                    sum.inserted += 1;
-                } else {
-                    sum.updated += 1;
-                    differences.take(key, &object(now), &object(then), &decoded);
+            for row in connection.query(COMPARING, COUNT_DIFFERING.as_str(), &[&from, &to]).await? {
+                let count = |column| row.try_get::<_, i64>(column).map_err(failed);
+                sum.inserted += u64::try_from(count(0)?).unwrap_or(0);
+                sum.updated += u64::try_from(count(1)?).unwrap_or(0);
+                for (at, name) in (2..).zip(decoded_columns()) {
+                    differences.count(name, count(at)?);
                 }
+            }
+            if differences.is_plain() {
+                continue;
+            }
+            let lacking = i64::try_from(MOST_EXAMPLES - differences.examples.len()).unwrap_or(0);
+            let rows = connection.query(COMPARING, EXAMPLES.as_str(), &[&from, &to, &lacking]).await?;
+            for row in rows {
+                let text = |column| row.try_get::<_, Option<String>>(column).map_err(failed);
+                let (now, then) = (object(text(3)?), object(text(4)?));
+                differences.example(key(&row).map_err(failed)?, &now, &then);
             }
         }
         let (imeis, digests) = resolved(&mut connection, again, &HashSet::new()).await?;
@@ -262,9 +266,12 @@ async fn copy(connection: &mut Connection, rows: &Rows, buffer: &mut BytesMut) -
 }
 
 fn differing(row: &tokio_postgres::Row) -> Result<Differing, tokio_postgres::Error> {
+    Ok(Differing { key: key(row)?, missing: row.try_get(3)? })
+}
+
+fn key(row: &tokio_postgres::Row) -> Result<Key, tokio_postgres::Error> {
     let (imei, ts): (i64, SystemTime) = (row.try_get(0)?, row.try_get(1)?);
-    let key = Key { imei: imei.cast_unsigned(), ts_ms: millis(ts), fingerprint: row.try_get(2)? };
-    Ok(Differing { key, missing: row.try_get(3)? })
+    Ok(Key { imei: imei.cast_unsigned(), ts_ms: millis(ts), fingerprint: row.try_get(2)? })
 }
 
 /// First and last instant of each day in which there are rows: a statement over one day knows the one or two chunks that it

@@ -2,22 +2,42 @@
 
 use std::sync::LazyLock;
 
-use crate::store::sql::decoded_of;
+use crate::store::sql::{decoded_columns, decoded_of};
 
 /// $1 and $2 the first and last instant: the rows of `incoming` that do not stand as they are.
-pub(super) static DIFFERING: LazyLock<String> = LazyLock::new(|| differing(""));
-/// The same, with both rows as JSON.
-pub(super) static COMPARE: LazyLock<String> = LazyLock::new(|| differing(", to_jsonb(p)::text, to_jsonb(i)::text"));
-
-fn differing(also: &str) -> String {
+pub(super) static DIFFERING: LazyLock<String> = LazyLock::new(|| {
+    let joined = joined();
+    format!("SELECT i.imei, i.ts, i.fingerprint, p.imei IS NULL{joined} AND (p.imei IS NULL OR {})", differs())
+});
+/// The same: how many are missing, how many differ, and how many in each decoded column.
+pub(super) static COUNT_DIFFERING: LazyLock<String> = LazyLock::new(|| {
+    let column =
+        |name: &&str| format!("count(*) FILTER (WHERE p.imei IS NOT NULL AND p.{name} IS DISTINCT FROM i.{name})");
+    let columns: Vec<_> = decoded_columns().iter().map(column).collect();
     format!(
-        "SELECT i.imei, i.ts, i.fingerprint, p.imei IS NULL{also} FROM incoming i \
-         LEFT JOIN positions p ON p.imei = i.imei AND p.ts = i.ts AND p.fingerprint = i.fingerprint \
-             AND p.ts >= $1 AND p.ts <= $2 \
-         WHERE i.ts >= $1 AND i.ts <= $2 AND (p.imei IS NULL OR ({}) IS DISTINCT FROM ({}))",
-        decoded_of("p"),
-        decoded_of("i")
+        "SELECT count(*) FILTER (WHERE p.imei IS NULL), count(*) FILTER (WHERE p.imei IS NOT NULL AND {}), {}{}",
+        differs(),
+        columns.join(", "),
+        joined()
     )
+});
+/// The same: some that stand and differ, with both rows as JSON; $3 how many.
+pub(super) static EXAMPLES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT i.imei, i.ts, i.fingerprint, to_jsonb(p)::text, to_jsonb(i)::text{} AND p.imei IS NOT NULL AND {} LIMIT $3",
+        joined(),
+        differs()
+    )
+});
+
+fn joined() -> &'static str {
+    " FROM incoming i LEFT JOIN positions p ON p.imei = i.imei AND p.ts = i.ts AND p.fingerprint = i.fingerprint \
+         AND p.ts >= $1 AND p.ts <= $2 \
+     WHERE i.ts >= $1 AND i.ts <= $2"
+}
+
+fn differs() -> String {
+    format!("({}) IS DISTINCT FROM ({})", decoded_of("p"), decoded_of("i"))
 }
 
 /// $1 journal. Without a lock: lanes only go forward, or back with the whole database.
