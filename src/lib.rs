@@ -20,6 +20,7 @@
 //! - [`store`] knows rows and nothing of frames: TimescaleDB by binary COPY, SQLite as the embedded default.
 //! - [`flags`] takes what marshals declare faulty from a Redis stream to the store's ledger.
 //! - [`admin`] answers `/metrics`, `/livez` and `/readyz` from [`metrics`] and [`health`], also when the data path is stuck.
+//! - [`replay`] decodes what the journal has kept, or what is in quarantine, once more: for a mapping that was mended.
 //! - [`config`] reads settings from file and environment, and reports all mistakes at once.
 //! - [`app`] wires all of it: start order and stop order; nothing refers back to it.
 //! - [`fleet`] is a fleet of simulated trackers, and the audit of what they were told.
@@ -45,5 +46,6 @@ pub mod health;
 pub mod journal;
 pub mod metrics;
 pub mod receipt;
+pub mod replay;
 pub mod retention;
 pub mod store;

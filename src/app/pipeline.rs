@@ -156,13 +156,15 @@ impl<'a> Lanes<'a> {
     }
 
     async fn start<F: Feed + Send + 'static>(&mut self, number: u16, feed: F) -> Result<(), StartError> {
-        let (url, lane) = (&self.settings.database_url, feed.lane());
+        let (url, lane, cap) = (&self.settings.database_url, feed.lane(), self.settings.quarantine_max_per_hour);
         match url {
             DatabaseUrl::Sqlite(_) => {
-                self.spawn(number, SqliteStore::open(url, lane).await.map_err(StartError::Store)?, feed)
+                let store = SqliteStore::open(url, lane).await.map_err(StartError::Store)?;
+                self.spawn(number, store.keeping(cap), feed)
             }
             DatabaseUrl::Postgres(_) => {
-                self.spawn(number, TimescaleStore::new(url, lane).map_err(StartError::Store)?, feed)
+                let store = TimescaleStore::new(url, lane).map_err(StartError::Store)?;
+                self.spawn(number, store.keeping(cap), feed)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Progress of a command on standard error: one line that is written over on a terminal, plain lines elsewhere.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
 use crate::fleet::Progress;
 
@@ -8,11 +9,12 @@ use crate::fleet::Progress;
 pub(super) struct Live {
     terminal: bool,
     open: bool,
+    shown: Option<Instant>,
 }
 
 impl Live {
     pub(super) fn new() -> Self {
-        Self { terminal: std::io::stderr().is_terminal(), open: false }
+        Self { terminal: std::io::stderr().is_terminal(), open: false, shown: None }
     }
 
     /// Shows how far it is. Short of 80 columns, or a terminal wraps it and cannot write it over.
@@ -22,6 +24,14 @@ impl Live {
         let _ = if self.terminal { write!(out, "\r\x1b[2K{line}") } else { writeln!(out, "{line}") };
         let _ = out.flush();
         self.open = self.terminal;
+    }
+
+    /// Shows how far it is where that can be written over, a few times a second; nowhere else, as it comes often.
+    pub(super) fn progress(&mut self, line: &str) {
+        if self.terminal && self.shown.is_none_or(|at| at.elapsed() > OFTEN) {
+            self.show(line);
+            self.shown = Some(Instant::now());
+        }
     }
 
     /// Writes a line that stays.
@@ -42,6 +52,8 @@ impl Drop for Live {
         self.end();
     }
 }
+
+const OFTEN: Duration = Duration::from_millis(100);
 
 /// A bar of 20 characters.
 pub(super) fn bar(share: f64) -> String {

@@ -12,8 +12,11 @@ mod journal;
 mod json;
 mod live;
 mod migrate;
+mod quarantine;
+mod replay;
 mod serve;
 mod simulate;
+mod when;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +43,9 @@ enum Command {
     Simulate(simulate::Arguments),
     /// Make or update the tables in the database; safe to repeat
     Migrate(migrate::Arguments),
+    Replay(replay::Arguments),
+    /// Look at records that could not become positions, try them again, or clear them
+    Quarantine(quarantine::Arguments),
     /// Look into the journal's files, also beside a running service
     Journal(journal::Arguments),
     /// Tell which devices may log in, and which were refused, where only registered ones are admitted
@@ -87,6 +93,8 @@ pub fn main() -> ExitCode {
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Migrate(arguments) => migrate::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::Quarantine(arguments) => quarantine::run(&arguments),
         Command::Journal(arguments) => journal::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),

@@ -14,7 +14,7 @@ pub use reader::{Lookup, Mistake, Mistakes, Source};
 
 use crate::flags::RedisUrl;
 use crate::journal::Limits;
-use crate::store::{DatabaseUrl, Retention};
+use crate::store::{DatabaseUrl, QuarantineCap, Retention};
 use reader::Reader;
 
 /// Everything that `serve` can be told, checked.
@@ -66,6 +66,8 @@ pub struct Settings {
     pub time_window_future: Duration,
     /// How long positions and quarantined records are kept.
     pub retention: Retention,
+    /// Most quarantined records of a device and hour of receive time.
+    pub quarantine_max_per_hour: QuarantineCap,
     /// How long a stop waits for what is on its way.
     pub shutdown_grace: Duration,
     /// Log filter, a valid one.
@@ -158,6 +160,7 @@ impl Settings {
                 positions: read.value(&keys::RETENTION, age),
                 quarantine: read.value(&keys::QUARANTINE_RETENTION, age),
             },
+            quarantine_max_per_hour: read.value(&keys::QUARANTINE_MAX_PER_HOUR, most),
             shutdown_grace: read.value(&keys::SHUTDOWN_GRACE, |t| value::duration(t, Duration::ZERO, HOUR)),
             log: read.value(&keys::LOG, |text| {
                 EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|wrong| format!("is no log filter: {wrong}"))
@@ -203,6 +206,14 @@ fn age(text: &str) -> Result<Option<Duration>, String> {
     match text {
         "none" => Ok(None),
         age => value::duration(age, HOUR, 100_000 * DAY).map(Some),
+    }
+}
+
+/// A number, or `none` for no bound.
+fn most(text: &str) -> Result<QuarantineCap, String> {
+    match text {
+        "none" => Ok(None),
+        number => value::number(number, 1, 10_000_000).map(|most| u32::try_from(most).ok()),
     }
 }
 

@@ -214,16 +214,7 @@ impl BatchBuilder {
 
     fn message(&mut self, frame: Position, entry: &NewEntry<'_>) {
         match Message::open(entry.bytes) {
-            Ok(Some(message)) => self.batch.messages.push(StoredMessage {
-                imei: entry.imei,
-                received_at_us: entry.received_at_us,
-                frame,
-                codec: message.codec.id(),
-                message_type: message.kind,
-                bytes: message.payload.to_vec(),
-                // PostgreSQL holds no zero in a text.
-                text: message.text().filter(|text| !text.contains('\0')).map(str::to_owned),
-            }),
+            Ok(Some(message)) => self.batch.messages.push(stored(frame, entry, &message)),
             // One without content is a ping, and never handed over.
             Ok(None) => {}
             Err(wrong) => self.whole_frame(frame, entry, wrong.to_string()),
@@ -231,9 +222,28 @@ impl BatchBuilder {
     }
 }
 
-fn open<'a>(frame: &Frame<'a>) -> Result<AvlData<'a>, NotAsAccepted> {
+/// Opens a frame that was accepted.
+///
+/// # Errors
+/// When it does not hold as many records as the receipt said, or cannot be opened.
+pub fn open<'a>(frame: &Frame<'a>) -> Result<AvlData<'a>, NotAsAccepted> {
     let avl = AvlData::open(frame.data)?;
     if avl.count() == frame.records { Ok(avl) } else { Err(NotAsAccepted::Count) }
+}
+
+/// A message as it is stored.
+#[must_use]
+pub fn stored(frame: Position, entry: &NewEntry<'_>, message: &Message<'_>) -> StoredMessage {
+    StoredMessage {
+        imei: entry.imei,
+        received_at_us: entry.received_at_us,
+        frame,
+        codec: message.codec.id(),
+        message_type: message.kind,
+        bytes: message.payload.to_vec(),
+        // PostgreSQL holds no zero in a text.
+        text: message.text().filter(|text| !text.contains('\0')).map(str::to_owned),
+    }
 }
 
 /// Why a data field cannot be decoded.
@@ -245,7 +255,9 @@ fn undecodable(data: &[u8]) -> Option<Rejection> {
 }
 
 impl TimeWindow {
-    fn refuses(&self, record: &Record<'_>, received_at_us: i64) -> Option<&'static str> {
+    /// Why a record that was received then cannot be believed, if so.
+    #[must_use]
+    pub fn refuses(&self, record: &Record<'_>, received_at_us: i64) -> Option<&'static str> {
         let Some(ts_ms) = record.calendar_ms() else { return Some("no calendar holds it") };
         let ahead_us = i128::from(ts_ms) * 1000 - i128::from(received_at_us);
         if ahead_us > self.future.as_micros().cast_signed() {

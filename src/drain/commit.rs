@@ -117,6 +117,7 @@ impl<S: Store, F: Feed> Drain<S, F> {
         let refused = u64::try_from(committed.refused().len()).unwrap_or(u64::MAX);
         let mut quarantined = self.builder.quarantined();
         quarantined[QuarantineReason::Refused as usize] += refused;
+        self.around.metrics.quarantine_capped.increment(committed.capped());
         let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
         for newest_ms in self.builder.newest_ms() {

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use teltonika_codecs::Imei;
 
-pub use builder::{BatchBuilder, Frame, TimeWindow};
+pub use builder::{BatchBuilder, Frame, TimeWindow, open as open_frame, stored as stored_message};
 pub use clock::{BUILT_US, WrongClock, judge as judge_clock};
 pub use feed::Feed;
 pub use gap::GapFile;
@@ -38,7 +38,7 @@ pub use newest::NewestPositions;
 pub use rows::{BuiltRow, NotAsAccepted};
 pub use seen::{Seen, SeenKeys, SeenOfDevice, Sizes};
 pub use shared::Draining;
-pub use tail::Tail;
+pub use tail::{Tail, believed};
 pub use waiting::NotKnown;
 
 /// How batches are made.

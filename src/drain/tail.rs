@@ -256,7 +256,8 @@ impl Feed for Tail {
 }
 
 /// An entry that a clock received which cannot have been right: when it is read is the best that is known.
-fn believed(mut entry: Entry<'_>) -> Entry<'_> {
+#[must_use]
+pub fn believed(mut entry: Entry<'_>) -> Entry<'_> {
     if entry.entry.received_at_us < FIRST_VERSION_US {
         entry.entry.received_at_us = now_us();
     }

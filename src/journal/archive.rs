@@ -91,7 +91,17 @@ impl Archive {
     /// Reads the wanted entries of all segments, oldest first.
     pub fn entries(&self, filter: Filter) -> Result<Entries<'_>, OpenError> {
         let left = self.segments()?.into_iter();
-        Ok(Entries { archive: self, filter, left, scan: None, next: 0, position: Position(0), damages: 0 })
+        Ok(Entries {
+            archive: self,
+            filter,
+            left,
+            scan: None,
+            next: 0,
+            position: Position(0),
+            damages: 0,
+            given_away: 0,
+            may_be_cut: false,
+        })
     }
 }
 
@@ -201,6 +211,9 @@ pub struct Entries<'a> {
     next: usize,
     position: Position,
     damages: u64,
+    given_away: u64,
+    /// The last segment had become another one when its end was met.
+    may_be_cut: bool,
 }
 
 impl Entries<'_> {
@@ -226,6 +239,12 @@ impl Entries<'_> {
         self.damages
     }
 
+    /// Segments that were there at the beginning and were given away before they were read, or while they were.
+    #[must_use]
+    pub fn given_away(&self) -> u64 {
+        self.given_away
+    }
+
     /// Where the next wanted entry of the current group is, and its length.
     fn look(&mut self) -> Option<(usize, usize)> {
         let payload = self.scan.as_ref()?.walk.payload();
@@ -245,13 +264,17 @@ impl Entries<'_> {
         loop {
             match self.scan.as_mut().map(Scan::next).transpose()?.flatten() {
                 Some(Found::Group(group)) => {
+                    self.given_away +=
+                        u64::from(std::mem::take(&mut self.may_be_cut) && group.position > self.position);
                     (self.next, self.position) = (0, group.position);
                     return Ok(true);
                 }
                 Some(Found::Damage { .. }) => self.damages += 1,
                 None => {
+                    self.may_be_cut |= self.scan.as_ref().is_some_and(Scan::was_given_away);
                     let Some(number) = self.left.next() else { return Ok(false) };
                     self.scan = self.archive.scan(number)?;
+                    self.given_away += u64::from(self.scan.is_none());
                 }
             }
         }

@@ -14,6 +14,7 @@ pub struct DrainMetrics {
     pub(crate) commit_rows: Histogram,
     pub(crate) freshness: Histogram,
     store_errors: [Counter; ErrorClass::ALL.len()],
+    pub(crate) quarantine_capped: Counter,
     pub(crate) store_retries: Counter,
     pub(crate) store_up: Gauge,
 }
@@ -28,6 +29,7 @@ impl DrainMetrics {
             commit_rows: histogram!("odograph_commit_rows"),
             freshness: histogram!("odograph_freshness_seconds"),
             store_errors: ErrorClass::ALL.map(|c| counter!("odograph_store_errors_total", "class" => c.as_str())),
+            quarantine_capped: counter!("odograph_quarantine_capped_total"),
             store_retries: counter!("odograph_store_retries_total"),
             store_up: gauge!("odograph_store_up"),
         })

@@ -171,6 +171,7 @@ mod tests {
             "odograph_journal_bytes{state=\"kept\"} 0",
             "odograph_journal_gap_bytes_total 0",
             "odograph_records_waiting 0",
+            "odograph_quarantine_capped_total 0",
             "odograph_store_errors_total{class=\"refuses\"} 0",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -32,6 +32,11 @@ impl StoreError {
         }
     }
 
+    /// The SQLSTATE that the server named.
+    pub(super) fn code(&self) -> Option<&str> {
+        self.source.downcast_ref::<ServerAnswer>().map(|answer| answer.code.as_str())
+    }
+
     /// The same, and whether an earlier commit is in doubt still.
     pub(super) fn with_doubt(self, in_doubt: bool) -> Self {
         Self { in_doubt, ..self }

@@ -96,6 +96,7 @@ pub(super) const MIGRATIONS: Migrations = Migrations(&[
     (5, "0005_elements", include_str!("../../db-init/0005_elements.sql")),
     (6, "0006_views", include_str!("../../db-init/0006_views.sql")),
     (7, "0007_flag_windows", include_str!("../../db-init/0007_flag_windows.sql")),
+    (8, "0008_quarantine_by_device", include_str!("../../db-init/0008_quarantine_by_device.sql")),
 ]);
 /// For SQLite.
 pub(super) const SQLITE_MIGRATIONS: Migrations = Migrations(&[
@@ -105,6 +106,7 @@ pub(super) const SQLITE_MIGRATIONS: Migrations = Migrations(&[
     (4, "0004_elements", include_str!("../../db-init/sqlite/0004_elements.sql")),
     (5, "0005_views", include_str!("../../db-init/sqlite/0005_views.sql")),
     (6, "0006_flag_windows", include_str!("../../db-init/sqlite/0006_flag_windows.sql")),
+    (7, "0007_quarantine_by_device", include_str!("../../db-init/sqlite/0007_quarantine_by_device.sql")),
 ]);
 
 /// Whether PostgreSQL has the table that sqlx keeps.

@@ -15,7 +15,10 @@ mod flag;
 mod known;
 mod ledger;
 mod migrate;
+mod offered;
+mod quarantine;
 mod remedy;
+mod replay;
 mod retain;
 mod row;
 mod rows;
@@ -37,7 +40,10 @@ pub use fence::{Checkpoint, Lane, Outcome, Step};
 pub use flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window};
 pub use ledger::{Ledger, OUTBOX_MAX};
 pub use migrate::{MigrateOptions, MigrateReport, migrate};
+pub use offered::QuarantineCap;
+pub use quarantine::{Kept, Place, Quarantine, QuarantineFilter, Total};
 pub use remedy::remedy;
+pub use replay::{Again, Difference, Differences, LaneStand, Rewriter, Rewritten};
 pub use retain::{DroppedChunk, Present, Refused, Retained, Retention, retain};
 pub use row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
 pub use rows::Rows;
@@ -95,6 +101,7 @@ pub struct Committed {
     duplicates: u64,
     refused: Vec<Key>,
     way: CommitWay,
+    capped: u64,
 }
 
 /// How most rows of a batch were written; also a metric label.
@@ -123,13 +130,24 @@ impl CommitWay {
 impl Committed {
     /// What a store says after its commit, and nobody else.
     fn new(inserted: u64, duplicates: u64, refused: Vec<Key>, way: CommitWay) -> Self {
-        Self { inserted, duplicates, refused, way }
+        Self { inserted, duplicates, refused, way, capped: 0 }
     }
 
     /// How they were written.
     #[must_use]
     pub const fn way(&self) -> CommitWay {
         self.way
+    }
+
+    /// The same, with what was over the bound of the quarantine.
+    fn with_capped(self, capped: u64) -> Self {
+        Self { capped, ..self }
+    }
+
+    /// Records that were over what quarantine keeps of a device and hour, and are only counted.
+    #[must_use]
+    pub const fn capped(&self) -> u64 {
+        self.capped
     }
 
     /// Rows that were new.

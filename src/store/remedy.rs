@@ -35,6 +35,11 @@ pub fn remedy(code: &str) -> Option<&'static str> {
         }
         "53100" => "the server's disk is full: make room there",
         "53300" => "the server has no connection left: raise max_connections, or end idle clients",
+        "53400" => {
+            "more rows of the columnstore would have to be unpacked than one transaction may: raise \
+             timescaledb.max_tuples_decompressed_per_dml_transaction with ALTER ROLE … SET, or make the chunk rows again with \
+             CALL convert_to_rowstore(…) (decompress_chunk(…) before 2.18)"
+        }
         "55P03" => "another session holds a lock: pg_stat_activity shows which",
         "58P01" => {
             "the library of TimescaleDB is not the one that this database was made with: run ALTER EXTENSION timescaledb \

@@ -125,6 +125,18 @@ impl Rows {
         copy
     }
 
+    /// Of each record only the one in front, once the rows are sorted.
+    pub(super) fn dedup(&mut self) {
+        self.order.dedup_by_key(|(key, _)| *key);
+    }
+
+    /// A copy of the rows of these keys only.
+    pub(super) fn only(&self, keys: &HashSet<Key>) -> Self {
+        let mut copy = self.clone();
+        copy.order.retain(|(key, _)| keys.contains(key));
+        copy
+    }
+
     /// Forgets the rows and keeps the memory.
     pub fn clear(&mut self) {
         let Self { list, order, io, wire, present, has_generation_type } = self;

@@ -85,6 +85,31 @@ pub(super) fn all_columns() -> Vec<&'static str> {
     BASE_COLUMNS.into_iter().chain([GENERATION_TYPE]).chain(elements).chain(["io"]).collect()
 }
 
+/// The columns that are read from a record's bytes: all but its key, when it came, and what marshals say of it.
+pub(super) fn decoded_columns() -> Vec<&'static str> {
+    all_columns().into_iter().filter(|name| !NOT_DECODED.contains(name)).collect()
+}
+
+const NOT_DECODED: [&str; 5] = ["imei", "ts", "fingerprint", "faulty", "received_at"];
+
+/// `table.longitude, table.latitude, …`: the decoded columns of a table.
+pub(super) fn decoded_of(table: &str) -> String {
+    let names: Vec<_> = decoded_columns().iter().map(|name| format!("{table}.{name}")).collect();
+    names.join(", ")
+}
+
+/// What an insert into `positions` ends in where a record is decoded again: a row that stands there gets the decoded columns,
+/// also those that this batch does not fill.
+pub(super) fn decoded_wins(differs: &str) -> String {
+    let assignments: Vec<_> = decoded_columns().iter().map(|name| format!("{name} = excluded.{name}")).collect();
+    format!(
+        "ON CONFLICT (imei, ts, fingerprint) DO UPDATE SET {} WHERE ({}) {differs} ({})",
+        assignments.join(", "),
+        decoded_of("positions"),
+        decoded_of("excluded")
+    )
+}
+
 /// What an insert into `latest_positions` ends in: only forward in device time, and then the whole row, so that a column
 /// which this batch does not fill becomes NULL.
 pub(super) fn newest_wins() -> String {

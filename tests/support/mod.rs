@@ -4,6 +4,7 @@
 
 pub mod database;
 pub mod examples;
+pub mod replay;
 pub mod server;
 pub mod service;
 pub mod tracker;

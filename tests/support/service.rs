@@ -123,6 +123,18 @@ pub async fn readiness(admin: SocketAddr) -> (u16, bool, Vec<String>) {
     (status, body["ready"].as_bool().unwrap(), reasons)
 }
 
+/// Any command of the real binary, with the same time window as the services have.
+pub fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_odograph"));
+    command.args(arguments).env_remove("REDIS_URL").envs(ANY_TIME).envs(variables.iter().copied());
+    command
+}
+
+/// Runs it.
+pub fn odograph(arguments: &[&str], variables: &[(&str, &str)]) -> std::process::Output {
+    command(arguments, variables).stdin(Stdio::null()).output().unwrap()
+}
+
 /// The real binary, running `serve`.
 pub struct Process {
     child: Child,

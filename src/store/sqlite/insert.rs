@@ -39,7 +39,7 @@ pub(super) struct Insert {
 }
 
 impl Insert {
-    fn new(table: &str, columns: ColumnSet, ending: &str) -> Self {
+    pub(super) fn new(table: &str, columns: ColumnSet, ending: &str) -> Self {
         let mut insert = Self {
             columns,
             rows: (VARIABLES_MAX / columns.len()).clamp(1, ROWS_MAX),

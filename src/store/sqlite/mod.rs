@@ -7,6 +7,7 @@ mod flags;
 mod insert;
 mod ledger;
 mod mend;
+mod replay;
 mod transaction;
 
 use std::collections::HashMap;
@@ -18,17 +19,19 @@ use sqlx::{ConnectOptions, Connection};
 
 use self::insert::Statements;
 pub use self::ledger::SqliteLedger;
+pub(super) use self::replay::SqliteRewriter;
 use self::transaction::Transaction;
 use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
 use super::known::KnownFlags;
 use super::migrate::{APPLIED, APPLYING, MigrateOptions, MigrateReport, SQLITE_MIGRATIONS, sqlite_steps};
 use super::sql::ColumnSet;
-use super::{Batch, Columnstore, DatabaseUrl, ErrorClass, PositionsTable, Schema, Store, StoreError};
+use super::{Batch, Columnstore, DatabaseUrl, ErrorClass, PositionsTable, QuarantineCap, Schema, Store, StoreError};
 
 /// Writes the only lane of a journal to a SQLite file over one connection.
 pub struct SqliteStore {
     options: SqliteConnectOptions,
     lane: Lane,
+    cap: QuarantineCap,
     /// The commit that was sent and failed.
     doubt: Option<Doubt>,
     /// Taken out for each operation and put back only when all went well.
@@ -56,11 +59,18 @@ impl SqliteStore {
         Ok(Self {
             options,
             lane,
+            cap: None,
             doubt: None,
             connection: Some(connection),
             statements: HashMap::new(),
             flags: KnownFlags::default(),
         })
+    }
+
+    /// The same, with a bound to what quarantine keeps of a device.
+    #[must_use]
+    pub fn keeping(self, cap: QuarantineCap) -> Self {
+        Self { cap, ..self }
     }
 
     pub(super) async fn migrate(path: &Path, asked: &MigrateOptions) -> Result<MigrateReport, StoreError> {
@@ -109,7 +119,8 @@ impl Store for SqliteStore {
             self.statements.clear();
         }
         let (statements, flags) = (&mut self.statements, &mut self.flags);
-        let transaction = Transaction { connection: &mut connection, lane: self.lane, statements, flags };
+        let transaction =
+            Transaction { connection: &mut connection, lane: self.lane, cap: self.cap, statements, flags };
         let outcome = transaction.run(batch, step, &mut self.doubt).await;
         let outcome = outcome.map_err(|error| error.with_doubt(self.doubt.is_some()))?;
         self.connection = Some(connection);

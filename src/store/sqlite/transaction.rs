@@ -13,14 +13,16 @@ use crate::checkpoint::{Mark, Position};
 use crate::store::batch::{Batch, Message, QuarantineReason, Quarantined};
 use crate::store::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge, lanes_at};
 use crate::store::known::KnownFlags;
+use crate::store::offered::{HOUR_US, Offered, QuarantineCap, offered};
 use crate::store::rows::Rows;
 use crate::store::sql::ColumnSet;
-use crate::store::{CommitWay, Committed, ErrorClass, StoreError, digest};
+use crate::store::{CommitWay, Committed, ErrorClass, StoreError};
 
 /// A connection, and what it writes with. Any error ends both.
 pub(super) struct Transaction<'a> {
     pub(super) connection: &'a mut SqliteConnection,
     pub(super) lane: Lane,
+    pub(super) cap: QuarantineCap,
     pub(super) statements: &'a mut HashMap<ColumnSet, Statements>,
     pub(super) flags: &'a mut KnownFlags,
 }
@@ -34,7 +36,7 @@ impl Transaction<'_> {
         step: &Step,
         doubt: &mut Option<Doubt>,
     ) -> Result<Outcome, StoreError> {
-        let Self { connection, lane, statements, flags } = self;
+        let Self { connection, lane, cap, statements, flags } = self;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(BEGINNING))?;
         let stored = stored(&mut transaction, lane).await?;
         if let Standing::Settled(outcome) = judge(lane, step, doubt.as_ref(), stored) {
@@ -64,15 +66,15 @@ impl Transaction<'_> {
             newest(&statements.latest, &mut transaction, &rows).await?;
             mend::mend_newest(&mut transaction, &covered).await?;
         }
-        quarantine(&mut transaction, lane, &batch.quarantined).await?;
-        quarantine(&mut transaction, lane, &quarantined).await?;
+        let mut capped = quarantine(&mut transaction, lane, &batch.quarantined, cap).await?;
+        capped += quarantine(&mut transaction, lane, &quarantined, cap).await?;
         messages(&mut transaction, lane, &batch.messages).await?;
         sqlx::query("RELEASE batch").execute(&mut *transaction).await.map_err(failed("ending a batch"))?;
         checkpoint(&mut transaction, lane, &step.to).await?;
 
         let refused = u64::try_from(keys.len()).unwrap_or(u64::MAX);
         let duplicates = batch.offered().saturating_sub(inserted).saturating_sub(refused);
-        let committed = Committed::new(inserted, duplicates, keys, CommitWay::Conflict);
+        let committed = Committed::new(inserted, duplicates, keys, CommitWay::Conflict).with_capped(capped);
         *doubt = Some(Doubt { to: step.to.mark, committed: committed.clone() });
         transaction.commit().await.map_err(failed("committing"))?;
         *doubt = None;
@@ -101,7 +103,7 @@ async fn newest(insert: &Insert, connection: &mut SqliteConnection, rows: &Rows)
 }
 
 /// A trigger that ignores a row would make it pass for one that stood there before.
-async fn rows_cannot_vanish(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+pub(super) async fn rows_cannot_vanish(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     const LOOKING: &str = "looking for triggers on positions";
     let query = "SELECT EXISTS (SELECT * FROM sqlite_schema \
                  WHERE type = 'trigger' AND tbl_name = 'positions' AND sql LIKE '%IGNORE%')";
@@ -118,7 +120,7 @@ async fn stored(connection: &mut SqliteConnection, lane: Lane) -> Result<Option<
     Ok(rows.into_iter().find(|(number, _)| *number == lane.number).map(|(_, stored)| stored))
 }
 
-async fn lanes(connection: &mut SqliteConnection, lane: Lane) -> Result<Vec<(u16, Stored)>, StoreError> {
+pub(super) async fn lanes(connection: &mut SqliteConnection, lane: Lane) -> Result<Vec<(u16, Stored)>, StoreError> {
     const READING: &str = "reading the checkpoints";
     let query = "SELECT lane, lanes, position, tag, latest_position FROM ingest_checkpoints \
                  WHERE journal_id = ? ORDER BY lane";
@@ -186,14 +188,49 @@ async fn checkpoint(connection: &mut SqliteConnection, lane: Lane, to: &Checkpoi
     Ok(())
 }
 
-async fn quarantine(connection: &mut SqliteConnection, lane: Lane, records: &[Quarantined]) -> Result<(), StoreError> {
+/// Gives the number of records that were over what is kept. Bytes that are there already always count up.
+pub(super) async fn quarantine(
+    connection: &mut SqliteConnection,
+    lane: Lane,
+    records: &[Quarantined],
+    cap: QuarantineCap,
+) -> Result<u64, StoreError> {
+    let failed = failed("writing into quarantine");
+    let again = "UPDATE quarantined_records SET seen = seen + ? WHERE imei = ? AND digest = ?";
+    let count = "SELECT count(*) FROM (SELECT 1 FROM quarantined_records \
+                 WHERE imei = ? AND received_at >= ? AND received_at < ? LIMIT ?)";
     let insert = "INSERT INTO quarantined_records \
-                  (imei, digest, reason, detail, received_at, journal_id, position, record_index, codec, bytes) \
-                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (imei, digest) DO UPDATE SET seen = seen + 1";
-    for record in records {
+                  (imei, digest, reason, detail, received_at, journal_id, position, record_index, codec, bytes, seen) \
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let (offered, mut over) = offered(records, cap);
+    let mut rooms: HashMap<(u64, i64), i64> = HashMap::new();
+    for one in offered {
+        let Offered { record, digest, seen } = one;
+        let (imei, digest) = (record.imei.get().cast_signed(), digest.to_vec());
+        let known = sqlx::query(again).bind(seen).bind(imei).bind(&digest).execute(&mut *connection).await;
+        if known.map_err(failed)?.rows_affected() > 0 {
+            continue;
+        }
+        if let Some(cap) = cap {
+            let (_, hour) = one.hour();
+            let room = match rooms.entry(one.hour()) {
+                Entry::Occupied(room) => room.into_mut(),
+                Entry::Vacant(room) => {
+                    let from = hour * HOUR_US;
+                    let query = sqlx::query_scalar(count).bind(imei).bind(from).bind(from + HOUR_US).bind(cap);
+                    let kept: i64 = query.fetch_one(&mut *connection).await.map_err(failed)?;
+                    room.insert(i64::from(cap) - kept)
+                }
+            };
+            if *room <= 0 {
+                over += seen.unsigned_abs();
+                continue;
+            }
+            *room -= 1;
+        }
         sqlx::query(insert)
-            .bind(record.imei.get().cast_signed())
-            .bind(digest(&record.bytes).to_vec())
+            .bind(imei)
+            .bind(digest)
             .bind(record.reason.as_str())
             .bind(&record.detail)
             .bind(record.received_at_us)
@@ -202,18 +239,25 @@ async fn quarantine(connection: &mut SqliteConnection, lane: Lane, records: &[Qu
             .bind(record.record_index.map(i64::from))
             .bind(i64::from(record.codec))
             .bind(&record.bytes)
+            .bind(seen)
             .execute(&mut *connection)
             .await
-            .map_err(failed("writing into quarantine"))?;
+            .map_err(failed)?;
     }
-    Ok(())
+    Ok(over)
 }
 
-async fn messages(connection: &mut SqliteConnection, lane: Lane, messages: &[Message]) -> Result<(), StoreError> {
+/// Gives the number of those that were not there.
+pub(super) async fn messages(
+    connection: &mut SqliteConnection,
+    lane: Lane,
+    messages: &[Message],
+) -> Result<u64, StoreError> {
     let insert = "INSERT INTO device_messages (journal_id, position, imei, received_at, codec, type, bytes, text) \
                   VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (journal_id, position) DO NOTHING";
+    let mut new = 0;
     for message in messages {
-        sqlx::query(insert)
+        new += sqlx::query(insert)
             .bind(journal(lane))
             .bind(message.frame.0.cast_signed())
             .bind(message.imei.get().cast_signed())
@@ -224,9 +268,10 @@ async fn messages(connection: &mut SqliteConnection, lane: Lane, messages: &[Mes
             .bind(&message.text)
             .execute(&mut *connection)
             .await
-            .map_err(failed("writing messages"))?;
+            .map_err(failed("writing messages"))?
+            .rows_affected();
     }
-    Ok(())
+    Ok(new)
 }
 
 fn journal(lane: Lane) -> Vec<u8> {

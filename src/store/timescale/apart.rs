@@ -41,7 +41,7 @@ pub(super) async fn newest(transaction: &mut Transaction<'_>, rows: &Rows) -> Re
 }
 
 /// Gives the number of rows that were written.
-async fn divide(
+pub(super) async fn divide(
     transaction: &mut Transaction<'_>,
     whole: Part<'_>,
     into: [Kind; 2],

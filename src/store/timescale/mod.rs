@@ -13,6 +13,8 @@ mod lanes;
 mod ledger;
 mod mend;
 mod newest;
+mod replay;
+mod replay_sql;
 mod sql;
 mod steps;
 mod transaction;
@@ -26,11 +28,12 @@ use tokio::time::timeout;
 use self::connection::Connection;
 pub use self::copy::{DoesNotFit, encode_copy};
 pub use self::ledger::TimescaleLedger;
+pub(super) use self::replay::TimescaleRewriter;
 use self::transaction::Transaction;
 use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
 use super::migrate::{APPLIED, MIGRATIONS, MIGRATIONS_TABLE_EXISTS};
 use super::verdict::Verdict;
-use super::{Batch, DatabaseUrl, ErrorClass, Schema, Store, StoreError};
+use super::{Batch, DatabaseUrl, ErrorClass, QuarantineCap, Schema, Store, StoreError};
 
 /// Writes one lane to PostgreSQL over one connection, which is made when it is needed: the database may be away at the
 /// start.
@@ -46,6 +49,7 @@ pub struct TimescaleStore {
     doubt: Option<Doubt>,
     /// How the next batch begins: the fast way, unless it lately met rows that it should not.
     way: Way,
+    cap: QuarantineCap,
 }
 
 /// How the rows of a batch are written.
@@ -86,7 +90,13 @@ impl TimescaleStore {
     /// When the URL is not one of PostgreSQL, or names certificates that cannot be read.
     pub fn new(url: &DatabaseUrl, lane: Lane) -> Result<Self, StoreError> {
         let pool = pool(url)?;
-        Ok(Self { pool, lane, connection: None, buffer: BytesMut::new(), doubt: None, way: Way::Copy })
+        Ok(Self { pool, lane, connection: None, buffer: BytesMut::new(), doubt: None, way: Way::Copy, cap: None })
+    }
+
+    /// The same, with a bound to what quarantine keeps of a device.
+    #[must_use]
+    pub fn keeping(self, cap: QuarantineCap) -> Self {
+        Self { cap, ..self }
     }
 
     /// The connection that served last, if it still lives, or a new one. The caller owns it, and gives it back or not.
@@ -102,7 +112,9 @@ impl TimescaleStore {
         let attempt = async {
             connection.claim(self.lane).await?;
             let (connection, buffer) = (&mut connection, &mut self.buffer);
-            Transaction { connection, lane: self.lane, buffer }.run(way, batch, step, &mut self.doubt).await
+            Transaction { connection, lane: self.lane, cap: self.cap, buffer }
+                .run(way, batch, step, &mut self.doubt)
+                .await
         };
         let outcome = timeout(way.patience(), attempt)
             .await

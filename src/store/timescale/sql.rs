@@ -1,6 +1,6 @@
 //! The texts of the statements, for the columns that they fill.
 
-use crate::store::sql::{ColumnSet, newest_wins};
+use crate::store::sql::{ColumnSet, decoded_wins, newest_wins};
 
 /// What a statement does; with its columns it is what is prepared once on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +11,8 @@ pub(super) enum Kind {
     CopyIncoming,
     /// Its second part: from there into `positions`, where the key decides.
     InsertPositions,
+    /// From there into `positions` where a record is decoded again: the decoded columns of what stands there follow.
+    RewritePositions,
     /// Newest positions into the table `incoming_newest`.
     CopyNewest,
     /// From there into `latest_positions`, only forward.
@@ -30,6 +32,10 @@ impl Kind {
             Self::InsertPositions => format!(
                 "INSERT INTO positions ({names}) SELECT {names} FROM incoming \
                  ORDER BY imei, ts, fingerprint, received_at ON CONFLICT (imei, ts, fingerprint) DO NOTHING"
+            ),
+            Self::RewritePositions => format!(
+                "INSERT INTO positions ({names}) SELECT {names} FROM incoming ORDER BY imei, ts, fingerprint {}",
+                decoded_wins("IS DISTINCT FROM")
             ),
             Self::CopyNewest => format!("COPY incoming_newest ({names}) FROM STDIN (FORMAT binary)"),
             // Sorted for the same reason; one row a device, or the statement would fail.
@@ -74,18 +80,33 @@ pub(super) const MAKE_LANES: &str = "INSERT INTO ingest_checkpoints \
      (journal_id, lane, lanes, position, tag, latest_position) \
      SELECT $1, lane, $2, $3, $4, $5 FROM generate_series(0, $2::smallint - 1) lane";
 
-/// Arrays, one element each: imei, reason, detail, received µs, frame, record index, codec, bytes, digest; $10 journal. The
-/// same bytes can come twice in a batch, and an insert cannot meet a row of its own twice.
-pub(super) const QUARANTINE: &str = "INSERT INTO quarantined_records \
-     (imei, digest, reason, detail, received_at, journal_id, position, record_index, codec, bytes, seen) \
-     SELECT DISTINCT ON (imei, digest) imei, digest, reason, detail, \
-            timestamptz 'epoch' + received_us * interval '1 microsecond', $10, frame, record_index, codec, bytes, \
-            count(*) OVER (PARTITION BY imei, digest) \
-     FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::smallint[], $7::smallint[], \
-                 $8::bytea[], $9::bytea[]) \
-          AS t (imei, reason, detail, received_us, frame, record_index, codec, bytes, digest) \
-     ORDER BY imei, digest, received_us \
-     ON CONFLICT (imei, digest) DO UPDATE SET seen = quarantined_records.seen + excluded.seen";
+/// Arrays, one element each, the same bytes of a device once: $1 imei, $2 reason, $3 detail, $4 received µs, $5 frame,
+/// $6 record index, $7 codec, $8 bytes, $9 digest, $10 how often they came; $11 journal; $12 most records of a device and hour,
+/// or NULL. Gives how many were over that. Bytes that are there already always count up.
+pub(super) const QUARANTINE: &str = "WITH offered AS MATERIALIZED ( \
+         SELECT t.*, t.received_us / 3600000000 AS hour, q.imei IS NOT NULL AS known \
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::smallint[], $7::smallint[], \
+                     $8::bytea[], $9::bytea[], $10::bigint[]) \
+              AS t (imei, reason, detail, received_us, frame, record_index, codec, bytes, digest, seen) \
+         LEFT JOIN quarantined_records q ON q.imei = t.imei AND q.digest = t.digest), \
+     room AS MATERIALIZED ( \
+         SELECT h.imei, h.hour, $12::bigint - (SELECT count(*) FROM ( \
+             SELECT FROM quarantined_records q WHERE q.imei = h.imei \
+                 AND q.received_at >= timestamptz 'epoch' + h.hour * interval '1 hour' \
+                 AND q.received_at < timestamptz 'epoch' + (h.hour + 1) * interval '1 hour' LIMIT $12) AS kept) AS room \
+         FROM (SELECT DISTINCT imei, hour FROM offered WHERE NOT known AND $12::bigint IS NOT NULL) AS h), \
+     judged AS MATERIALIZED ( \
+         SELECT o.*, NOT o.known AND coalesce(row_number() OVER ( \
+             PARTITION BY o.imei, o.hour, o.known ORDER BY o.received_us, o.digest) > r.room, false) AS over \
+         FROM offered o LEFT JOIN room r ON r.imei = o.imei AND r.hour = o.hour), \
+     written AS ( \
+         INSERT INTO quarantined_records \
+             (imei, digest, reason, detail, received_at, journal_id, position, record_index, codec, bytes, seen) \
+         SELECT imei, digest, reason, detail, timestamptz 'epoch' + received_us * interval '1 microsecond', \
+                $11, frame, record_index, codec, bytes, seen \
+         FROM judged WHERE NOT over ORDER BY imei, digest \
+         ON CONFLICT (imei, digest) DO UPDATE SET seen = quarantined_records.seen + excluded.seen) \
+     SELECT coalesce(sum(seen), 0)::bigint FROM judged WHERE over";
 /// Arrays, one element each: frame, imei, received µs, codec, type, bytes, text; $8 journal.
 pub(super) const MESSAGES: &str = "INSERT INTO device_messages \
      (journal_id, position, imei, received_at, codec, type, bytes, text) \

@@ -1,6 +1,7 @@
 //! The transaction of a batch: fence, rows by one of three ways, newest positions, quarantine, messages, checkpoint, commit.
 
 use bytes::BytesMut;
+use tokio_postgres::types::ToSql;
 
 use super::connection::{Connection, miscounted};
 use super::sql::{CHECKPOINT, FENCE, Kind, MESSAGES, QUARANTINE, ROWS_CAN_VANISH};
@@ -8,15 +9,17 @@ use super::{Way, apart, mend};
 use crate::checkpoint::{Mark, Position};
 use crate::store::batch::{Batch, Message, Quarantined};
 use crate::store::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge};
+use crate::store::offered::{QuarantineCap, offered};
 use crate::store::row::Key;
 use crate::store::rows::{Part, Rows};
 use crate::store::sql::ColumnSet;
-use crate::store::{CommitWay, Committed, ErrorClass, StoreError, digest};
+use crate::store::{CommitWay, Committed, ErrorClass, StoreError};
 
 /// A connection within a transaction. Any error ends both.
 pub(super) struct Transaction<'a> {
     pub(super) connection: &'a mut Connection,
     pub(super) lane: Lane,
+    pub(super) cap: QuarantineCap,
     /// For encoding; its memory serves the next batch.
     pub(super) buffer: &'a mut BytesMut,
 }
@@ -43,15 +46,15 @@ impl Transaction<'_> {
         }
         // The one that was in doubt did not happen.
         *doubt = None;
-        self.rows_cannot_vanish().await?;
+        rows_cannot_vanish(self.connection).await?;
         let mut quarantined = Vec::new();
         let committed = match way {
             Way::Copy => self.copy(batch).await?,
             Way::Conflict => self.insert(batch).await?,
             Way::Apart => apart::insert(self, batch, &mut quarantined).await?,
         };
-        self.quarantine(&batch.quarantined).await?;
-        self.quarantine(&quarantined).await?;
+        let capped = self.quarantine(&batch.quarantined).await? + self.quarantine(&quarantined).await?;
+        let committed = committed.with_capped(capped);
         self.messages(&batch.messages).await?;
         // From here to the end nobody changes the ledger of flags, so what takes long comes before.
         let covered = mend::look(self.connection, batch).await?;
@@ -77,17 +80,6 @@ impl Transaction<'_> {
         let (journal, lane) = (self.lane.journal.uuid(), lane_number(self.lane.number));
         let rows = self.connection.query(FENCING, FENCE, &[&journal, &lane]).await?;
         rows.first().map(|row| stored(row, 0)).transpose()
-    }
-
-    async fn rows_cannot_vanish(&mut self) -> Result<(), StoreError> {
-        const LOOKING: &str = "looking for triggers and rules on positions";
-        let rows = self.connection.query(LOOKING, ROWS_CAN_VANISH, &[]).await?;
-        if rows.first().and_then(|row| row.try_get(0).ok()) == Some(false) {
-            return Ok(());
-        }
-        let remedy =
-            "positions has a trigger before each inserted row, or a rule, which could drop rows unseen: drop it";
-        Err(StoreError::new(ErrorClass::Refuses, LOOKING, remedy))
     }
 
     /// Certainly new rows straight into the table; then those that may stand there, under the key.
@@ -150,34 +142,37 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    async fn quarantine(&mut self, records: &[Quarantined]) -> Result<(), StoreError> {
-        if records.is_empty() {
-            return Ok(());
+    /// Gives the number of records that were over what is kept.
+    pub(super) async fn quarantine(&mut self, records: &[Quarantined]) -> Result<u64, StoreError> {
+        const KEEPING: &str = "writing into quarantine";
+        let (offered, over) = offered(records, self.cap);
+        if offered.is_empty() {
+            return Ok(over);
         }
-        let imeis: Vec<_> = records.iter().map(|record| record.imei.get().cast_signed()).collect();
-        let reasons: Vec<_> = records.iter().map(|record| record.reason.as_str()).collect();
-        let details: Vec<_> = records.iter().map(|record| record.detail.as_str()).collect();
-        let received: Vec<_> = records.iter().map(|record| record.received_at_us).collect();
-        let frames: Vec<_> = records.iter().map(|record| record.frame.0.cast_signed()).collect();
-        let indices: Vec<_> = records.iter().map(|record| record.record_index.map(i16::from)).collect();
-        let codecs: Vec<_> = records.iter().map(|record| i16::from(record.codec)).collect();
-        let bytes: Vec<_> = records.iter().map(|record| record.bytes.as_slice()).collect();
-        let digests: Vec<_> = records.iter().map(|record| digest(&record.bytes)).collect();
-        let digests: Vec<_> = digests.iter().map(|digest| &digest[..]).collect();
-        let journal = self.lane.journal.uuid();
-        self.connection
-            .execute(
-                "writing into quarantine",
-                QUARANTINE,
-                &[&imeis, &reasons, &details, &received, &frames, &indices, &codecs, &bytes, &digests, &journal],
-            )
-            .await?;
-        Ok(())
+        let of = || offered.iter().map(|one| one.record);
+        let imeis: Vec<_> = of().map(|record| record.imei.get().cast_signed()).collect();
+        let reasons: Vec<_> = of().map(|record| record.reason.as_str()).collect();
+        let details: Vec<_> = of().map(|record| record.detail.as_str()).collect();
+        let received: Vec<_> = of().map(|record| record.received_at_us).collect();
+        let frames: Vec<_> = of().map(|record| record.frame.0.cast_signed()).collect();
+        let indices: Vec<_> = of().map(|record| record.record_index.map(i16::from)).collect();
+        let codecs: Vec<_> = of().map(|record| i16::from(record.codec)).collect();
+        let bytes: Vec<_> = of().map(|record| record.bytes.as_slice()).collect();
+        let digests: Vec<_> = offered.iter().map(|one| &one.digest[..]).collect();
+        let seen: Vec<_> = offered.iter().map(|one| one.seen).collect();
+        let (journal, cap) = (self.lane.journal.uuid(), self.cap.map(i64::from));
+        let parameters: [&(dyn ToSql + Sync); 12] = [
+            &imeis, &reasons, &details, &received, &frames, &indices, &codecs, &bytes, &digests, &seen, &journal, &cap,
+        ];
+        let rows = self.connection.query(KEEPING, QUARANTINE, &parameters).await?;
+        let capped: i64 = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(0);
+        Ok(over + u64::try_from(capped).unwrap_or(0))
     }
 
-    async fn messages(&mut self, messages: &[Message]) -> Result<(), StoreError> {
+    /// Gives the number of those that were not there.
+    pub(super) async fn messages(&mut self, messages: &[Message]) -> Result<u64, StoreError> {
         if messages.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let frames: Vec<_> = messages.iter().map(|message| message.frame.0.cast_signed()).collect();
         let imeis: Vec<_> = messages.iter().map(|message| message.imei.get().cast_signed()).collect();
@@ -193,18 +188,27 @@ impl Transaction<'_> {
                 MESSAGES,
                 &[&frames, &imeis, &received, &codecs, &types, &bytes, &texts, &journal],
             )
-            .await?;
-        Ok(())
+            .await
     }
 
     async fn checkpoint(&mut self, to: &Checkpoint) -> Result<(), StoreError> {
         let (journal, lane) = (self.lane.journal.uuid(), lane_number(self.lane.number));
         let (position, newest) = (position_number(to.mark.position)?, position_number(to.newest)?);
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-            [&journal, &lane, &position, &to.mark.tag, &newest];
+        let parameters: [&(dyn ToSql + Sync); 5] = [&journal, &lane, &position, &to.mark.tag, &newest];
         let written = self.connection.execute("writing the checkpoint", CHECKPOINT, &parameters).await?;
         if written == 1 { Ok(()) } else { Err(miscounted(written, 1)) }
     }
+}
+
+/// Whether a row could be dropped without a word.
+pub(super) async fn rows_cannot_vanish(connection: &mut Connection) -> Result<(), StoreError> {
+    const LOOKING: &str = "looking for triggers and rules on positions";
+    let rows = connection.query(LOOKING, ROWS_CAN_VANISH, &[]).await?;
+    if rows.first().and_then(|row| row.try_get(0).ok()) == Some(false) {
+        return Ok(());
+    }
+    let remedy = "positions has a trigger before each inserted row, or a rule, which could drop rows unseen: drop it";
+    Err(StoreError::new(ErrorClass::Refuses, LOOKING, remedy))
 }
 
 /// What was committed, once the sum is right.

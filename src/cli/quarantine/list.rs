@@ -1,0 +1,60 @@
+//! `odograph quarantine list`.
+
+use std::io::{self, Write as _};
+
+use super::super::live::grouped;
+use super::super::when::shown;
+use super::{Failure, Filter, SHORT_ID, hex, object, open, runtime, written};
+use crate::store::{Kept, Total};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    filter: Filter,
+    /// Most records to print
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: u32,
+    /// One JSON object a record, with its bytes, and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let filter = arguments.filter.of()?;
+    let settings = arguments.filter.settings()?;
+    let (records, totals) = runtime()?.block_on(async {
+        let mut quarantine = open(&settings).await?;
+        let failed = |wrong| Failure::chain(&wrong);
+        let records = quarantine.newest(&filter, arguments.limit).await.map_err(failed)?;
+        let totals = if arguments.json { Vec::new() } else { quarantine.totals(&filter).await.map_err(failed)? };
+        Ok((records, totals))
+    })?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let printed = if arguments.json { objects(&records, &mut out) } else { table(&records, &totals, &mut out) };
+    written(printed.and_then(|()| out.flush()))
+}
+
+fn objects(records: &[Kept], out: &mut impl io::Write) -> io::Result<()> {
+    records.iter().try_for_each(|kept| writeln!(out, "{}", object(kept)))
+}
+
+fn table(records: &[Kept], totals: &[Total], out: &mut impl io::Write) -> io::Result<()> {
+    if !records.is_empty() {
+        writeln!(out, "{:12}  {:24}  {:15}  {:>6}  {:11}  detail", "id", "first received", "imei", "seen", "reason")?;
+    }
+    for Kept { imei, digest, reason, detail, received_at_us, seen, record_index, .. } in records {
+        let id = hex(digest);
+        let id = id.get(..SHORT_ID).unwrap_or_default();
+        let whole = if record_index.is_none() { " (a whole frame)" } else { "" };
+        writeln!(out, "{id}  {:24}  {imei}  {seen:>6}  {reason:11}  {detail}{whole}", shown(*received_at_us))?;
+    }
+    let all: u64 = totals.iter().map(|total| total.records).sum();
+    let printed = u64::try_from(records.len()).unwrap_or(u64::MAX);
+    if printed < all {
+        writeln!(out, "… and {} more (--limit)", grouped(all - printed))?;
+    }
+    for Total { reason, records, seen } in totals {
+        writeln!(out, "{reason}: {} in quarantine, came {} times", grouped(*records), grouped(*seen))?;
+    }
+    if totals.is_empty() { writeln!(out, "nothing of the kind is in quarantine") } else { Ok(()) }
+}

@@ -1,0 +1,110 @@
+//! `odograph quarantine show`.
+
+use std::io::{self, Write as _};
+
+use teltonika_codecs::{AvlData, Message, MessageCodec, Rejection};
+
+use super::super::json::{Line, Refusal};
+use super::super::when::shown;
+use super::{Failure, Filter, SHORT_ID, hex, object, open, runtime, written};
+use crate::replay::alone;
+use crate::store::Kept;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The record's id as `list` prints it, or its first digits; without it, the filters have to leave one record
+    #[arg(value_name = "ID", value_parser = id)]
+    id: Option<String>,
+    #[command(flatten)]
+    filter: Filter,
+    /// One JSON object, with what the bytes say under `decoded`
+    #[arg(long)]
+    json: bool,
+    /// Also list the elements by name, with unit and scaled value
+    #[arg(long)]
+    named: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut filter = arguments.filter.of()?;
+    filter.digest.clone_from(&arguments.id);
+    let settings = arguments.filter.settings()?;
+    let found = runtime()?.block_on(async {
+        open(&settings).await?.newest(&filter, SOME).await.map_err(|wrong| Failure::chain(&wrong))
+    })?;
+    let [kept] = found.as_slice() else {
+        let ids = found.iter().map(|kept| format!("\n  {} of {}", hex(&kept.digest), kept.imei)).collect::<String>();
+        return Err(Failure::Failed(match found.len() {
+            0 => "no such record is in quarantine".to_owned(),
+            _ => format!("several records are meant; name more of the id, or --imei:{ids}"),
+        }));
+    };
+    let mut line = Line::default();
+    line.named = arguments.named;
+    decode(kept, &mut line);
+    let decoded = String::from_utf8_lossy(line.as_bytes()).into_owned();
+    let mut out = io::stdout().lock();
+    written(if arguments.json {
+        let mut object = object(kept);
+        object["decoded"] = serde_json::from_str(&decoded).unwrap_or_default();
+        writeln!(out, "{object}")
+    } else {
+        table(kept, &decoded, &mut out)
+    })
+}
+
+/// By today's program, as far as it goes, in the words of `odograph decode`.
+fn decode(kept: &Kept, line: &mut Line) {
+    let read = if kept.record_index.is_some() {
+        AvlData::open(&alone(kept.codec, &kept.bytes)).map(|avl| line.avl(&avl))
+    } else {
+        whole(&kept.bytes, line)
+    };
+    if let Err(refused) = read {
+        line.error(&Refusal::from(refused));
+    }
+}
+
+fn whole(data: &[u8], line: &mut Line) -> Result<(), Rejection> {
+    if data.first().is_some_and(|id| MessageCodec::from_id(*id).is_some()) {
+        match Message::open(data)? {
+            Some(message) => line.message(&message),
+            None => line.ping(),
+        }
+    } else {
+        line.avl(&AvlData::open(data)?);
+    }
+    Ok(())
+}
+
+fn table(kept: &Kept, decoded: &str, out: &mut impl io::Write) -> io::Result<()> {
+    let Kept { imei, digest, reason, detail, received_at_us, journal, position, record_index, codec, bytes, seen } =
+        kept;
+    let what = match record_index {
+        Some(index) => format!("record {index} of a frame, counted from 0"),
+        None => "a whole frame: its data field, from codec id to second count".to_owned(),
+    };
+    writeln!(out, "id              {}", hex(digest))?;
+    writeln!(out, "imei            {imei}")?;
+    writeln!(out, "reason          {reason}: {detail}")?;
+    writeln!(out, "first received  {}", shown(*received_at_us))?;
+    writeln!(out, "seen            {seen}")?;
+    writeln!(out, "what            {what}")?;
+    writeln!(out, "codec           0x{codec:02X}")?;
+    writeln!(out, "in the journal  {journal} at position {position}")?;
+    writeln!(out, "bytes           {}", hex(bytes))?;
+    writeln!(out, "{decoded}")
+}
+
+fn id(text: &str) -> Result<String, String> {
+    let id = text.to_ascii_lowercase();
+    let digits = id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if digits && (4..=64).contains(&id.len()) {
+        Ok(id)
+    } else {
+        Err(format!("must be 4 to 64 hexadecimal digits, such as the {SHORT_ID} that list prints"))
+    }
+}
+
+/// Enough to say that more than one is meant.
+const SOME: u32 = 10;

@@ -1,0 +1,223 @@
+//! `odograph replay`: decodes what the journal has kept once more.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use teltonika_codecs::Imei;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::live::{Live, bar, grouped};
+use super::when::{shown, time};
+use super::{Failure, lookup, runtime, settings, start_logging};
+use crate::config::{AckAfter, Settings};
+use crate::drain::TimeWindow;
+use crate::journal::{Archive, Files, Filter};
+use crate::replay::{self, Mode, Outcome, ReplayError, Request};
+use crate::store::{Difference, Rewriter};
+
+/// Decode again what the journal has kept, beside a running service
+///
+/// For a mapping of elements that was mended, a time window that was too narrow, or rows that somebody deleted. Rows that are
+/// missing are inserted, with the flags that cover them; of others the decoded columns follow, never `faulty` or
+/// `received_at`. Quarantined records that have become rows leave the quarantine. It can be interrupted, and run again.
+///
+/// The last line of standard output is a JSON object: inserted, updated, unchanged, refused and more.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// TOML file with settings, the ones of the service; the environment overrides it. Also `ODOGRAPH_CONFIG`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Received at this time or later: 2026-05-02, 2026-05-02T07:41Z (UTC without an offset), or 24h for that long ago
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    from: Option<i64>,
+    /// Received before this time
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    to: Option<i64>,
+    /// Of this device only
+    #[arg(long, value_name = "IMEI")]
+    imei: Option<Imei>,
+    /// Only say what would change: counts, columns and a few rows
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let filter = Filter { from_us: arguments.from, to_us: arguments.to, imei: arguments.imei };
+    in_order(filter.from_us, filter.to_us)?;
+    let settings = settings(&lookup(arguments.config.as_ref()))?;
+    start_logging(&settings);
+    let archive = archive(&settings)?;
+    // Trackers and the drain go first.
+    let _ = rustix::process::nice(NICENESS);
+    let mode = if arguments.dry_run { Mode::Compare } else { Mode::Write };
+    let request = Request { filter, window: window(&settings), mode };
+    runtime()?.block_on(drive(&settings, &archive, &request))
+}
+
+/// Refuses a beginning that is not before the end.
+pub(super) fn in_order(from: Option<i64>, to: Option<i64>) -> Result<(), Failure> {
+    match (from, to) {
+        (Some(from), Some(to)) if from >= to => {
+            Err(Failure::Usage(format!("odograph: --from {} is not before --to {}", shown(from), shown(to))))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn window(settings: &Settings) -> TimeWindow {
+    TimeWindow { past: settings.time_window_past, future: settings.time_window_future }
+}
+
+fn archive(settings: &Settings) -> Result<Archive, Failure> {
+    let directory = settings.data_dir.join("journal");
+    let opened = match Files::read_only(&directory) {
+        Ok(files) => Archive::open(Arc::new(files)),
+        Err(wrong) => return Err(no_journal(settings, &directory, &wrong)),
+    };
+    opened.map_err(|wrong| match std::error::Error::source(&wrong).and_then(|cause| cause.downcast_ref()) {
+        Some(cause) => no_journal(settings, &directory, cause),
+        None => Failure::chain(&wrong),
+    })
+}
+
+fn no_journal(settings: &Settings, directory: &Path, wrong: &io::Error) -> Failure {
+    let place = directory.display();
+    Failure::Failed(match (wrong.kind(), settings.ack_after) {
+        (io::ErrorKind::NotFound, AckAfter::Commit) => {
+            format!("nothing to replay: with ack_after = commit no journal is kept, and there is none in {place}")
+        }
+        (io::ErrorKind::NotFound, AckAfter::Journal) => {
+            format!("no journal in {place}: run this where serve runs, with its settings (ODOGRAPH_DATA_DIR)")
+        }
+        _ => format!("cannot read the journal in {place}: {wrong}"),
+    })
+}
+
+async fn drive(settings: &Settings, archive: &Archive, request: &Request) -> Result<(), Failure> {
+    let stop = CancellationToken::new();
+    let interrupted = stop.clone();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| Failure::chain(&wrong))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|wrong| Failure::chain(&wrong))?;
+    let listening = tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        interrupted.cancel();
+    });
+    let (mut live, mut done) = (Live::new(), Outcome::default());
+    let ended = async {
+        let mut rewriter = Rewriter::open(&settings.database_url).await.map_err(ReplayError::Store)?;
+        replay::run(archive, &mut rewriter, request, &stop, |outcome| {
+            live.progress(&state(outcome));
+            done.clone_from(outcome);
+        })
+        .await
+    };
+    let ended = ended.await;
+    listening.abort();
+    match ended {
+        Ok(outcome) => {
+            told(&mut live, request, &outcome);
+            println!("{}", json(request, &outcome));
+            match outcome.stopped {
+                true => {
+                    Err(Failure::Failed("interrupted; what was done stays, and the same command finishes it".into()))
+                }
+                false if outcome.damages > 0 => {
+                    Err(Failure::Failed(format!("{} damaged places in the journal were passed over", outcome.damages)))
+                }
+                false => Ok(()),
+            }
+        }
+        Err(wrong) => {
+            if done.entries > 0 {
+                told(&mut live, request, &done);
+                live.say("it ended early: what was done stays, and the same command finishes it");
+            }
+            drop(live);
+            Err(Failure::chain(&wrong))
+        }
+    }
+}
+
+fn state(outcome: &Outcome) -> String {
+    let rewritten = &outcome.rewritten;
+    format!(
+        "{} {} inserted, {} updated, {} unchanged, {} refused",
+        bar(outcome.share),
+        grouped(rewritten.inserted),
+        grouped(rewritten.updated),
+        grouped(rewritten.unchanged),
+        grouped(outcome.refused())
+    )
+}
+
+/// What was done, in words.
+fn told(live: &mut Live, request: &Request, outcome: &Outcome) {
+    let Outcome { entries, rewritten, refused, differences, left, given_away, reached_us, .. } = outcome;
+    let until = reached_us.map_or(String::new(), |us| format!(", received until {}", shown(us)));
+    live.say(&format!("{} frames and messages were decoded again{until}", grouped(*entries)));
+    let (would, are) = match request.mode {
+        Mode::Write => ("", ""),
+        Mode::Compare => ("would be ", "nothing was changed: "),
+    };
+    live.say(&format!(
+        "{are}{} rows {would}inserted, {} {would}updated, {} unchanged",
+        grouped(rewritten.inserted),
+        grouped(rewritten.updated),
+        grouped(rewritten.unchanged)
+    ));
+    if outcome.refused() > 0 {
+        live.say(&format!(
+            "{} records refused: {} by the time window, {} of frames that cannot be decoded, {} by the database",
+            grouped(outcome.refused()),
+            grouped(refused.time_window),
+            grouped(refused.undecodable),
+            grouped(rewritten.refused)
+        ));
+    }
+    if rewritten.resolved > 0 {
+        live.say(&format!("{} records {would}gone from the quarantine", grouped(rewritten.resolved)));
+    }
+    for (column, rows) in &differences.columns {
+        live.say(&format!("  {column}: {} rows", grouped(*rows)));
+    }
+    for Difference { key, columns } in &differences.examples {
+        let at = shown(key.ts_ms.saturating_mul(1000));
+        let columns: Vec<_> = columns.iter().map(|(name, now, then)| format!("{name} {now} → {then}")).collect();
+        live.say(&format!("  for instance {:015} {at}: {}", key.imei, columns.join(", ")));
+    }
+    if *left > 0 {
+        live.say(&format!("{} frames still wait to be written by serve, and were left to it", grouped(*left)));
+    }
+    if *given_away > 0 {
+        live.say(&format!(
+            "{given_away} segments of the journal were given away before they were read: no longer kept (ODOGRAPH_JOURNAL_KEEP)"
+        ));
+    }
+}
+
+fn json(request: &Request, outcome: &Outcome) -> serde_json::Value {
+    let Outcome { entries, rewritten, refused, differences, left, given_away, damages, stopped, .. } = outcome;
+    let mut object = serde_json::json!({
+        "inserted": rewritten.inserted, "updated": rewritten.updated, "unchanged": rewritten.unchanged,
+        "refused": outcome.refused(),
+        "refused_by": {
+            "time_window": refused.time_window, "undecodable": refused.undecodable, "database": rewritten.refused,
+        },
+        "resolved": rewritten.resolved, "messages": rewritten.messages, "entries": entries, "left_to_serve": left,
+        "segments_no_longer_kept": given_away, "damages": damages, "interrupted": stopped,
+        "dry_run": request.mode == Mode::Compare,
+    });
+    if request.mode == Mode::Compare {
+        object["columns"] = serde_json::json!(differences.columns);
+    }
+    object
+}
+
+/// Of 19 steps: as a lane of the drain.
+const NICENESS: i32 = 10;

@@ -1,0 +1,108 @@
+//! What a batch offers to quarantine: the same bytes of a device once, with a count, and of a device that sends nothing else not
+//! more than are kept of an hour.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::batch::Quarantined;
+use super::digest;
+
+/// Most quarantined records of a device and hour of receive time; `None` keeps all. Records over it are only counted.
+pub type QuarantineCap = Option<u32>;
+
+/// Bytes, and how often they came.
+#[derive(Debug)]
+pub(super) struct Offered<'a> {
+    pub(super) record: &'a Quarantined,
+    pub(super) digest: [u8; 32],
+    pub(super) seen: i64,
+}
+
+impl Offered<'_> {
+    /// Device and hour of receive time.
+    pub(super) fn hour(&self) -> (u64, i64) {
+        hour_of(self.record)
+    }
+}
+
+/// The records, each once, and how many came beyond what could be kept of them whatever stands there already: so a batch of one
+/// device's rubbish costs the database no more than what it may keep.
+pub(super) fn offered(records: &[Quarantined], cap: QuarantineCap) -> (Vec<Offered<'_>>, u64) {
+    let most = cap.map_or(usize::MAX, |cap| usize::try_from(cap).unwrap_or(usize::MAX));
+    let (mut offered, mut over): (Vec<Offered<'_>>, u64) = (Vec::new(), 0);
+    let mut places: HashMap<_, usize> = HashMap::new();
+    let mut hours: HashMap<_, usize> = HashMap::new();
+    for record in records {
+        let digest = digest(&record.bytes);
+        match places.entry((record.imei, digest)) {
+            Entry::Occupied(place) => {
+                if let Some(known) = offered.get_mut(*place.get()) {
+                    known.seen += 1;
+                }
+            }
+            Entry::Vacant(place) => {
+                let kept = hours.entry(hour_of(record)).or_default();
+                if *kept < most {
+                    *kept += 1;
+                    place.insert(offered.len());
+                    offered.push(Offered { record, digest, seen: 1 });
+                } else {
+                    over += 1;
+                }
+            }
+        }
+    }
+    (offered, over)
+}
+
+fn hour_of(record: &Quarantined) -> (u64, i64) {
+    (record.imei.get(), record.received_at_us.div_euclid(HOUR_US))
+}
+
+/// Microseconds.
+pub(super) const HOUR_US: i64 = 3_600_000_000;
+
+#[cfg(test)]
+mod tests {
+    use teltonika_codecs::Imei;
+
+    use super::*;
+    use crate::checkpoint::Position;
+    use crate::store::QuarantineReason;
+
+    fn record(device: u64, hour: i64, content: u8) -> Quarantined {
+        Quarantined {
+            imei: Imei::try_from(device).unwrap(),
+            reason: QuarantineReason::TimeWindow,
+            detail: String::new(),
+            received_at_us: hour * HOUR_US + 5,
+            frame: Position(0),
+            record_index: None,
+            codec: 8,
+            bytes: vec![content],
+        }
+    }
+
+    #[test]
+    fn of_a_device_and_hour_so_many_are_offered_and_repeats_cost_nothing() {
+        let records = [
+            record(1, 0, 1),
+            record(1, 0, 2),
+            record(1, 0, 1),
+            record(1, 0, 3),
+            record(1, 0, 2),
+            record(1, 0, 3),
+            record(1, 1, 4),
+            record(2, 0, 1),
+        ];
+        let seen = |cap| {
+            let (offered, over) = offered(&records, cap);
+            (offered.iter().map(|one| (one.hour(), one.record.bytes[0], one.seen)).collect::<Vec<_>>(), over)
+        };
+        let (two, over) = seen(Some(2));
+        assert_eq!(two, [((1, 0), 1, 2), ((1, 0), 2, 2), ((1, 1), 4, 1), ((2, 0), 1, 1)]);
+        assert_eq!(over, 2);
+        let (all, over) = seen(None);
+        assert_eq!((all.len(), over), (5, 0));
+    }
+}

@@ -1,0 +1,259 @@
+//! The quarantine as an operator looks at it: what is there, by reason, device and time; and clearing it.
+
+mod postgres;
+mod sqlite;
+
+use std::fmt::Write as _;
+
+use teltonika_codecs::Imei;
+
+use self::postgres::PostgresQuarantine;
+use self::sqlite::SqliteQuarantine;
+use super::batch::QuarantineReason;
+use super::{DatabaseUrl, ErrorClass, StoreError};
+use crate::checkpoint::{JournalId, Position};
+
+/// Which records are meant; all of them where nothing is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QuarantineFilter {
+    /// Refused for this reason.
+    pub reason: Option<QuarantineReason>,
+    /// From this device.
+    pub imei: Option<Imei>,
+    /// First received at this time or later, microseconds since 1970-01-01 UTC.
+    pub from_us: Option<i64>,
+    /// First received before this time.
+    pub to_us: Option<i64>,
+    /// Their digest begins with these hexadecimal digits.
+    pub digest: Option<String>,
+}
+
+/// A record, or a whole frame, that is in quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Who sent it.
+    pub imei: Imei,
+    /// SHA-256 of its bytes: with the device, its name.
+    pub digest: [u8; 32],
+    /// Why it is there.
+    pub reason: String,
+    /// What exactly.
+    pub detail: String,
+    /// When it first came, microseconds since 1970-01-01 UTC.
+    pub received_at_us: i64,
+    /// The journal that had it.
+    pub journal: JournalId,
+    /// The frame that brought it.
+    pub position: Position,
+    /// Its place among the frame's records; `None` for a whole frame.
+    pub record_index: Option<u8>,
+    /// Codec id on the wire.
+    pub codec: u8,
+    /// A record's bytes on the wire, or a frame's data field.
+    pub bytes: Vec<u8>,
+    /// How often it came.
+    pub seen: u64,
+}
+
+/// Where a record stands in the order of time.
+pub type Place = (i64, Imei, [u8; 32]);
+
+impl Kept {
+    /// Where it stands in the order of time.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        (self.received_at_us, self.imei, self.digest)
+    }
+}
+
+/// How much there is for a reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Total {
+    /// The reason.
+    pub reason: String,
+    /// Records and whole frames.
+    pub records: u64,
+    /// How often they came.
+    pub seen: u64,
+}
+
+/// In which order records are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Oldest,
+    Newest,
+}
+
+/// The quarantine of a database.
+pub struct Quarantine(Kind);
+
+enum Kind {
+    Postgres(PostgresQuarantine),
+    Sqlite(SqliteQuarantine),
+}
+
+impl Quarantine {
+    /// Connects to a database that is there.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        Ok(Self(match url {
+            DatabaseUrl::Postgres(url) => Kind::Postgres(PostgresQuarantine::open(url).await?),
+            DatabaseUrl::Sqlite(path) => Kind::Sqlite(SqliteQuarantine::open(path).await?),
+        }))
+    }
+
+    /// How much there is, by reason.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn totals(&mut self, filter: &QuarantineFilter) -> Result<Vec<Total>, StoreError> {
+        match &mut self.0 {
+            Kind::Postgres(quarantine) => quarantine.totals(filter).await,
+            Kind::Sqlite(quarantine) => quarantine.totals(filter).await,
+        }
+    }
+
+    /// The newest ones, at most so many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn newest(&mut self, filter: &QuarantineFilter, most: u32) -> Result<Vec<Kept>, StoreError> {
+        self.page(filter, Order::Newest, None, most).await
+    }
+
+    /// The oldest ones behind a place, at most so many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn behind(
+        &mut self,
+        filter: &QuarantineFilter,
+        place: Option<Place>,
+        most: u32,
+    ) -> Result<Vec<Kept>, StoreError> {
+        self.page(filter, Order::Oldest, place, most).await
+    }
+
+    async fn page(
+        &mut self,
+        filter: &QuarantineFilter,
+        order: Order,
+        behind: Option<Place>,
+        most: u32,
+    ) -> Result<Vec<Kept>, StoreError> {
+        match &mut self.0 {
+            Kind::Postgres(quarantine) => quarantine.page(filter, order, behind, most).await,
+            Kind::Sqlite(quarantine) => quarantine.page(filter, order, behind, most).await,
+        }
+    }
+
+    /// Deletes some of them, the oldest first, in one small transaction; 0 when there are no more.
+    ///
+    /// # Errors
+    /// When the database fails. What was deleted before stays so.
+    pub async fn purge_some(&mut self, filter: &QuarantineFilter) -> Result<u64, StoreError> {
+        match &mut self.0 {
+            Kind::Postgres(quarantine) => quarantine.purge_some(filter).await,
+            Kind::Sqlite(quarantine) => quarantine.purge_some(filter).await,
+        }
+    }
+}
+
+/// What the two databases write differently.
+struct Dialect {
+    /// The digest as hexadecimal digits in lower case.
+    digest_hex: &'static str,
+    time: fn(i64) -> String,
+    bytes: fn(&str) -> String,
+}
+
+/// What a statement has behind its table. Only numbers, the words of an enum and hexadecimal digits come into its text.
+fn conditions(filter: &QuarantineFilter, behind: Option<Place>, dialect: &Dialect) -> String {
+    let QuarantineFilter { reason, imei, from_us, to_us, digest } = filter;
+    let mut text = " WHERE true".to_owned();
+    let mut and = |condition: String| {
+        // Writing to a string does not fail.
+        let _ = write!(text, " AND {condition}");
+    };
+    if let Some(reason) = reason {
+        and(format!("reason = '{}'", reason.as_str()));
+    }
+    if let Some(imei) = imei {
+        and(format!("imei = {}", imei.get()));
+    }
+    if let Some(from) = from_us {
+        and(format!("received_at >= {}", (dialect.time)(*from)));
+    }
+    if let Some(to) = to_us {
+        and(format!("received_at < {}", (dialect.time)(*to)));
+    }
+    if let Some(digits) = digest {
+        let digits: String = digits.chars().filter(char::is_ascii_hexdigit).collect();
+        and(format!("{} LIKE '{}%'", dialect.digest_hex, digits.to_ascii_lowercase()));
+    }
+    if let Some((received_at_us, imei, digest)) = behind {
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let time = (dialect.time)(received_at_us);
+        and(format!("received_at >= {time}"));
+        and(format!("(received_at, imei, digest) > ({time}, {}, {})", imei.get(), (dialect.bytes)(&hex)));
+    }
+    text
+}
+
+fn ordered(order: Order, most: u32) -> String {
+    let way = match order {
+        Order::Oldest => "ASC",
+        Order::Newest => "DESC",
+    };
+    format!(" ORDER BY received_at {way}, imei {way}, digest {way} LIMIT {most}")
+}
+
+/// A row that only somebody else can have written.
+fn not_ours() -> StoreError {
+    StoreError::new(ErrorClass::Refuses, READING, "quarantined_records holds what odograph did not write")
+}
+
+/// As a database holds it.
+struct Raw {
+    imei: i64,
+    digest: Vec<u8>,
+    reason: String,
+    detail: String,
+    received_at_us: i64,
+    journal: [u8; 16],
+    position: i64,
+    record_index: Option<i16>,
+    codec: i16,
+    bytes: Vec<u8>,
+    seen: i64,
+}
+
+impl Raw {
+    fn kept(self) -> Result<Kept, StoreError> {
+        let Self { imei, digest, reason, detail, received_at_us, journal, position, record_index, codec, bytes, seen } =
+            self;
+        let imei = u64::try_from(imei).ok().and_then(|imei| Imei::try_from(imei).ok()).ok_or_else(not_ours)?;
+        let small = |number: i16| u8::try_from(number).map_err(|_| not_ours());
+        Ok(Kept {
+            imei,
+            digest: digest.try_into().map_err(|_| not_ours())?,
+            reason,
+            detail,
+            received_at_us,
+            journal: JournalId::from_bytes(journal),
+            position: Position(u64::try_from(position).map_err(|_| not_ours())?),
+            record_index: record_index.map(small).transpose()?,
+            codec: small(codec)?,
+            bytes,
+            seen: u64::try_from(seen).unwrap_or(0),
+        })
+    }
+}
+
+const OPENING: &str = "connecting to the database for the quarantine";
+const READING: &str = "reading the quarantine";
+const PURGING: &str = "purging the quarantine";
+/// Rows in one transaction: some ten milliseconds.
+const STEP: u32 = 5_000;

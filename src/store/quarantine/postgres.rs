@@ -1,0 +1,80 @@
+//! The quarantine in PostgreSQL.
+
+use tokio_postgres::{Client, Row};
+
+use super::{
+    Dialect, Kept, OPENING, Order, PURGING, Place, QuarantineFilter, READING, Raw, STEP, Total, conditions, ordered,
+};
+use crate::store::session::{connect, failed};
+use crate::store::{PostgresUrl, StoreError};
+
+pub(super) struct PostgresQuarantine(Client);
+
+impl PostgresQuarantine {
+    pub(super) async fn open(url: &PostgresUrl) -> Result<Self, StoreError> {
+        connect(url, OPENING).await.map(Self)
+    }
+
+    pub(super) async fn totals(&mut self, filter: &QuarantineFilter) -> Result<Vec<Total>, StoreError> {
+        let conditions = conditions(filter, None, &DIALECT);
+        let query = format!(
+            "SELECT reason, count(*), sum(seen)::bigint FROM quarantined_records{conditions} GROUP BY reason ORDER BY 1"
+        );
+        let rows = self.0.query(&query, &[]).await.map_err(failed(READING))?;
+        let total = |row: &Row| -> Result<Total, tokio_postgres::Error> {
+            let count = |column| row.try_get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or(0));
+            Ok(Total { reason: row.try_get(0)?, records: count(1)?, seen: count(2)? })
+        };
+        rows.iter().map(total).collect::<Result<_, _>>().map_err(failed(READING))
+    }
+
+    pub(super) async fn page(
+        &mut self,
+        filter: &QuarantineFilter,
+        order: Order,
+        behind: Option<Place>,
+        most: u32,
+    ) -> Result<Vec<Kept>, StoreError> {
+        let query = format!(
+            "SELECT imei, digest, reason, detail, (extract(epoch FROM received_at) * 1000000)::bigint, journal_id, \
+             position, record_index, codec, bytes, seen FROM quarantined_records{}{}",
+            conditions(filter, behind, &DIALECT),
+            ordered(order, most)
+        );
+        let rows = self.0.query(&query, &[]).await.map_err(failed(READING))?;
+        rows.iter().map(|row| raw(row).map_err(failed(READING))?.kept()).collect()
+    }
+
+    pub(super) async fn purge_some(&mut self, filter: &QuarantineFilter) -> Result<u64, StoreError> {
+        let delete = format!(
+            "DELETE FROM quarantined_records WHERE (imei, digest) IN ( \
+                 SELECT imei, digest FROM quarantined_records{}{})",
+            conditions(filter, None, &DIALECT),
+            ordered(Order::Oldest, STEP)
+        );
+        self.0.execute(&delete, &[]).await.map_err(failed(PURGING))
+    }
+}
+
+fn raw(row: &Row) -> Result<Raw, tokio_postgres::Error> {
+    let journal: uuid::Uuid = row.try_get(5)?;
+    Ok(Raw {
+        imei: row.try_get(0)?,
+        digest: row.try_get(1)?,
+        reason: row.try_get(2)?,
+        detail: row.try_get(3)?,
+        received_at_us: row.try_get(4)?,
+        journal: journal.into_bytes(),
+        position: row.try_get(6)?,
+        record_index: row.try_get(7)?,
+        codec: row.try_get(8)?,
+        bytes: row.try_get(9)?,
+        seen: row.try_get(10)?,
+    })
+}
+
+const DIALECT: Dialect = Dialect {
+    digest_hex: "encode(digest, 'hex')",
+    time: |us| format!("timestamptz 'epoch' + {us} * interval '1 microsecond'"),
+    bytes: |hex| format!("'\\x{hex}'::bytea"),
+};

@@ -1,0 +1,308 @@
+//! Records that were decoded again, in SQLite: rows are compared first, and only what differs is written. An immediate
+//! transaction keeps everybody else out, so it is kept short.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+
+use super::flags::repair_newest;
+use super::insert::Insert;
+use super::transaction::{lanes, messages, quarantine, rows_cannot_vanish};
+use super::{applied, connect, failed, mend, options};
+use crate::checkpoint::JournalId;
+use crate::store::batch::{Batch, QuarantineReason, Quarantined};
+use crate::store::fence::Lane;
+use crate::store::known::KnownFlags;
+use crate::store::migrate::SQLITE_MIGRATIONS;
+use crate::store::replay::{Again, Differences, Differing, EXAMPLES as MOST_EXAMPLES, LaneStand, Round, Sum, missing};
+use crate::store::row::{Key, Row};
+use crate::store::rows::Rows;
+use crate::store::sql::{ColumnSet, decoded_columns, decoded_of, decoded_wins};
+use crate::store::{Schema, StoreError, digest};
+
+/// Writes over one connection.
+pub(in crate::store) struct SqliteRewriter {
+    options: SqliteConnectOptions,
+    /// Taken out for each transaction and put back only when all went well.
+    connection: Option<SqliteConnection>,
+    inserts: HashMap<ColumnSet, Inserts>,
+    flags: KnownFlags,
+}
+
+struct Inserts {
+    incoming: Insert,
+    rewrite: Insert,
+}
+
+impl SqliteRewriter {
+    /// Opens a file that is there.
+    pub(in crate::store) async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = options(path).create_if_missing(false);
+        let connection = Some(connect(&options).await?);
+        Ok(Self { options, connection, inserts: HashMap::new(), flags: KnownFlags::default() })
+    }
+
+    async fn connection(&mut self) -> Result<SqliteConnection, StoreError> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        self.flags = KnownFlags::default();
+        connect(&self.options).await
+    }
+
+    pub(in crate::store) async fn schema(&mut self) -> Result<Schema, StoreError> {
+        let mut connection = self.connection().await?;
+        let applied = applied(&mut connection).await?;
+        self.connection = Some(connection);
+        Ok(SQLITE_MIGRATIONS.compare(&applied))
+    }
+
+    pub(in crate::store) async fn lanes(&mut self, journal: JournalId) -> Result<Vec<LaneStand>, StoreError> {
+        let mut connection = self.connection().await?;
+        let stored = lanes(&mut connection, Lane::only(journal)).await?;
+        self.connection = Some(connection);
+        let stand = |(number, stored): (u16, crate::store::fence::Stored)| {
+            let position = stored.checkpoint.mark.position;
+            LaneStand { number, lanes: stored.lanes, position }
+        };
+        Ok(stored.into_iter().map(stand).collect())
+    }
+
+    /// One transaction: all that differs.
+    pub(in crate::store) async fn round(&mut self, again: &Again, sum: &mut Sum) -> Result<Round, StoreError> {
+        let mut connection = self.connection().await?;
+        self.write(&mut connection, again, sum).await?;
+        self.connection = Some(connection);
+        Ok(Round::Whole)
+    }
+
+    async fn write(
+        &mut self,
+        connection: &mut SqliteConnection,
+        again: &Again,
+        sum: &mut Sum,
+    ) -> Result<(), StoreError> {
+        let lane = Lane::only(again.journal);
+        make_incoming(connection).await?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(WRITING))?;
+        rows_cannot_vanish(&mut transaction).await?;
+        let inserts = inserts_of(&mut self.inserts, &again.rows);
+        let differing = differ(&mut transaction, inserts, &again.rows).await?;
+        let keys: HashSet<_> = differing.iter().map(|row| row.key).collect();
+        let changing = again.rows.only(&keys);
+        let (mut refused, mut quarantined) = (HashSet::new(), Vec::new());
+        let refuse = |row: &Row, error: &StoreError| {
+            refused.insert(row.key());
+            let (detail, wire) = (error.detail(), changing.wire(row));
+            quarantined.push((row.key(), Quarantined::record(row, QuarantineReason::Refused, detail, wire)));
+        };
+        let written = inserts.rewrite.run(&mut transaction, &changing, refuse).await?;
+        let refused_keys: Vec<_> = refused.iter().copied().collect();
+        let batch = Batch { new: changing.without(&refused_keys), ..Batch::default() };
+        if written > 0 {
+            mend::learn(&mut transaction, &mut self.flags).await?;
+            mend::mend(&mut transaction, &self.flags, &batch).await?;
+            replace_newest(&mut transaction, &batch.new).await?;
+        }
+        let mut cleared = 0;
+        for (imei, digest) in resolved(&mut transaction, again, &refused).await? {
+            let query = sqlx::query(RESOLVE).bind(imei).bind(digest.to_vec());
+            cleared += query.execute(&mut *transaction).await.map_err(failed(CLEARING))?.rows_affected();
+        }
+        let messages = messages(&mut transaction, lane, &again.messages).await?;
+        let lost = not_kept(&mut transaction, quarantined).await?;
+        quarantine(&mut transaction, lane, &lost, None).await?;
+        transaction.commit().await.map_err(failed("committing"))?;
+        sum.rows(missing(&differing, &refused), written);
+        sum.resolved += cleared;
+        sum.messages += messages;
+        sum.refused.extend(refused);
+        Ok(())
+    }
+
+    /// What differs. Writes to a temporary table only, which nobody else sees or waits for.
+    pub(in crate::store) async fn compare(
+        &mut self,
+        again: &Again,
+        differences: &mut Differences,
+        sum: &mut Sum,
+    ) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        make_incoming(&mut connection).await?;
+        let mut transaction = connection.begin().await.map_err(failed(COMPARING))?;
+        let inserts = inserts_of(&mut self.inserts, &again.rows);
+        fill(&mut transaction, inserts, &again.rows).await?;
+        let comparing = failed(COMPARING);
+        let counts = sqlx::query(AssertSqlSafe(COUNT_DIFFERING.as_str())).fetch_one(&mut *transaction).await;
+        let counts = counts.map_err(comparing)?;
+        let count = |column: usize| counts.try_get::<i64, _>(column).map_err(comparing);
+        sum.inserted += u64::try_from(count(0)?).unwrap_or(0);
+        sum.updated += u64::try_from(count(1)?).unwrap_or(0);
+        for (at, name) in (2..).zip(decoded_columns()) {
+            differences.count(name, count(at)?);
+        }
+        if !differences.is_plain() {
+            let lacking = i64::try_from(MOST_EXAMPLES - differences.examples.len()).unwrap_or(0);
+            let query = sqlx::query(AssertSqlSafe(EXAMPLES.as_str())).bind(lacking);
+            for row in query.fetch_all(&mut *transaction).await.map_err(comparing)? {
+                let key = differing(&row).map_err(comparing)?.key;
+                differences.example(key, &object(&row, 4)?, &object(&row, 5)?);
+            }
+        }
+        for (imei, digest) in resolved(&mut transaction, again, &HashSet::new()).await? {
+            let query = sqlx::query_scalar(IS_QUARANTINED).bind(imei).bind(digest.to_vec());
+            let is_there: bool = query.fetch_one(&mut *transaction).await.map_err(failed(CLEARING))?;
+            sum.resolved += u64::from(is_there);
+        }
+        transaction.rollback().await.map_err(failed(COMPARING))?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
+
+fn inserts_of<'a>(kept: &'a mut HashMap<ColumnSet, Inserts>, rows: &Rows) -> &'a Inserts {
+    if kept.len() >= super::STATEMENTS_MAX {
+        kept.clear();
+    }
+    let columns = ColumnSet::of(rows);
+    kept.entry(columns).or_insert_with(|| Inserts {
+        incoming: Insert::new("temp.incoming", columns, ""),
+        rewrite: Insert::new("positions", columns, &decoded_wins("IS NOT")),
+    })
+}
+
+async fn make_incoming(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let create = "CREATE TEMPORARY TABLE IF NOT EXISTS incoming AS SELECT * FROM positions WHERE 0";
+    sqlx::query(create).execute(connection).await.map_err(failed(COMPARING))?;
+    Ok(())
+}
+
+async fn fill(connection: &mut SqliteConnection, inserts: &Inserts, rows: &Rows) -> Result<(), StoreError> {
+    let emptied = sqlx::query("DELETE FROM temp.incoming").execute(&mut *connection).await;
+    emptied.map_err(failed(COMPARING))?;
+    inserts.incoming.run(connection, rows, |_, _| ()).await?;
+    Ok(())
+}
+
+/// The rows that do not stand as they are decoded.
+async fn differ(
+    connection: &mut SqliteConnection,
+    inserts: &Inserts,
+    rows: &Rows,
+) -> Result<Vec<Differing>, StoreError> {
+    fill(connection, inserts, rows).await?;
+    let rows = sqlx::query(AssertSqlSafe(DIFFERING.as_str())).fetch_all(connection).await.map_err(failed(COMPARING))?;
+    rows.iter().map(differing).collect::<Result<_, _>>().map_err(failed(COMPARING))
+}
+
+fn differing(row: &SqliteRow) -> Result<Differing, sqlx::Error> {
+    let imei: i64 = row.try_get(0)?;
+    let key = Key { imei: imei.cast_unsigned(), ts_ms: row.try_get(1)?, fingerprint: row.try_get(2)? };
+    Ok(Differing { key, missing: row.try_get(3)? })
+}
+
+fn object(row: &SqliteRow, column: usize) -> Result<Map<String, Value>, StoreError> {
+    let text: Option<String> = row.try_get(column).map_err(failed(COMPARING))?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}
+
+async fn replace_newest(connection: &mut SqliteConnection, rows: &Rows) -> Result<(), StoreError> {
+    let drop = "DELETE FROM latest_positions WHERE imei = ? AND ts = ? AND fingerprint = ?";
+    for device in rows.devices() {
+        let Some((last, _)) = device.last() else { continue };
+        let imei = last.imei.cast_signed();
+        for (key, _) in device {
+            let query = sqlx::query(drop).bind(imei).bind(key.ts_ms).bind(key.fingerprint);
+            query.execute(&mut *connection).await.map_err(failed("repairing the newest positions"))?;
+        }
+        repair_newest(connection, imei, last.ts_ms, true).await?;
+    }
+    Ok(())
+}
+
+/// Device and digest of what belongs into quarantine no longer, where there can be any.
+async fn resolved(
+    connection: &mut SqliteConnection,
+    again: &Again,
+    refused: &HashSet<Key>,
+) -> Result<HashSet<(i64, [u8; 32])>, StoreError> {
+    let mut among = HashSet::new();
+    for imei in again.devices().into_iter().map(|imei| imei.get().cast_signed()) {
+        let has = sqlx::query_scalar("SELECT EXISTS (SELECT * FROM quarantined_records WHERE imei = ?)").bind(imei);
+        if has.fetch_one(&mut *connection).await.map_err(failed(CLEARING))? {
+            among.insert(imei);
+        }
+    }
+    let (imeis, digests) = if among.is_empty() { Default::default() } else { again.resolved(&among, refused) };
+    Ok(imeis.into_iter().zip(digests).collect())
+}
+
+/// Those of the refused records that are neither in quarantine nor in the table as they were: nothing else has them.
+async fn not_kept(
+    connection: &mut SqliteConnection,
+    refused: Vec<(Key, Quarantined)>,
+) -> Result<Vec<Quarantined>, StoreError> {
+    let stands = "SELECT EXISTS (SELECT * FROM positions WHERE imei = ?1 AND ts = ?2 AND fingerprint = ?3) \
+                  OR EXISTS (SELECT * FROM quarantined_records WHERE imei = ?1 AND digest = ?4)";
+    let mut lost = Vec::new();
+    for (Key { imei, ts_ms, fingerprint }, record) in refused {
+        let query = sqlx::query_scalar(stands).bind(imei.cast_signed()).bind(ts_ms).bind(fingerprint);
+        let query = query.bind(digest(&record.bytes).to_vec());
+        let kept: bool = query.fetch_one(&mut *connection).await.map_err(failed(CLEARING))?;
+        if !kept {
+            lost.push(record);
+        }
+    }
+    Ok(lost)
+}
+
+static DIFFERING: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT i.imei, i.ts, i.fingerprint, p.imei IS NULL{JOINED} WHERE p.imei IS NULL OR {} \
+         ORDER BY i.imei, i.ts, i.fingerprint",
+        differs()
+    )
+});
+/// How many are missing, how many differ, and how many in each decoded column.
+static COUNT_DIFFERING: LazyLock<String> = LazyLock::new(|| {
+    let column = |name: &&str| format!("coalesce(sum(p.imei IS NOT NULL AND p.{name} IS NOT i.{name}), 0)");
+    let columns: Vec<_> = decoded_columns().iter().map(column).collect();
+    format!(
+        "SELECT coalesce(sum(p.imei IS NULL), 0), coalesce(sum(p.imei IS NOT NULL AND {}), 0), {}{JOINED}",
+        differs(),
+        columns.join(", ")
+    )
+});
+/// Some that stand and differ, with both rows as JSON.
+static EXAMPLES: LazyLock<String> = LazyLock::new(|| {
+    let object = |table: &str| {
+        let value = |name: &&str| match *name {
+            "io" => format!("'io', json({table}.io)"),
+            name => format!("'{name}', {table}.{name}"),
+        };
+        let values: Vec<_> = decoded_columns().iter().map(value).collect();
+        format!("json_object({})", values.join(", "))
+    };
+    format!(
+        "SELECT i.imei, i.ts, i.fingerprint, 0, {}, {}{JOINED} WHERE p.imei IS NOT NULL AND {} LIMIT ?",
+        object("p"),
+        object("i"),
+        differs()
+    )
+});
+
+fn differs() -> String {
+    format!("({}) IS NOT ({})", decoded_of("p"), decoded_of("i"))
+}
+
+const JOINED: &str = " FROM temp.incoming i \
+    LEFT JOIN main.positions p ON p.imei = i.imei AND p.ts = i.ts AND p.fingerprint = i.fingerprint";
+const IS_QUARANTINED: &str = "SELECT EXISTS (SELECT * FROM quarantined_records WHERE imei = ? AND digest = ?)";
+const RESOLVE: &str = "DELETE FROM quarantined_records WHERE imei = ? AND digest = ?";
+const COMPARING: &str = "comparing rows";
+const WRITING: &str = "writing rows that were decoded again";
+const CLEARING: &str = "clearing the quarantine";

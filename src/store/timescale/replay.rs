@@ -1,0 +1,338 @@
+//! Records that were decoded again, in PostgreSQL. First rows are compared, which locks nothing: only what differs is
+//! written, so a replay that changes little costs little, and leaves the columnstore alone.
+//!
+//! At its end a transaction does what a drain's does: under the shared lock of the ledger it mends its rows where flags cover
+//! them, and lets the newest positions follow.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use bytes::BytesMut;
+use deadpool_postgres::Pool;
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+
+use super::connection::Connection;
+use super::flag_sql::{PLAN_AS_USUAL, PLAN_BY_KEY};
+use super::follow::{millis, time};
+use super::newest::replace;
+use super::replay_sql::{
+    COUNT_DIFFERING, DIFFERING, EXAMPLES, HAS_QUARANTINE, LANES_STAND, RESOLVE, RESOLVED, STANDS_SOMEWHERE,
+};
+use super::sql::Kind;
+use super::transaction::{Transaction, rows_cannot_vanish};
+use super::{Way, apart, applied_migrations, bounded, connect, mend, pool};
+use crate::checkpoint::{JournalId, Position};
+use crate::store::batch::{Batch, QuarantineReason, Quarantined};
+use crate::store::fence::Lane;
+use crate::store::migrate::MIGRATIONS;
+use crate::store::replay::{Again, Differences, Differing, EXAMPLES as MOST_EXAMPLES, LaneStand, Round, Sum, missing};
+use crate::store::row::Key;
+use crate::store::rows::Rows;
+use crate::store::sql::{ColumnSet, decoded_columns};
+use crate::store::{DatabaseUrl, ErrorClass, Schema, StoreError, digest};
+
+/// Writes over one connection, which is made when it is needed.
+pub(in crate::store) struct TimescaleRewriter {
+    pool: Pool,
+    /// Taken out for each transaction and put back only when all went well.
+    connection: Option<Connection>,
+    buffer: BytesMut,
+    /// Most rows that one transaction changes: fewer where the columnstore does not take more at once.
+    most: usize,
+}
+
+impl TimescaleRewriter {
+    pub(in crate::store) fn new(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        Ok(Self { pool: pool(url)?, connection: None, buffer: BytesMut::new(), most: usize::MAX })
+    }
+
+    async fn connection(&mut self) -> Result<Connection, StoreError> {
+        match self.connection.take().filter(|connection| !connection.is_closed()) {
+            Some(connection) => Ok(connection),
+            None => connect(&self.pool).await,
+        }
+    }
+
+    pub(in crate::store) async fn schema(&mut self) -> Result<Schema, StoreError> {
+        let mut connection = self.connection().await?;
+        let applied = bounded("looking at the schema", applied_migrations(&mut connection)).await?;
+        self.connection = Some(connection);
+        Ok(MIGRATIONS.compare(&applied))
+    }
+
+    pub(in crate::store) async fn lanes(&mut self, journal: JournalId) -> Result<Vec<LaneStand>, StoreError> {
+        const READING: &str = "reading the checkpoints";
+        let mut connection = self.connection().await?;
+        let rows = bounded(READING, connection.query(READING, LANES_STAND, &[&journal.uuid()])).await?;
+        self.connection = Some(connection);
+        let stand = |row: &tokio_postgres::Row| -> Result<LaneStand, tokio_postgres::Error> {
+            let (number, lanes): (i16, i16) = (row.try_get(0)?, row.try_get(1)?);
+            let position: i64 = row.try_get(2)?;
+            let small = |number: i16| u16::try_from(number).unwrap_or(0);
+            let position = Position(u64::try_from(position).unwrap_or(0));
+            Ok(LaneStand { number: small(number), lanes: small(lanes), position })
+        };
+        rows.iter().map(|row| stand(row).map_err(|error| StoreError::postgres(READING, error))).collect()
+    }
+
+    /// One transaction: all that differs, or a part of it.
+    pub(in crate::store) async fn round(&mut self, again: &Again, sum: &mut Sum) -> Result<Round, StoreError> {
+        let mut way = Way::Conflict;
+        loop {
+            let (most, mut connection) = (self.most, self.connection().await?);
+            let lane = Lane::only(again.journal);
+            let mut transaction =
+                Transaction { connection: &mut connection, lane, cap: None, buffer: &mut self.buffer };
+            let attempt = timeout(way.patience(), write(&mut transaction, way, again, most, sum));
+            let wrong = match attempt.await {
+                Ok(Ok(round)) => {
+                    self.connection = Some(connection);
+                    return Ok(round);
+                }
+                Ok(Err(Failed { wrong, .. })) if way.after(wrong.verdict()).is_some() => {
+                    way = Way::Apart;
+                    continue;
+                }
+                Ok(Err(failed)) => failed,
+                Err(_) => Failed { wrong: StoreError::timed_out(WRITING, way.patience()), rows: 0 },
+            };
+            match wrong {
+                Failed { wrong, rows } if wrong.code() == Some(TOO_MUCH_TO_UNPACK) => {
+                    if rows <= 1 {
+                        return Err(StoreError { class: ErrorClass::Refuses, ..wrong });
+                    }
+                    self.most = rows / 2;
+                }
+                Failed { wrong, .. } => return Err(wrong),
+            }
+        }
+    }
+
+    /// What differs, read only.
+    pub(in crate::store) async fn compare(
+        &mut self,
+        again: &Again,
+        differences: &mut Differences,
+        sum: &mut Sum,
+    ) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        connection.need_incoming().await?;
+        connection.batch(COMPARING, "BEGIN READ ONLY").await?;
+        copy(&mut connection, &again.rows, &mut self.buffer).await?;
+        connection.batch(COMPARING, PLAN_BY_KEY).await?;
+        let failed = |error| StoreError::postgres(COMPARING, error);
+        for (from, to) in days(&again.rows) {
+            for row in connection.query(COMPARING, COUNT_DIFFERING.as_str(), &[&from, &to]).await? {
+                let count = |column| row.try_get::<_, i64>(column).map_err(failed);
+                sum.inserted += u64::try_from(count(0)?).unwrap_or(0);
+                sum.updated += u64::try_from(count(1)?).unwrap_or(0);
+                for (at, name) in (2..).zip(decoded_columns()) {
+                    differences.count(name, count(at)?);
+                }
+            }
+            if differences.is_plain() {
+                continue;
+            }
+            let lacking = i64::try_from(MOST_EXAMPLES - differences.examples.len()).unwrap_or(0);
+            let rows = connection.query(COMPARING, EXAMPLES.as_str(), &[&from, &to, &lacking]).await?;
+            for row in rows {
+                let text = |column| row.try_get::<_, Option<String>>(column).map_err(failed);
+                let (now, then) = (object(text(3)?), object(text(4)?));
+                differences.example(key(&row).map_err(failed)?, &now, &then);
+            }
+        }
+        let (imeis, digests) = resolved(&mut connection, again, &HashSet::new()).await?;
+        if !imeis.is_empty() {
+            let digests: Vec<_> = digests.iter().map(|digest| &digest[..]).collect();
+            let rows = connection.query(COMPARING, RESOLVED, &[&imeis, &digests]).await?;
+            let count: i64 = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(0);
+            sum.resolved = u64::try_from(count).unwrap_or(0);
+        }
+        connection.batch(COMPARING, "ROLLBACK").await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
+
+/// Why a transaction ended early, and how many rows it was to change.
+struct Failed {
+    wrong: StoreError,
+    rows: usize,
+}
+
+impl From<StoreError> for Failed {
+    fn from(wrong: StoreError) -> Self {
+        Self { wrong, rows: 0 }
+    }
+}
+
+async fn write(
+    transaction: &mut Transaction<'_>,
+    way: Way,
+    again: &Again,
+    most: usize,
+    sum: &mut Sum,
+) -> Result<Round, Failed> {
+    transaction.connection.need_incoming().await?;
+    transaction.connection.batch("beginning a transaction", "BEGIN").await?;
+    rows_cannot_vanish(transaction.connection).await?;
+    let mut differing = differ(transaction, &again.rows, &sum.refused).await?;
+    let whole = differing.len() <= most;
+    differing.truncate(most);
+    let keys: HashSet<_> = differing.iter().map(|row| row.key).collect();
+    let changing = again.rows.only(&keys);
+    let failed = |wrong| Failed { wrong, rows: keys.len() };
+    let (mut refused, mut quarantined) = (HashSet::new(), Vec::new());
+    let written = match way {
+        _ if keys.is_empty() => 0,
+        Way::Apart => {
+            let into = [Kind::CopyIncoming, Kind::RewritePositions];
+            let refuse = |row: &crate::store::Row, error: &StoreError| {
+                refused.insert(row.key());
+                let (detail, wire) = (error.detail(), changing.wire(row));
+                let record = Quarantined::record(row, QuarantineReason::Refused, detail, wire);
+                quarantined.push((row.key(), record));
+            };
+            apart::divide(transaction, changing.whole(), into, refuse).await.map_err(failed)?
+        }
+        Way::Copy | Way::Conflict => {
+            copy(transaction.connection, &changing, transaction.buffer).await?;
+            let columns = ColumnSet::of(&changing);
+            transaction.connection.insert(WRITING, Kind::RewritePositions, columns).await.map_err(failed)?
+        }
+    };
+    let (mut resolving, mut messages) = (0, 0);
+    if whole {
+        let all_refused: HashSet<_> = sum.refused.union(&refused).copied().collect();
+        resolving = resolve(transaction.connection, again, &all_refused).await?;
+        messages = transaction.messages(&again.messages).await?;
+    }
+    let lost = not_kept(transaction.connection, quarantined).await?;
+    transaction.quarantine(&lost).await?;
+    let refused_keys: Vec<_> = refused.iter().copied().collect();
+    let mut batch = Batch { new: changing.without(&refused_keys), ..Batch::default() };
+    if written > 0 {
+        // From here to the end nobody changes the ledger of flags.
+        let covered = mend::look(transaction.connection, &batch).await?;
+        mend::mend(transaction.connection, &covered).await?;
+        transaction.connection.batch(WRITING, PLAN_BY_KEY).await?;
+        replace(transaction.connection, &batch.new).await?;
+    }
+    transaction.connection.batch("committing", "COMMIT").await?;
+    batch.clear();
+    sum.rows(missing(&differing, &refused), written);
+    sum.resolved += resolving;
+    sum.messages += messages;
+    sum.refused.extend(refused);
+    Ok(if whole { Round::Whole } else { Round::Part })
+}
+
+/// The rows that do not stand as they are decoded, in the order of the key.
+async fn differ(
+    transaction: &mut Transaction<'_>,
+    rows: &Rows,
+    refused: &HashSet<Key>,
+) -> Result<Vec<Differing>, StoreError> {
+    let connection = &mut *transaction.connection;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    copy(connection, rows, transaction.buffer).await?;
+    connection.batch(COMPARING, PLAN_BY_KEY).await?;
+    let mut found = Vec::new();
+    for (from, to) in days(rows) {
+        connection
+            .each(COMPARING, DIFFERING.as_str(), &[&from, &to], |row| {
+                found.push(differing(row)?);
+                Ok(())
+            })
+            .await?;
+    }
+    // What lies there must not be inserted with what comes.
+    connection.batch(COMPARING, "TRUNCATE incoming").await?;
+    connection.batch(COMPARING, PLAN_AS_USUAL).await?;
+    found.retain(|row| !refused.contains(&row.key));
+    found.sort_unstable_by_key(|row| row.key);
+    Ok(found)
+}
+
+async fn copy(connection: &mut Connection, rows: &Rows, buffer: &mut BytesMut) -> Result<(), StoreError> {
+    if !rows.is_empty() {
+        let (columns, part) = (ColumnSet::of(rows), rows.whole());
+        connection.copy("copying rows", Kind::CopyIncoming, columns, &[part], buffer).await?;
+    }
+    Ok(())
+}
+
+fn differing(row: &tokio_postgres::Row) -> Result<Differing, tokio_postgres::Error> {
+    Ok(Differing { key: key(row)?, missing: row.try_get(3)? })
+}
+
+fn key(row: &tokio_postgres::Row) -> Result<Key, tokio_postgres::Error> {
+    let (imei, ts): (i64, SystemTime) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(Key { imei: imei.cast_unsigned(), ts_ms: millis(ts), fingerprint: row.try_get(2)? })
+}
+
+/// First and last instant of each day in which there are rows: a statement over one day knows the one or two chunks that it
+/// touches, however many there are.
+fn days(rows: &Rows) -> Vec<(SystemTime, SystemTime)> {
+    let mut days: Vec<_> = rows.ordered().map(|row| row.ts_ms.div_euclid(DAY_MS)).collect();
+    days.sort_unstable();
+    days.dedup();
+    days.into_iter().map(|day| (time(day * DAY_MS), time((day + 1) * DAY_MS - 1))).collect()
+}
+
+fn object(text: Option<String>) -> Map<String, Value> {
+    text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+/// Device and digest of what belongs into quarantine no longer, where there can be any.
+async fn resolved(
+    connection: &mut Connection,
+    again: &Again,
+    refused: &HashSet<Key>,
+) -> Result<(Vec<i64>, Vec<[u8; 32]>), StoreError> {
+    let devices: Vec<_> = again.devices().into_iter().map(|imei| imei.get().cast_signed()).collect();
+    let mut among = HashSet::new();
+    connection
+        .each(CLEARING, HAS_QUARANTINE, &[&devices], |row| {
+            among.insert(row.try_get(0)?);
+            Ok(())
+        })
+        .await?;
+    Ok(if among.is_empty() { (Vec::new(), Vec::new()) } else { again.resolved(&among, refused) })
+}
+
+async fn resolve(connection: &mut Connection, again: &Again, refused: &HashSet<Key>) -> Result<u64, StoreError> {
+    let (imeis, digests) = resolved(connection, again, refused).await?;
+    if imeis.is_empty() {
+        return Ok(0);
+    }
+    let digests: Vec<_> = digests.iter().map(|digest| &digest[..]).collect();
+    connection.execute(CLEARING, RESOLVE, &[&imeis, &digests]).await
+}
+
+/// Those of the refused records that are neither in quarantine nor in the table as they were: nothing else has them.
+async fn not_kept(
+    connection: &mut Connection,
+    refused: Vec<(Key, Quarantined)>,
+) -> Result<Vec<Quarantined>, StoreError> {
+    let mut lost = Vec::new();
+    for (Key { imei, ts_ms, fingerprint }, record) in refused {
+        let (imei, ts, digest) = (imei.cast_signed(), time(ts_ms), digest(&record.bytes));
+        let rows = connection.query(CLEARING, STANDS_SOMEWHERE, &[&imei, &ts, &fingerprint, &&digest[..]]).await?;
+        if rows.first().and_then(|row| row.try_get(0).ok()) != Some(true) {
+            lost.push(record);
+        }
+    }
+    Ok(lost)
+}
+
+/// `configuration_limit_exceeded`: more rows of the columnstore than one transaction may unpack.
+const TOO_MUCH_TO_UNPACK: &str = "53400";
+const COMPARING: &str = "comparing rows";
+const WRITING: &str = "writing rows that were decoded again";
+const CLEARING: &str = "clearing the quarantine";
+/// The interval of a chunk, unless the operator chose another one.
+const DAY_MS: i64 = 86_400_000;

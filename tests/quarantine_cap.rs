@@ -1,0 +1,91 @@
+//! A device that sends nothing but rubbish fills no disk, and every record of it is counted.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use odograph::config::{Lookup, Settings};
+use support::database::Database;
+use support::service::{self, count};
+use support::tracker::{Tracker, frame, imei, record};
+
+const T: u64 = 1_780_000_000_000;
+const CAPPED: &str = "odograph_quarantine_capped_total";
+const REFUSED: &str = "odograph_records_quarantined_total{reason=\"time_window\"}";
+
+#[test]
+fn the_bound_is_a_number_above_nothing_or_none() {
+    let most = |value| Settings::load(&Lookup::from_variables([("ODOGRAPH_QUARANTINE_MAX_PER_HOUR", value)]));
+    assert_eq!(most("7").unwrap().quarantine_max_per_hour, Some(7));
+    assert_eq!(most("none").unwrap().quarantine_max_per_hour, None);
+    assert_eq!(Settings::load(&Lookup::default()).unwrap().quarantine_max_per_hour, Some(1000));
+    for wrong in ["0", "-1", "many", ""] {
+        let mistakes = most(wrong).unwrap_err();
+        assert_eq!(mistakes.0[0].setting, "ODOGRAPH_QUARANTINE_MAX_PER_HOUR", "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_device_and_hour_so_many_are_kept_in_timescaledb() {
+    of_a_device_and_hour_so_many_are_kept(Database::postgres().await).await;
+}
+
+#[tokio::test]
+async fn of_a_device_and_hour_so_many_are_kept_in_sqlite() {
+    of_a_device_and_hour_so_many_are_kept(Database::sqlite()).await;
+}
+
+async fn of_a_device_and_hour_so_many_are_kept(database: Database) {
+    let settings = [
+        ("ODOGRAPH_TIME_WINDOW_PAST", "2h"),
+        ("ODOGRAPH_TIME_WINDOW_FUTURE", "2h"),
+        ("ODOGRAPH_QUARANTINE_MAX_PER_HOUR", "30"),
+    ];
+    // Records received in another hour than the next ones would be kept again.
+    let second = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() % 3600;
+    if second > 3570 {
+        tokio::time::sleep(std::time::Duration::from_secs(3601 - second)).await;
+    }
+    let rubbish = |from: u64, count: u64| frame(&(from..from + count).map(|n| record(T + n, 1)).collect::<Vec<_>>());
+    let kept = async |device| {
+        let query = format!("SELECT seen FROM quarantined_records WHERE imei = {}", imei(device).get());
+        let rows = database.rows(&query).await;
+        (rows.len(), rows.iter().map(|row| row["seen"].as_u64().unwrap()).sum::<u64>())
+    };
+
+    let service = service::start(&database.url(), &settings).await;
+    let mut hostile = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    assert_eq!(hostile.deliver(&rubbish(0, 20)).await, 20);
+    service.settled().await;
+    assert_eq!(hostile.deliver(&rubbish(10, 50)).await, 50, "acknowledged all the same");
+    service.settled().await;
+    assert_eq!(kept(1).await, (30, 40), "ten came again, ten of the forty others found room");
+    assert_eq!((count(service.admin, CAPPED).await, count(service.admin, REFUSED).await), (30, 70));
+    let mut other = Tracker::login(service.trackers, &imei(2).to_string()).await;
+    assert_eq!(other.deliver(&rubbish(0, 25)).await, 25);
+    service.settled().await;
+    assert_eq!(kept(2).await, (25, 25), "a device for itself");
+    let counts = service.registry.tally().read();
+    assert_eq!((counts.journaled, counts.committed, counts.waiting), (95, 0, 0));
+    assert_eq!(counts.quarantined.iter().sum::<u64>(), 95, "conserved");
+    service.stop().await;
+
+    // A restart gives no more room, and what is there already goes on counting.
+    let service = service::start(&database.url(), &settings).await;
+    let mut hostile = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    assert_eq!(hostile.deliver(&rubbish(0, 20)).await, 20);
+    assert_eq!(hostile.deliver(&rubbish(1000, 200)).await, 200);
+    service.settled().await;
+    assert_eq!(kept(1).await, (30, 60));
+    assert_eq!(count(service.admin, CAPPED).await, 200);
+    service.stop().await;
+
+    let service =
+        service::start(&database.url(), &[&settings[..2], &[("ODOGRAPH_QUARANTINE_MAX_PER_HOUR", "none")]].concat())
+            .await;
+    let mut hostile = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    assert_eq!(hostile.deliver(&rubbish(2000, 200)).await, 200);
+    service.settled().await;
+    assert_eq!(kept(1).await, (230, 260));
+    service.stop().await;
+}
