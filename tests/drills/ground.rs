@@ -1,0 +1,148 @@
+//! What a drill stands on: its directory, its server, its seed; and its end, which is the same for all.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use odograph::fleet::audit::{self, Findings};
+use odograph::fleet::{Plan, Told};
+use odograph::store::DatabaseUrl;
+
+use crate::load::Load;
+use crate::serve::{Launch, Serve};
+use crate::support::database::Database;
+use crate::support::eventually;
+use crate::support::server::PrivateServer;
+use crate::support::service::get;
+
+pub(crate) struct Ground {
+    name: &'static str,
+    pub(crate) short: bool,
+    /// Every choice of the drill comes from here.
+    pub(crate) random: fastrand::Rng,
+    /// Logs and data; stays when the drill is broken.
+    pub(crate) directory: PathBuf,
+    /// A PostgreSQL that drills may stop, one after the other.
+    pub(crate) server: Rc<PrivateServer>,
+    logs: Cell<u32>,
+}
+
+impl Ground {
+    pub(crate) fn new(name: &'static str, seed: u64, short: bool, server: Rc<PrivateServer>) -> Self {
+        let directory = format!("drills/{name}-{seed}-{}", std::process::id());
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(directory);
+        std::fs::create_dir_all(&directory).unwrap();
+        let random = fastrand::Rng::with_seed(seed ^ u64::from(crc32fast::hash(name.as_bytes())) << 32);
+        Self { name, short, random, directory, server, logs: Cell::new(0) }
+    }
+
+    /// The first number in the short version, the second in the long one.
+    pub(crate) fn times(&self, short: u64, long: u64) -> u64 {
+        if self.short { short } else { long }
+    }
+
+    /// A migrated database of its own.
+    pub(crate) async fn database(&self) -> Database {
+        Database::postgres_in(&self.server.url).await
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// The file of the next log.
+    pub(crate) fn next_log(&self) -> PathBuf {
+        let number = self.logs.get() + 1;
+        self.logs.set(number);
+        self.directory.join(format!("serve-{number:03}.log"))
+    }
+
+    pub(crate) fn launch(&self, database_url: &str) -> Launch {
+        Launch::new(database_url, &self.data())
+    }
+
+    /// 100 trackers that lose an answer in ten and a connection in fifty packets, at a rate that leaves the machine room for faults.
+    pub(crate) fn plan(&mut self, target: SocketAddr) -> Plan {
+        Plan {
+            devices: 100,
+            records: 10,
+            packets: None,
+            rate: Some(4_000.0),
+            lose_answer_every: 10,
+            reconnect_every: 50,
+            first_device: self.random.u32(0..1_000_000) * 100,
+            ..Plan::new(target, START_MS)
+        }
+    }
+
+    pub(crate) fn load(&mut self, target: SocketAddr) -> Load {
+        Load::start(self.plan(target))
+    }
+
+    pub(crate) fn say(&self, what: &str) {
+        eprintln!("        {}: {what}", self.name);
+    }
+
+    /// The end of a drill: the load stops, everything waiting reaches the database, the service stops in good order.
+    pub(crate) async fn end(&self, serve: Serve, load: Load, database: &Database) -> Findings {
+        let told = load.stop().await;
+        self.finish(serve, &told, database).await
+    }
+
+    /// The same for a load that has stopped.
+    pub(crate) async fn finish(&self, serve: Serve, told: &[Told], database: &Database) -> Findings {
+        serve.settled().await;
+        conserved(serve.admin).await;
+        serve.terminate_in_order().await;
+        self.audit(database, told).await
+    }
+
+    /// Rows and newest positions, of a service that has stopped.
+    pub(crate) async fn audit(&self, database: &Database, told: &[Told]) -> Findings {
+        let findings = self.audit_rows(database, told).await;
+        assert_eq!(findings.stored, database.positions().await, "there are rows that are not the fleet's");
+        let wrong = database.rows(WRONG_NEWEST).await;
+        assert!(wrong.is_empty(), "newest positions that are not the newest: {wrong:?}");
+        findings
+    }
+
+    pub(crate) async fn audit_rows(&self, database: &Database, told: &[Told]) -> Findings {
+        self.say("audit");
+        audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), told).await.unwrap()
+    }
+}
+
+/// Sources and sinks of records are equal, as a scrape shows them.
+async fn conserved(admin: SocketAddr) {
+    let (_, text) = get(admin, "/metrics").await;
+    let sum = |name: &str| -> u64 {
+        let name = format!("odograph_records_{name}");
+        let values = text.lines().filter_map(|line| line.strip_prefix(&name)?.rsplit_once(' '));
+        values.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+    };
+    let sources = sum("recovered_total") + sum("journaled_total");
+    let sinks: u64 = ["committed_total", "duplicate_total", "quarantined_total", "waiting"].map(sum).iter().sum();
+    assert_eq!(sources, sinks, "recovered and journaled against what became of them");
+}
+
+/// Counts rows of a query.
+pub(crate) async fn number(database: &Database, query: &str) -> u64 {
+    let rows = database.rows(query).await;
+    rows[0].values().next().unwrap().as_u64().unwrap_or_else(|| panic!("{query}: {rows:?}"))
+}
+
+/// Waits until a query gives true.
+pub(crate) async fn until_true(database: &Database, what: &str, query: &str) {
+    eventually(what, async || (number(database, &format!("SELECT ({query})::integer AS n")).await == 1).then_some(()))
+        .await;
+}
+
+/// 2026-05-28; a service of a drill takes any time, unless the drill is about that.
+pub(crate) const START_MS: u64 = 1_780_000_000_000;
+
+/// Each device's newest position is the newest valid row that it has.
+const WRONG_NEWEST: &str = "SELECT l.imei FROM latest_positions l FULL JOIN \
+    (SELECT DISTINCT ON (imei) imei, ts, fingerprint FROM positions WHERE valid AND NOT faulty \
+     ORDER BY imei, ts DESC, fingerprint DESC) p USING (imei) \
+    WHERE (l.ts, l.fingerprint) IS DISTINCT FROM (p.ts, p.fingerprint)";

@@ -1,0 +1,68 @@
+//! The fleet under way, on a thread of its own: a drill that waits for a server must not hold up the trackers.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use odograph::fleet::{self, Plan, Progress, Told};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::eventually;
+
+pub(crate) struct Load {
+    pub(crate) plan: Plan,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+    fleet: Option<JoinHandle<Vec<Told>>>,
+}
+
+impl Load {
+    pub(crate) fn start(plan: Plan) -> Self {
+        let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+        let fleet = fleet::run(plan, Arc::clone(&progress), stop.clone());
+        let fleet = std::thread::spawn(|| runtime().block_on(fleet));
+        Self { plan, progress, stop, fleet: Some(fleet) }
+    }
+
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.progress.read().1
+    }
+
+    pub(crate) fn reconnects(&self) -> u64 {
+        self.progress.read().2
+    }
+
+    /// Waits until so many more records are acknowledged.
+    pub(crate) async fn goes_on(&self, more: u64) {
+        let from = self.acknowledged();
+        eventually("the fleet to go on", async || (self.acknowledged() >= from + more).then_some(())).await;
+    }
+
+    /// What each tracker was told.
+    pub(crate) async fn stop(mut self) -> Vec<Told> {
+        self.stop.cancel();
+        let fleet = self.fleet.take().unwrap();
+        eventually("the fleet to stop", async || fleet.is_finished().then_some(())).await;
+        fleet.join().unwrap()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Runs something on a thread and a runtime of its own for as long as the program runs; gives what it says first.
+pub(crate) fn apart<T, F>(work: impl FnOnce(std::sync::mpsc::Sender<T>) -> F + Send + 'static) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = ()>,
+{
+    let (say, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || runtime().block_on(work(say)));
+    said.recv().unwrap()
+}

@@ -1,0 +1,120 @@
+//! The network between trackers and service: cut, half-open, byte by byte, without answers, and everybody at once.
+
+use std::time::{Duration, Instant};
+
+use odograph::fleet::Plan;
+
+use crate::ground::Ground;
+use crate::load::Load;
+use crate::relay::{Relay, Weather};
+use crate::report::Outcome;
+use crate::support::eventually;
+
+crate::drills! {
+    "net-cut", long, cut, "every connection is reset, again and again";
+    "net-half-open", long, half_open, "trackers vanish in the middle of a frame, and the service's ends stay open";
+    "net-one-byte-segments", long, one_byte, "every byte is a segment of its own";
+    "net-lost-acks", short, lost_acks, "no answer arrives for a while: everything comes again, packed anew";
+    "net-reconnect-storm", long, storm, "10,000 trackers come back at once";
+}
+
+async fn cut(mut ground: Ground) -> Outcome {
+    let database = ground.database().await;
+    let serve = ground.launch(&database.url()).start(&ground).await;
+    let relay = Relay::new(serve.trackers);
+    let load = ground.load(relay.address);
+    for _ in 0..ground.times(5, 40) {
+        load.goes_on(ground.random.u64(100..800)).await;
+        relay.cut();
+    }
+    load.goes_on(1_000).await;
+    let findings = ground.end(serve, load, &database).await;
+    Outcome { findings, faults: vec![("connections cut", relay.connections_cut())] }
+}
+
+async fn half_open(mut ground: Ground) -> Outcome {
+    let database = ground.database().await;
+    let serve = ground.launch(&database.url()).with("ODOGRAPH_FRAME_TIMEOUT", "2s").start(&ground).await;
+    let relay = Relay::new(serve.trackers);
+    let load = ground.load(relay.address);
+    for _ in 0..ground.times(2, 5) {
+        load.goes_on(ground.random.u64(500..2_000)).await;
+        let before = relay.half_open();
+        relay.turns(Weather::HalfOpen);
+        eventually("trackers to vanish", async || (relay.half_open() > before + 100).then_some(())).await;
+        relay.turns(Weather::Fair);
+    }
+    let dead = relay.half_open();
+    load.goes_on(1_000).await;
+    let series = "odograph_connections_closed_total{reason=\"frame_timeout\"}";
+    eventually("the service to find out", async || (serve.count(series).await >= dead).then_some(())).await;
+    let findings = ground.end(serve, load, &database).await;
+    Outcome { findings, faults: vec![("half-open connections", dead)] }
+}
+
+async fn one_byte(mut ground: Ground) -> Outcome {
+    let database = ground.database().await;
+    let serve = ground.launch(&database.url()).start(&ground).await;
+    let relay = Relay::new(serve.trackers);
+    relay.turns(Weather::ByteByByte);
+    let plan = Plan { devices: 40, records: 3, rate: Some(600.0), ..ground.plan(relay.address) };
+    let load = Load::start(plan);
+    load.goes_on(ground.times(600, 3_000)).await;
+    let findings = ground.end(serve, load, &database).await;
+    Outcome { findings, faults: vec![("segments of one byte", relay.single_bytes())] }
+}
+
+async fn lost_acks(mut ground: Ground) -> Outcome {
+    let database = ground.database().await;
+    let serve = ground.launch(&database.url()).start(&ground).await;
+    let relay = Relay::new(serve.trackers);
+    let load = ground.load(relay.address);
+    for _ in 0..ground.times(2, 8) {
+        load.goes_on(ground.random.u64(500..2_000)).await;
+        let before = relay.answers_lost();
+        relay.turns(Weather::AnswersLost);
+        eventually("answers to get lost", async || (relay.answers_lost() > before + 200).then_some(())).await;
+        relay.turns(Weather::Fair);
+    }
+    load.goes_on(1_000).await;
+    let duplicates = async || {
+        let again = serve.count("odograph_records_duplicate_total").await;
+        (again > 0).then_some(again)
+    };
+    let again = eventually("what came again to be known", duplicates).await;
+    let findings = ground.end(serve, load, &database).await;
+    Outcome { findings, faults: vec![("answers lost", relay.answers_lost()), ("records that came again", again)] }
+}
+
+async fn storm(mut ground: Ground) -> Outcome {
+    let database = ground.database().await;
+    let launch = ground.launch(&database.url());
+    let serve = launch.start(&ground).await;
+    let launch = launch.at(serve.trackers);
+    let plan = Plan { devices: TRACKERS, records: 2, rate: None, sources: 2, ..ground.plan(serve.trackers) };
+    let load = Load::start(Plan { lose_answer_every: 100, ..plan });
+    let all = async || (serve.count("odograph_connections_open").await >= NEARLY_ALL).then_some(());
+    eventually("everybody to be there", all).await;
+    load.goes_on(20_000).await;
+    // Everybody's connection ends at once, and they come back as soon as somebody listens.
+    let before = load.reconnects();
+    serve.kill();
+    let serve = launch.start(&ground).await;
+    let begun = Instant::now();
+    let accepted = async || serve.count("odograph_logins_total{result=\"accepted\"}").await;
+    eventually("everybody to be back", async || (accepted().await >= u64::from(TRACKERS)).then_some(())).await;
+    let took = begun.elapsed();
+    ground.say(&format!("{} logins in {took:?}", accepted().await));
+    assert!(took < Duration::from_secs(15), "it took {took:?} until everybody was back");
+    load.goes_on(20_000).await;
+    let reconnects = load.reconnects() - before;
+    let findings = ground.end(serve, load, &database).await;
+    Outcome {
+        findings,
+        faults: vec![("reconnects", reconnects), ("ms until all were back", u64::try_from(took.as_millis()).unwrap())],
+    }
+}
+
+const TRACKERS: u32 = 10_000;
+/// Some are between two connections at any moment.
+const NEARLY_ALL: u64 = 9_500;
