@@ -23,6 +23,7 @@ use crate::journal::{OpenError, ReadError, RecoveryMode};
 use crate::metrics::{Counts, GatewayMetrics, Registry};
 use crate::retention::{self, RetentionMetrics};
 use crate::store::{DatabaseUrl, Lane, Schema, Store, StoreError, TimescaleStore, features};
+use crate::wall::system_us;
 
 /// A service that runs.
 pub struct Running {
@@ -137,7 +138,7 @@ pub async fn start(settings: &Settings, accepted: Accepted) -> Result<Running, S
     let timeouts =
         Timeouts { login: settings.login_timeout, frame: settings.frame_timeout, idle: settings.idle_timeout };
     let evidence = Evidence::start(settings.data_dir.join("wrong-checksum")).map_err(StartError::Thread)?;
-    let gateway = Arc::new(Gateway::new(gate, timeouts, gateway_metrics, registry.tally(), Some(evidence)));
+    let gateway = Arc::new(Gateway::new(gate, timeouts, gateway_metrics, registry.tally(), Some(evidence), system_us));
     let limits = Limits { connections, per_address: settings.max_connections_per_ip };
     let stop_sessions = CancellationToken::new();
     let gateway = gateway::run(trackers, gateway, limits, stop_sessions.clone());

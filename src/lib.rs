@@ -42,3 +42,4 @@ pub mod metrics;
 pub mod receipt;
 pub mod retention;
 pub mod store;
+pub mod wall;

@@ -17,6 +17,7 @@ use crate::journal::{Files, Journal, Opened, Options};
 use crate::metrics::{DrainMetrics, JournalMetrics, Registry};
 use crate::receipt::Gate;
 use crate::store::{DatabaseUrl, Lane, SqliteStore, Store, TimescaleStore};
+use crate::wall::system_us;
 
 /// Everything behind the gateway.
 pub(super) struct Pipeline {
@@ -64,6 +65,7 @@ pub(super) async fn start(
                 gaps,
                 accepted.clock,
                 opened.new_id,
+                system_us,
                 (Arc::clone(&tally), health, journal_metrics),
             );
             let draining = Arc::new(draining);

@@ -2,9 +2,9 @@
 //! store.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Batching;
@@ -86,6 +86,7 @@ impl<S: Store, F: Feed> Drain<S, F> {
     /// not committed then is in the journal, or was never acknowledged. Gives whether all is committed.
     pub async fn run(mut self, finish: CancellationToken, give_up: CancellationToken) -> bool {
         let ended = tokio::select! {
+            biased;
             ended = self.work(&finish) => Some(ended),
             () = give_up.cancelled() => None,
         };
@@ -209,9 +210,10 @@ impl<S: Store, F: Feed> Drain<S, F> {
             // sync would cost the sessions their core.
             let gathers = F::LASTS && linger.is_some();
             tokio::select! {
+                biased;
                 () = self.feed.more(), if !gathers => {}
                 () = finish.cancelled(), if !finishing => {}
-                () = sleep_until(until.into()) => {
+                () = sleep_until(until) => {
                     // Nothing to do for a while: look whether the database is still there, so that readiness tells the truth.
                     if Instant::now() >= probe {
                         if self.load.frames == 0 {

@@ -1,14 +1,16 @@
 //! What the lanes of one journal share: how far each of them is, what may be released, and the journal's name.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::clock::now_us;
+use tokio::time::Instant;
+
 use super::gap::GapFile;
 use crate::checkpoint::{JournalId, Position};
 use crate::health::{Health, Reason};
 use crate::journal::{Contents, Poisoned, Why};
 use crate::metrics::{JournalMetrics, Tally};
+use crate::wall::WallClock;
 
 /// The draining of one journal.
 pub struct Draining {
@@ -17,6 +19,7 @@ pub struct Draining {
     pub(super) health: Arc<Health>,
     /// The operator says that the clock is right, whatever the journal says.
     pub(super) accept_clock: bool,
+    pub(super) wall: WallClock,
     metrics: JournalMetrics,
     gaps: GapFile,
     lanes: Mutex<Lanes>,
@@ -57,6 +60,7 @@ impl Draining {
         gaps: GapFile,
         accept_clock: bool,
         is_renamed: bool,
+        wall: WallClock,
         (tally, health, metrics): (Arc<Tally>, Arc<Health>, JournalMetrics),
     ) -> Self {
         let (released, id) = (contents.status().released, contents.id());
@@ -69,7 +73,7 @@ impl Draining {
             drawn: gaps.is_drawn(id).then_some(id),
             moved: (released, Instant::now()),
         };
-        Self { contents, tally, health, accept_clock, metrics, gaps, lanes: Mutex::new(lanes) }
+        Self { contents, tally, health, accept_clock, wall, metrics, gaps, lanes: Mutex::new(lanes) }
     }
 
     pub(super) fn lanes(&self) -> u16 {
@@ -96,7 +100,7 @@ impl Draining {
         }
         let oldest = match lanes.each.iter().filter_map(|lane| lane.oldest_us).min() {
             Some(oldest_us) => {
-                let waited_us = now_us().saturating_sub(oldest_us);
+                let waited_us = (self.wall)().saturating_sub(oldest_us);
                 Duration::from_micros(u64::try_from(waited_us).unwrap_or(0))
             }
             // No lane has looked at what is there: since nothing moves.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use close::CloseReason;
+pub use connection::serve;
 pub use evidence::Evidence;
 pub use listener::{Limits, run};
 pub use session::{Session, Step};
@@ -23,6 +24,7 @@ pub use session::{Session, Step};
 use self::sockets::Sockets;
 use crate::metrics::{GatewayMetrics, Tally};
 use crate::receipt::Gate;
+use crate::wall::WallClock;
 
 /// Patience with a peer.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +45,11 @@ pub struct Gateway {
     tally: Arc<Tally>,
     sockets: Arc<Sockets>,
     evidence: Option<Evidence>,
+    wall: WallClock,
 }
 
 impl Gateway {
-    /// A gateway that hands entries to `gate`, and frames with a wrong checksum to `evidence`.
+    /// A gateway that hands entries to `gate`, with the time that `wall` shows, and frames with a wrong checksum to `evidence`.
     #[must_use]
     pub fn new(
         gate: Gate,
@@ -54,7 +57,8 @@ impl Gateway {
         metrics: GatewayMetrics,
         tally: Arc<Tally>,
         evidence: Option<Evidence>,
+        wall: WallClock,
     ) -> Self {
-        Self { gate, timeouts, metrics, tally, sockets: Arc::default(), evidence }
+        Self { gate, timeouts, metrics, tally, sockets: Arc::default(), evidence, wall }
     }
 }
