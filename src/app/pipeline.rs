@@ -57,7 +57,7 @@ pub(super) async fn start(
         AckAfter::Journal => {
             let (journal, opened) = open(settings, accepted, &journal_metrics).await?;
             tally.recovered(opened.records);
-            let gaps = gaps(&settings.data_dir, accepted, health);
+            let gaps = gaps(&settings.data_dir, accepted, health)?;
             let (contents, health) = (Arc::clone(journal.contents()), Arc::clone(health));
             let draining = Draining::new(
                 contents,
@@ -113,8 +113,10 @@ async fn open(
     Ok((journal, opened))
 }
 
-fn gaps(directory: &Path, accepted: Accepted, health: &Health) -> GapFile {
-    let gaps = GapFile::new(directory.join("journal-gap"));
+fn gaps(directory: &Path, accepted: Accepted, health: &Health) -> Result<GapFile, StartError> {
+    let files = Files::new(directory);
+    let files = files.map_err(|source| StartError::Directory { directory: directory.to_owned(), source })?;
+    let gaps = GapFile::new(Arc::new(files));
     let accept = if accepted.gap { gaps.accept() } else { Ok(()) };
     match accept.and_then(|()| gaps.read()) {
         Ok(noted) if noted.is_empty() => {}
@@ -124,7 +126,7 @@ fn gaps(directory: &Path, accepted: Accepted, health: &Health) -> GapFile {
         }
         Err(wrong) => tracing::error!(error = %wrong, "the note of gaps in the journal cannot be read or removed"),
     }
-    gaps
+    Ok(gaps)
 }
 
 /// Lanes that are being started.
