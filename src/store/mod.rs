@@ -8,6 +8,7 @@ mod batch;
 mod columns;
 mod cover;
 mod failure;
+mod faulty;
 mod features;
 mod fence;
 mod flag;
@@ -25,11 +26,15 @@ mod timescale;
 mod tls;
 mod url;
 mod verdict;
+mod way;
 
 use std::fmt;
 
 pub use batch::{Batch, Message, QuarantineReason, Quarantined};
 pub use columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
+pub use faulty::{
+    Fate, FaultyDatabase, FaultyLedger, FaultyStore, Flagged, Flaw, Left, Snapshot, StoredRow, Tables, Waiting,
+};
 pub use features::{Columnstore, Features, PositionsTable, features};
 pub use fence::{Checkpoint, Lane, Outcome, Step};
 pub use flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window};
