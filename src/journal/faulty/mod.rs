@@ -48,6 +48,8 @@ pub struct Operations {
     pub syncs: u64,
     /// Power cuts.
     pub power_cuts: u64,
+    /// Everything that may have changed what a power cut would leave.
+    pub changes: u64,
 }
 
 struct Disk {
@@ -104,6 +106,7 @@ impl FaultyDisk {
         }
         disk.names = disk.synced_names.clone();
         disk.restart();
+        disk.operations.changes += 1;
         disk.operations.power_cuts += 1;
     }
 
@@ -214,6 +217,7 @@ impl Disk {
 
     /// Before everything that changes something.
     fn change(&mut self, cycle: u64) -> io::Result<()> {
+        self.operations.changes += 1;
         if spent(&mut self.faults.power_off_after) {
             self.power = false;
         }

@@ -171,6 +171,12 @@ impl FaultyDatabase {
         self.server().changes
     }
 
+    /// How many batches were turned away because somebody else owns their lane.
+    #[must_use]
+    pub fn fenced(&self) -> u64 {
+        self.server().fenced
+    }
+
     fn server(&self) -> MutexGuard<'_, Server> {
         locked(&self.server)
     }

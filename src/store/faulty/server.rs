@@ -23,6 +23,8 @@ pub(super) struct Server {
     /// The sequence behind the ledger's versions; not rolled back with a transaction.
     pub(super) version: i64,
     pub(super) corrections: i64,
+    /// Batches that were turned away because somebody else owns the lane.
+    pub(super) fenced: u64,
     statements: BTreeMap<u64, Statement>,
     next: u64,
 }

@@ -41,6 +41,9 @@ impl Transaction<'_> {
         });
         let stored = stored.await?;
         if let Standing::Settled(outcome) = judge(self.lane, step, doubt.as_ref(), stored) {
+            if outcome == Outcome::Fenced {
+                self.session.server().fenced += 1;
+            }
             self.session.rollback().await?;
             *doubt = None;
             return Ok(outcome);
