@@ -49,7 +49,7 @@ pub struct Drain<S, F> {
 /// How gathering ended.
 enum Gathered {
     Batch,
-    /// The journal has a new id.
+    /// The journal has a new id, or the lane stands elsewhere.
     Moved,
     /// Nothing more will come.
     Over,
@@ -216,13 +216,32 @@ impl<S: Store, F: Feed> Drain<S, F> {
                 () = sleep_until(until) => {
                     // Nothing to do for a while: look whether the database is still there, so that readiness tells the truth.
                     if Instant::now() >= probe {
-                        if self.load.frames == 0 {
-                            let mut failures = 0;
-                            while !self.schema(&mut failures).await {}
+                        if self.load.frames == 0 && !self.still_stands().await? {
+                            return Ok(Gathered::Moved);
                         }
                         looked = Instant::now();
                     }
                 }
+            }
+        }
+    }
+
+    /// Whether the database says of the lane what we think. Where nothing comes that would be committed, nothing else shows that it
+    /// went back.
+    async fn still_stands(&mut self) -> Result<bool, FeedError> {
+        let mut failures = 0;
+        while !self.schema(&mut failures).await {}
+        match self.store.open_lane().await {
+            Ok(at) if at == self.feed.stands() => {
+                self.held(false);
+                self.feed.confirmed()?;
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
+            Err(wrong) => {
+                self.held(wrong.lane_is_held());
+                self.wait_after(&wrong, &mut failures).await;
+                Ok(true)
             }
         }
     }

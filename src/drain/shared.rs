@@ -129,8 +129,8 @@ impl Draining {
         self.contents.release(lanes.slowest())
     }
 
-    /// The lane goes on at `position`. Where that was released before it is not any more, for any lane: the others have lost
-    /// as much, and may not have noticed yet.
+    /// The lane is about to go on at `position`. Where that was released before it is not any more, for any lane: the others have
+    /// lost as much, and may not have noticed yet.
     pub(super) fn begins(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
         let mut lanes = self.progress();
         if position < self.contents.status().released {
@@ -138,9 +138,20 @@ impl Draining {
             self.contents.rewind(position)?;
         }
         if let Some(progress) = lanes.each.get_mut(usize::from(lane)) {
-            progress.done = position;
+            progress.done = progress.done.min(position);
         }
         Ok(())
+    }
+
+    /// The lane has gone there, and read what it needed of what lies before. What all have behind them is released, though
+    /// nothing may ever come that is to be committed: what the journal knows of that lags behind the database after a kill, and
+    /// one that was full would stay so.
+    pub(super) fn stands(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
+        let mut lanes = self.progress();
+        if let Some(progress) = lanes.each.get_mut(usize::from(lane)) {
+            progress.done = position;
+        }
+        self.contents.release(lanes.slowest())
     }
 
     /// Gives the journal a new id, unless another lane has done so since `seen`.

@@ -170,11 +170,16 @@ impl Feed for Tail {
         };
         // Before anything else: what is not committed must not be given away while it is read.
         let begin = self.draining.contents.status().begin;
-        self.draining.begins(lane.number, place.min(at.newest.max(begin)))?;
+        let done = place.min(at.newest.max(begin));
+        self.draining.begins(lane.number, done)?;
         match self.go_to(place, at, builder) {
             // It was given away before that was known: there is a gap now.
             Err(FeedError::Read(ReadError::NotKept { .. })) => Ok(None),
-            gone => gone.map(Some),
+            gone => {
+                gone?;
+                self.draining.stands(lane.number, done)?;
+                Ok(Some(()))
+            }
         }
     }
 
@@ -218,6 +223,11 @@ impl Feed for Tail {
 
     fn stands(&self) -> Checkpoint {
         self.cursor
+    }
+
+    fn confirmed(&mut self) -> Result<(), FeedError> {
+        // Another lane may have taken it back, for a loss that was not this one's.
+        Ok(self.draining.stands(self.lane.number, self.cursor.mark.position.min(self.cursor.newest))?)
     }
 
     fn committed(&mut self, at: Checkpoint, _: &Committed) -> Result<(), FeedError> {
