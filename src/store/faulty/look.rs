@@ -125,7 +125,7 @@ pub(super) async fn repair(session: &mut Session, repairs: &[Repair]) -> Result<
         let stood = stands.get(&repair.imei).copied();
         let dropped = session.statement(REPAIRING, |server, backend, _| drop_faulty(server, backend, repair.imei));
         let dropped = dropped.await?;
-        let after_ms = if dropped { i64::MIN } else { stood.unwrap_or(i64::MIN) };
+        let after_ms = if dropped { i64::MIN } else { stood.map_or(i64::MIN, |ts_ms| ts_ms - 1) };
         let find = session.statement(REPAIRING, |server, backend, _| find(server, backend, repair.imei, after_ms));
         find.await?;
     }

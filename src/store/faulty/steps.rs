@@ -134,6 +134,11 @@ fn repairs(windows: &[Window], tally: &Tally) -> Vec<Repair> {
         repair.until_ms = repair.until_ms.max(until_ms);
         repair.may_begin |= tally.changed_in(window) > 0;
     }
+    for part in tally.parts().iter().filter(|part| !part.faulty) {
+        if let Some(repair) = repairs.get_mut(&part.window.imei().get()) {
+            repair.may_begin = true;
+        }
+    }
     repairs.into_values().collect()
 }
 
