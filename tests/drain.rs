@@ -79,7 +79,8 @@ async fn drain_into<R: FnMut(&Batch) -> bool + Send + Sync + 'static>(database: 
     let inner = SqliteStore::open(&url, lane).await.unwrap();
     let registry = Registry::new();
     let (gate, mut inboxes) = Gate::commit(1, 1 << 20, registry.tally());
-    let batching = Batching { rows: 1000, linger: Duration::from_millis(50), window: ANY_TIME };
+    let batching =
+        Batching { rows: 1000, linger: Duration::from_millis(50), window: ANY_TIME, remembered: Sizes::default() };
     let around = Surroundings {
         metrics: DrainMetrics::new(&registry),
         tally: registry.tally(),
@@ -251,7 +252,8 @@ impl OnDisk {
         let (contents, gaps) = (Arc::clone(log.contents()), GapFile::new(Arc::new(disk.clone())));
         let store = FaultyStore::new(database, Lane::only(contents.id()));
         let draining = Arc::new(Draining::new(contents, 1, gaps, false, opened.new_id, system_us, metrics));
-        let batching = Batching { rows: 1000, linger: Duration::from_millis(1), window: ANY_TIME };
+        let batching =
+            Batching { rows: 1000, linger: Duration::from_millis(1), window: ANY_TIME, remembered: Sizes::default() };
         let around = Surroundings { metrics: DrainMetrics::new(&registry), tally: Arc::clone(&tally), health };
         let drain = Drain::new(store, Tail::new(draining, 0).unwrap(), batching, around);
         Self { log, tally, drain }

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Accepted, LAST_PATIENCE, SHORT_PATIENCE, StartError};
 use crate::checkpoint::JournalId;
 use crate::config::{AckAfter, Settings};
-use crate::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Surroundings, Tail, TimeWindow};
+use crate::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
 use crate::health::{Health, Reason};
 use crate::journal::{Files, Journal, Opened, Options};
 use crate::metrics::{DrainMetrics, JournalMetrics, Registry};
@@ -177,7 +177,8 @@ impl<'a> Lanes<'a> {
         let Settings {
             time_window_past: past, time_window_future: future, batch_rows: rows, batch_linger: linger, ..
         } = *self.settings;
-        let batching = Batching { rows, linger, window: TimeWindow { past, future } };
+        let (window, remembered) = (TimeWindow { past, future }, Sizes::default());
+        let batching = Batching { rows, linger, window, remembered };
         let drain = Drain::new(store, feed, batching, self.around.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let (finish, give_up) = (self.pipeline.finish.clone(), self.pipeline.give_up.clone());

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Batching;
 use super::builder::BatchBuilder;
 use super::feed::{Feed, FeedError, Load};
-use super::seen::{SeenKeys, Sizes};
+use super::seen::SeenKeys;
 use crate::health::{Health, Reason};
 use crate::metrics::{DrainMetrics, Tally};
 use crate::store::{ErrorClass, Schema, Step, Store, StoreError};
@@ -71,7 +71,7 @@ impl<S: Store, F: Feed> Drain<S, F> {
             feed,
             batching,
             around,
-            builder: BatchBuilder::new(batching.window, SeenKeys::new(Sizes::default())),
+            builder: BatchBuilder::new(batching.window, SeenKeys::new(batching.remembered)),
             load: Load::new(usize::MAX, batching.rows),
             begun: None,
             offered: None,
@@ -191,12 +191,14 @@ impl<S: Store, F: Feed> Drain<S, F> {
             self.feed.fill(&mut self.builder, &mut self.load)?;
             let now = Instant::now();
             let linger = (self.load.frames > 0).then(|| *self.begun.get_or_insert(now) + self.batching.linger);
-            // Foreign entries were passed, or newest positions are not written.
+            // Foreign entries were passed, or newest positions are not written, or there turned out to be none: the database refused
+            // their rows.
             let (from, to) = self.feed.span();
+            let unwritten = self.builder.has_newest() || self.feed.stands().newest < from.position;
             if finishing || self.feed.is_pressed(from) {
                 self.due = now;
             }
-            let due = (F::LASTS && (from != to || self.builder.has_newest())).then_some(self.due);
+            let due = (F::LASTS && (from != to || unwritten)).then_some(self.due);
             let reached = |at: Option<Instant>| at.is_some_and(|at| finishing || now >= at);
             if self.load.is_full() || reached(linger) || reached(due) {
                 return Ok(Gathered::Batch);
