@@ -21,6 +21,8 @@
 //! - [`admin`] answers `/metrics`, `/livez` and `/readyz` from [`metrics`] and [`health`], also when the data path is stuck.
 //! - [`config`] reads settings from file and environment, and reports all mistakes at once.
 //! - [`app`] wires all of it: start order and stop order; nothing refers back to it.
+//! - [`wall`] is the wall clock, handed to whoever needs it; with [`journal::FaultyDisk`] and [`store::FaultyDatabase`] a simulation
+//!   drives all of this through faults, see `docs/simulation.md`.
 //! - [`fleet`] is a fleet of simulated trackers, and the audit of what they were told.
 //! - [`cli`] holds one file a command.
 //!
