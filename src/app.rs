@@ -24,6 +24,7 @@ use crate::journal::{OpenError, ReadError, RecoveryMode};
 use crate::metrics::{Counts, GatewayMetrics, Registry};
 use crate::retention::{Retainer, RetentionMetrics};
 use crate::store::{DatabaseUrl, Lane, Schema, Store, StoreError, TimescaleStore, features};
+use crate::wall::system_us;
 
 /// A service that runs.
 pub struct Running {
@@ -144,7 +145,9 @@ pub async fn start(settings: &Settings, accepted: Accepted) -> Result<Running, S
     let timeouts =
         Timeouts { login: settings.login_timeout, frame: settings.frame_timeout, idle: settings.idle_timeout };
     let evidence = Evidence::start(settings.data_dir.join("wrong-checksum")).map_err(StartError::Thread)?;
-    let gateway = Arc::new(Gateway::new(gate, timeouts, gateway_metrics, registry.tally(), Some(evidence), admitted));
+    let evidence = Some(evidence);
+    let gateway = Gateway::new(gate, timeouts, gateway_metrics, registry.tally(), evidence, admitted, system_us);
+    let gateway = Arc::new(gateway);
     let limits = Limits { connections, per_address: settings.max_connections_per_ip };
     let stop_sessions = CancellationToken::new();
     let gateway = gateway::run(trackers, gateway, limits, stop_sessions.clone());

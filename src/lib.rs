@@ -23,6 +23,8 @@
 //! - [`replay`] decodes what the journal has kept, or what is in quarantine, once more: for a mapping that was mended.
 //! - [`config`] reads settings from file and environment, and reports all mistakes at once.
 //! - [`app`] wires all of it: start order and stop order; nothing refers back to it.
+//! - [`wall`] is the wall clock, handed to whoever needs it; with [`journal::FaultyDisk`] and [`store::FaultyDatabase`] a simulation
+//!   drives all of this through faults, see `docs/simulation.md`.
 //! - [`fleet`] is a fleet of simulated trackers, and the audit of what they were told.
 //! - [`check`] tells an operator whether an installation is sound; [`retention`] drops what has grown too old.
 //! - [`cli`] holds one file a command.
@@ -49,3 +51,4 @@ pub mod receipt;
 pub mod replay;
 pub mod retention;
 pub mod store;
+pub mod wall;

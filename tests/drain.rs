@@ -1,4 +1,4 @@
-//! The drain in front of a store that misbehaves: real SQLite behind it, only the refusal is made.
+//! The drain in front of a store that misbehaves, and behind a journal that lags: real SQLite, only the fault is made.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,14 +9,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use odograph::checkpoint::{JournalId, Position};
-use odograph::drain::{BatchBuilder, Batching, Drain, Frame, Inbox, SeenKeys, Sizes, Surroundings, TimeWindow};
+use odograph::drain::{
+    BatchBuilder, Batching, Drain, Draining, Frame, GapFile, Inbox, SeenKeys, Sizes, Surroundings, Tail, TimeWindow,
+};
 use odograph::health::Health;
-use odograph::journal::{Kind, NewEntry};
-use odograph::metrics::{DrainMetrics, Registry};
+use odograph::journal::{
+    Draw, FaultyDisk, Group, Kind, Limits, Log, NewEntry, Options, Outcome as Written, RecoveryMode,
+};
+use odograph::metrics::{DrainMetrics, JournalMetrics, Registry, Tally};
 use odograph::receipt::{Gate, Pending};
 use odograph::store::{
-    Batch, Checkpoint, DatabaseUrl, ErrorClass, Lane, Outcome, Schema, SqliteStore, Step, Store, StoreError,
+    Batch, Checkpoint, DatabaseUrl, ErrorClass, Fate, FaultyDatabase, FaultyStore, Lane, Outcome, Schema, SqliteStore,
+    Step, Store, StoreError,
 };
+use odograph::wall::system_us;
 use support::database::Database;
 use support::tracker::{frame, imei, record};
 use teltonika_codecs::encode::NewRecord;
@@ -73,7 +79,8 @@ async fn drain_into<R: FnMut(&Batch) -> bool + Send + Sync + 'static>(database: 
     let inner = SqliteStore::open(&url, lane).await.unwrap();
     let registry = Registry::new();
     let (gate, mut inboxes) = Gate::commit(1, 1 << 20, registry.tally());
-    let batching = Batching { rows: 1000, linger: Duration::from_millis(50), window: ANY_TIME };
+    let batching =
+        Batching { rows: 1000, linger: Duration::from_millis(50), window: ANY_TIME, remembered: Sizes::default() };
     let around = Surroundings {
         metrics: DrainMetrics::new(&registry),
         tally: registry.tally(),
@@ -223,4 +230,101 @@ fn a_record_without_a_fix_hides_none_behind_it() {
     assert_eq!(newest, [i64::try_from(T).unwrap() + 1000]);
     builder.abandon();
     assert!(!builder.has_newest(), "nothing of a batch that was never committed");
+}
+
+/// One process on a disk: the journal, and the draining of all that it holds.
+struct OnDisk {
+    log: Log,
+    tally: Arc<Tally>,
+    drain: Drain<FaultyStore, Tail>,
+}
+
+impl OnDisk {
+    fn start(disk: &FaultyDisk, database: &FaultyDatabase, tag: i64) -> Self {
+        let limits = Limits::with_pieces(80 << 10, 8 << 10, 3 << 10, Duration::from_hours(1)).unwrap();
+        let options = Options { limits, recovery: RecoveryMode::Strict };
+        let draw = Draw { id: JournalId::random(), tag, begin: Position(0) };
+        let (log, opened) = Log::open(Arc::new(disk.clone()), options, draw, system_us()).unwrap();
+        let (registry, health) = (Registry::new(), Arc::new(Health::default()));
+        let tally = registry.tally();
+        tally.recovered(opened.records);
+        let metrics = (Arc::clone(&tally), Arc::clone(&health), JournalMetrics::new(&registry));
+        let (contents, gaps) = (Arc::clone(log.contents()), GapFile::new(Arc::new(disk.clone())));
+        let store = FaultyStore::new(database, Lane::only(contents.id()));
+        let draining = Arc::new(Draining::new(contents, 1, gaps, false, opened.new_id, system_us, metrics));
+        let batching =
+            Batching { rows: 1000, linger: Duration::from_millis(1), window: ANY_TIME, remembered: Sizes::default() };
+        let around = Surroundings { metrics: DrainMetrics::new(&registry), tally: Arc::clone(&tally), health };
+        let drain = Drain::new(store, Tail::new(draining, 0).unwrap(), batching, around);
+        Self { log, tally, drain }
+    }
+
+    fn append(&mut self, record: &NewRecord) {
+        let frame = frame(std::slice::from_ref(record));
+        let (bytes, mut group) = (&frame[8..frame.len() - 4], Group::default());
+        group.push(&NewEntry { kind: Kind::Frame, imei: imei(1), received_at_us: system_us(), records: 1, bytes });
+        assert!(matches!(self.log.commit(&mut group), Ok(Written::Synced(_))));
+        self.tally.recovered(1);
+    }
+}
+
+/// Has a database do whatever it is asked.
+fn serve(database: &FaultyDatabase) -> tokio::task::JoinHandle<()> {
+    let database = database.clone();
+    tokio::spawn(async move {
+        loop {
+            database.waiting().iter().for_each(|waiting| database.serve(waiting.statement, Fate::Done));
+            database.left().iter().for_each(|left| database.end(left.backend, false));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_database_has_is_released_at_the_start_though_nothing_more_comes() {
+    let (disk, database) = (FaultyDisk::new(1), FaultyDatabase::new(None));
+    let serving = serve(&database);
+    let finish = CancellationToken::new();
+    finish.cancel();
+    let mut first = OnDisk::start(&disk, &database, 1);
+    first.append(&record(T, 1));
+    let contents = Arc::clone(first.log.contents());
+    assert!(first.drain.run(finish.clone(), CancellationToken::new()).await);
+    assert_eq!(contents.status().released, contents.status().end);
+    // Only the next group would have noted it, and a full journal takes none before something is released.
+    disk.kill();
+    let second = OnDisk::start(&disk, &database, 2);
+    let contents = Arc::clone(second.log.contents());
+    assert_eq!((contents.status().released, second.tally.read().waiting), (Position(0), 1));
+    assert!(second.drain.run(finish, CancellationToken::new()).await);
+    assert_eq!(contents.status().released, contents.status().end, "nothing is held back that the database has");
+    assert_eq!((second.tally.read().duplicate, second.tally.read().waiting), (1, 0));
+    serving.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_went_back_is_filled_again_though_nothing_more_comes() {
+    let (disk, database) = (FaultyDisk::new(1), FaultyDatabase::new(None));
+    let (serving, before) = (serve(&database), database.snapshot());
+    let mut process = OnDisk::start(&disk, &database, 1);
+    process.append(&record(T, 1));
+    let (finish, tally) = (CancellationToken::new(), Arc::clone(&process.tally));
+    let drain = tokio::spawn(process.drain.run(finish.clone(), CancellationToken::new()));
+    let stored = || database.look(|tables| tables.positions.len());
+    let settled = async |committed| {
+        for _ in 0..60_000 {
+            if stored() == 1 && tally.read().committed == committed && tally.read().waiting == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("{} rows, {:?}", stored(), tally.read());
+    };
+    settled(1).await;
+    database.restore(&before);
+    assert_eq!(stored(), 0);
+    settled(2).await;
+    finish.cancel();
+    assert!(drain.await.unwrap());
+    serving.abort();
 }

@@ -190,6 +190,42 @@ async fn newest_positions_that_were_kept_back_are_looked_at_again(mut database: 
     assert_eq!(latest(&database).await, of(CAR, &[0]));
 }
 
+/// In PostgreSQL alone a flag is written down for a while before it is applied.
+#[tokio::test]
+async fn a_newest_position_comes_back_from_under_a_flag_that_was_never_applied() {
+    let mut database = PostgresDatabase::new().await;
+    // A batch without its newest position, which comes with a later one.
+    let mut first = batch(&[row(IMEI, NOON, 1)]);
+    let newest = std::mem::take(&mut first.newest);
+    database.store().commit(&first).await.unwrap();
+    let written_down = format!(
+        "INSERT INTO position_flag_ledger (flag_id, seq, imei, ts_from, ts_to, faulty) \
+         SELECT '{}', 1, imei, ts, ts, true FROM positions",
+        flag(1)
+    );
+    database.execute(&written_down).await;
+    let mut second = batch(&[row(OTHER, NOON, 1)]);
+    second.newest = newest;
+    database.store().commit(&second).await.unwrap();
+    assert_eq!(latest(&database).await, [], "a live flag covers it");
+    assert_eq!(apply(&database, &[deleted(1, 2)]).await, [Applied::Applied]);
+    assert_eq!(latest(&database).await, of(CAR, &[0]));
+}
+
+#[tokio::test]
+async fn of_two_records_of_one_instant_the_later_one_is_newest_also_from_under_a_flag() {
+    let mut database = PostgresDatabase::new().await;
+    apply(&database, &[set(1, 1, window(IMEI, 0, 0))]).await;
+    until_committed(database.store(), &batch(&[row(IMEI, NOON, 7)])).await;
+    // The flag is withdrawn, and the other record arrives before that is applied.
+    database.execute("UPDATE position_flag_ledger SET seq = 2, deleted = true, version = version + 1").await;
+    until_committed(database.store(), &batch(&[row(IMEI, NOON, 3)])).await;
+    let newest = async |database: &PostgresDatabase| database.texts("latest_positions", &["fingerprint"]).await;
+    assert_eq!(newest(&database).await, [["3"]]);
+    assert_eq!(database.ledger().finish(10).await.unwrap(), 1);
+    assert_eq!(newest(&database).await, [["7"]]);
+}
+
 async fn each_window_that_changed_is_told_once(mut database: impl TestDatabase) {
     arrive(&mut database, IMEI, &[0, 10, 20, 30]).await;
     apply(&database, &[set(1, 5, window(IMEI, 0, 10)), set(2, 3, window(IMEI, 100, 200))]).await;

@@ -11,12 +11,13 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Accepted, LAST_PATIENCE, SHORT_PATIENCE, StartError};
 use crate::checkpoint::JournalId;
 use crate::config::{AckAfter, Settings};
-use crate::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Surroundings, Tail, TimeWindow};
+use crate::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
 use crate::health::{Health, Reason};
 use crate::journal::{Files, Journal, Opened, Options};
 use crate::metrics::{DrainMetrics, JournalMetrics, Registry};
 use crate::receipt::Gate;
 use crate::store::{DatabaseUrl, Lane, SqliteStore, Store, TimescaleStore};
+use crate::wall::system_us;
 
 /// Everything behind the gateway.
 pub(super) struct Pipeline {
@@ -57,7 +58,7 @@ pub(super) async fn start(
         AckAfter::Journal => {
             let (journal, opened) = open(settings, accepted, &journal_metrics).await?;
             tally.recovered(opened.records);
-            let gaps = gaps(&settings.data_dir, accepted, health);
+            let gaps = gaps(&settings.data_dir, accepted, health)?;
             let (contents, health) = (Arc::clone(journal.contents()), Arc::clone(health));
             let draining = Draining::new(
                 contents,
@@ -65,6 +66,7 @@ pub(super) async fn start(
                 gaps,
                 accepted.clock,
                 opened.new_id,
+                system_us,
                 (Arc::clone(&tally), health, journal_metrics),
             );
             let draining = Arc::new(draining);
@@ -113,8 +115,10 @@ async fn open(
     Ok((journal, opened))
 }
 
-fn gaps(directory: &Path, accepted: Accepted, health: &Health) -> GapFile {
-    let gaps = GapFile::new(directory.join("journal-gap"));
+fn gaps(directory: &Path, accepted: Accepted, health: &Health) -> Result<GapFile, StartError> {
+    let files = Files::new(directory);
+    let files = files.map_err(|source| StartError::Directory { directory: directory.to_owned(), source })?;
+    let gaps = GapFile::new(Arc::new(files));
     let accept = if accepted.gap { gaps.accept() } else { Ok(()) };
     match accept.and_then(|()| gaps.read()) {
         Ok(noted) if noted.is_empty() => {}
@@ -124,7 +128,7 @@ fn gaps(directory: &Path, accepted: Accepted, health: &Health) -> GapFile {
         }
         Err(wrong) => tracing::error!(error = %wrong, "the note of gaps in the journal cannot be read or removed"),
     }
-    gaps
+    Ok(gaps)
 }
 
 /// Lanes that are being started.
@@ -178,7 +182,8 @@ impl<'a> Lanes<'a> {
         let Settings {
             time_window_past: past, time_window_future: future, batch_rows: rows, batch_linger: linger, ..
         } = *self.settings;
-        let batching = Batching { rows, linger, window: TimeWindow { past, future } };
+        let (window, remembered) = (TimeWindow { past, future }, Sizes::default());
+        let batching = Batching { rows, linger, window, remembered };
         let drain = Drain::new(store, feed, batching, self.around.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let (finish, give_up) = (self.pipeline.finish.clone(), self.pipeline.give_up.clone());

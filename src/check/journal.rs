@@ -47,7 +47,12 @@ impl Default for Facts {
 /// Reads newest segments first, until it takes too long.
 pub(super) fn look(data_dir: &Path) -> Facts {
     let directory = data_dir.join("journal");
-    let gaps = GapFile::new(data_dir.join("journal-gap")).read().map_err(|wrong| wrong.to_string());
+    let noted = Files::read_only(data_dir).and_then(|files| GapFile::new(Arc::new(files)).read());
+    let gaps = match noted {
+        // Nothing was ever kept there.
+        Err(wrong) if wrong.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        noted => noted.map_err(|wrong| wrong.to_string()),
+    };
     let held = is_held(&directory.join("lock"));
     if !directory.exists() {
         return Facts { gaps, held, ..Facts::default() };

@@ -1,7 +1,7 @@
 //! Whether this machine's clock can be right. Records are judged by their receive time, so with a wrong clock good ones would
 //! go to quarantine: the drain waits instead, and the journal goes on.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Why the clock cannot be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +23,6 @@ pub fn judge(now_us: i64, newest_us: Option<i64>) -> Option<WrongClock> {
     }
     let behind = Duration::from_micros(u64::try_from(newest_us?.saturating_sub(now_us)).unwrap_or(0));
     (behind > TOLERANCE).then_some(WrongClock::BeforeJournal { behind })
-}
-
-/// Microseconds since 1970-01-01 UTC; 0 for a clock before that.
-pub(super) fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 const fn built_us() -> i64 {
@@ -62,6 +56,6 @@ mod tests {
         assert_eq!(judge(BUILT_US - 1, None), Some(WrongClock::BeforeBuild));
         let behind = Duration::from_mins(6);
         assert_eq!(judge(now, Some(now + 6 * minute)), Some(WrongClock::BeforeJournal { behind }));
-        assert!(now_us() > BUILT_US, "it was built before it runs");
+        assert!(crate::wall::system_us() > BUILT_US, "it was built before it runs");
     }
 }

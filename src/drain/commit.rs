@@ -1,8 +1,8 @@
 //! Committing a batch, again and again; in smaller parts where the database answers and does not take it.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::feed::{Feed, FeedError};
 use super::lane::{Drain, FIRST_RETRY, Next, SLOW_RETRY};

@@ -35,6 +35,11 @@ pub trait Feed {
     /// Where the lane stands in the database.
     fn stands(&self) -> Checkpoint;
 
+    /// The database has confirmed that the lane stands there.
+    fn confirmed(&mut self) -> Result<(), FeedError> {
+        Ok(())
+    }
+
     /// The batch is committed, and the lane stands there now.
     fn committed(&mut self, at: Checkpoint, proof: &Committed) -> Result<(), FeedError>;
 

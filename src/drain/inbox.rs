@@ -2,9 +2,10 @@
 //! trackers keep them.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::builder::BatchBuilder;
 use super::feed::{Feed, FeedError, Load};

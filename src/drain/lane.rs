@@ -2,15 +2,15 @@
 //! store.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Batching;
 use super::builder::BatchBuilder;
 use super::feed::{Feed, FeedError, Load};
-use super::seen::{SeenKeys, Sizes};
+use super::seen::SeenKeys;
 use crate::health::{Health, Reason};
 use crate::metrics::{DrainMetrics, Tally};
 use crate::store::{ErrorClass, Schema, Step, Store, StoreError};
@@ -49,7 +49,7 @@ pub struct Drain<S, F> {
 /// How gathering ended.
 enum Gathered {
     Batch,
-    /// The journal has a new id.
+    /// The journal has a new id, or the lane stands elsewhere.
     Moved,
     /// Nothing more will come.
     Over,
@@ -71,7 +71,7 @@ impl<S: Store, F: Feed> Drain<S, F> {
             feed,
             batching,
             around,
-            builder: BatchBuilder::new(batching.window, SeenKeys::new(Sizes::default())),
+            builder: BatchBuilder::new(batching.window, SeenKeys::new(batching.remembered)),
             load: Load::new(usize::MAX, batching.rows),
             begun: None,
             offered: None,
@@ -86,6 +86,7 @@ impl<S: Store, F: Feed> Drain<S, F> {
     /// not committed then is in the journal, or was never acknowledged. Gives whether all is committed.
     pub async fn run(mut self, finish: CancellationToken, give_up: CancellationToken) -> bool {
         let ended = tokio::select! {
+            biased;
             ended = self.work(&finish) => Some(ended),
             () = give_up.cancelled() => None,
         };
@@ -190,12 +191,14 @@ impl<S: Store, F: Feed> Drain<S, F> {
             self.feed.fill(&mut self.builder, &mut self.load)?;
             let now = Instant::now();
             let linger = (self.load.frames > 0).then(|| *self.begun.get_or_insert(now) + self.batching.linger);
-            // Foreign entries were passed, or newest positions are not written.
+            // Foreign entries were passed, or newest positions are not written, or there turned out to be none: the database refused
+            // their rows.
             let (from, to) = self.feed.span();
+            let unwritten = self.builder.has_newest() || self.feed.stands().newest < from.position;
             if finishing || self.feed.is_pressed(from) {
                 self.due = now;
             }
-            let due = (F::LASTS && (from != to || self.builder.has_newest())).then_some(self.due);
+            let due = (F::LASTS && (from != to || unwritten)).then_some(self.due);
             let reached = |at: Option<Instant>| at.is_some_and(|at| finishing || now >= at);
             if self.load.is_full() || reached(linger) || reached(due) {
                 return Ok(Gathered::Batch);
@@ -209,18 +212,38 @@ impl<S: Store, F: Feed> Drain<S, F> {
             // sync would cost the sessions their core.
             let gathers = F::LASTS && linger.is_some();
             tokio::select! {
+                biased;
                 () = self.feed.more(), if !gathers => {}
                 () = finish.cancelled(), if !finishing => {}
-                () = sleep_until(until.into()) => {
+                () = sleep_until(until) => {
                     // Nothing to do for a while: look whether the database is still there, so that readiness tells the truth.
                     if Instant::now() >= probe {
-                        if self.load.frames == 0 {
-                            let mut failures = 0;
-                            while !self.schema(&mut failures).await {}
+                        if self.load.frames == 0 && !self.still_stands().await? {
+                            return Ok(Gathered::Moved);
                         }
                         looked = Instant::now();
                     }
                 }
+            }
+        }
+    }
+
+    /// Whether the database says of the lane what we think. Where nothing comes that would be committed, nothing else shows that it
+    /// went back.
+    async fn still_stands(&mut self) -> Result<bool, FeedError> {
+        let mut failures = 0;
+        while !self.schema(&mut failures).await {}
+        match self.store.open_lane().await {
+            Ok(at) if at == self.feed.stands() => {
+                self.held(false);
+                self.feed.confirmed()?;
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
+            Err(wrong) => {
+                self.held(wrong.lane_is_held());
+                self.wait_after(&wrong, &mut failures).await;
+                Ok(true)
             }
         }
     }

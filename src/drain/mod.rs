@@ -50,6 +50,8 @@ pub struct Batching {
     pub linger: Duration,
     /// Device times that are believed.
     pub window: TimeWindow,
+    /// How many records are remembered.
+    pub remembered: Sizes,
 }
 
 /// The lane of a device, of so many. Fixed for ever: with another slicing, a lane would skip what was behind in another one.

@@ -1,14 +1,16 @@
 //! What the lanes of one journal share: how far each of them is, what may be released, and the journal's name.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::clock::now_us;
+use tokio::time::Instant;
+
 use super::gap::GapFile;
 use crate::checkpoint::{JournalId, Position};
 use crate::health::{Health, Reason};
 use crate::journal::{Contents, Poisoned, Why};
 use crate::metrics::{JournalMetrics, Tally};
+use crate::wall::WallClock;
 
 /// The draining of one journal.
 pub struct Draining {
@@ -17,6 +19,7 @@ pub struct Draining {
     pub(super) health: Arc<Health>,
     /// The operator says that the clock is right, whatever the journal says.
     pub(super) accept_clock: bool,
+    pub(super) wall: WallClock,
     metrics: JournalMetrics,
     gaps: GapFile,
     lanes: Mutex<Lanes>,
@@ -59,6 +62,7 @@ impl Draining {
         gaps: GapFile,
         accept_clock: bool,
         is_renamed: bool,
+        wall: WallClock,
         (tally, health, metrics): (Arc<Tally>, Arc<Health>, JournalMetrics),
     ) -> Self {
         let (released, id) = (contents.status().released, contents.id());
@@ -71,7 +75,7 @@ impl Draining {
             drawn: gaps.is_drawn(id).then_some(id),
             moved: (released, Instant::now()),
         };
-        Self { contents, tally, health, accept_clock, metrics, gaps, lanes: Mutex::new(lanes) }
+        Self { contents, tally, health, accept_clock, wall, metrics, gaps, lanes: Mutex::new(lanes) }
     }
 
     pub(super) fn lanes(&self) -> u16 {
@@ -98,7 +102,7 @@ impl Draining {
         }
         let oldest = match lanes.each.iter().filter_map(|lane| lane.oldest_us).min() {
             Some(oldest_us) => {
-                let waited_us = now_us().saturating_sub(oldest_us);
+                let waited_us = (self.wall)().saturating_sub(oldest_us);
                 Duration::from_micros(u64::try_from(waited_us).unwrap_or(0))
             }
             // No lane has looked at what is there: since nothing moves.
@@ -127,8 +131,8 @@ impl Draining {
         self.contents.release(lanes.slowest())
     }
 
-    /// The lane goes on at `position`. Where that was released before it is not any more, for any lane: the others have lost
-    /// as much, and may not have noticed yet.
+    /// The lane is about to go on at `position`. Where that was released before it is not any more, for any lane: the others have
+    /// lost as much, and may not have noticed yet.
     pub(super) fn begins(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
         let mut lanes = self.progress();
         if position < self.contents.status().released {
@@ -136,7 +140,7 @@ impl Draining {
             self.contents.rewind(position)?;
         }
         if let Some(progress) = lanes.each.get_mut(usize::from(lane)) {
-            (progress.done, progress.begun) = (position, true);
+            (progress.done, progress.begun) = (progress.done.min(position), true);
         }
         Ok(())
     }
@@ -145,6 +149,17 @@ impl Draining {
     pub(super) fn committed_up_to(&self) -> Option<Position> {
         let lanes = self.progress();
         lanes.each.iter().all(|lane| lane.begun).then(|| lanes.slowest())
+    }
+
+    /// The lane has gone there, and read what it needed of what lies before. What all have behind them is released, though
+    /// nothing may ever come that is to be committed: what the journal knows of that lags behind the database after a kill, and
+    /// one that was full would stay so.
+    pub(super) fn stands(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
+        let mut lanes = self.progress();
+        if let Some(progress) = lanes.each.get_mut(usize::from(lane)) {
+            progress.done = position;
+        }
+        self.contents.release(lanes.slowest())
     }
 
     /// Gives the journal a new id, unless another lane has done so since `seen`.

@@ -2,10 +2,12 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::builder::{BatchBuilder, Frame};
-use super::clock::{self, FIRST_VERSION_US, now_us};
+use super::clock::{self, FIRST_VERSION_US};
 use super::feed::{Feed, FeedError, Load};
 use super::lane_of;
 use super::shared::Draining;
@@ -13,6 +15,7 @@ use crate::checkpoint::{Mark, Position};
 use crate::health::Reason;
 use crate::journal::{Entry, Kind, NewEntry, ReadError, Reader, Standing, Why};
 use crate::store::{Checkpoint, Committed, Lane};
+use crate::wall::WallClock;
 
 /// One lane's view of the journal.
 pub struct Tail {
@@ -112,7 +115,7 @@ impl Tail {
             if !self.is_ours(&entry) {
                 continue;
             }
-            let Entry { position, entry } = believed(entry);
+            let Entry { position, entry } = believed(entry, self.draining.wall);
             if position >= self.settled {
                 stored += u64::from(entry.records);
             }
@@ -167,11 +170,16 @@ impl Feed for Tail {
         };
         // Before anything else: what is not committed must not be given away while it is read.
         let begin = self.draining.contents.status().begin;
-        self.draining.begins(lane.number, place.min(at.newest.max(begin)))?;
+        let done = place.min(at.newest.max(begin));
+        self.draining.begins(lane.number, done)?;
         match self.go_to(place, at, builder) {
             // It was given away before that was known: there is a gap now.
             Err(FeedError::Read(ReadError::NotKept { .. })) => Ok(None),
-            gone => gone.map(Some),
+            gone => {
+                gone?;
+                self.draining.stands(lane.number, done)?;
+                Ok(Some(()))
+            }
         }
     }
 
@@ -180,9 +188,10 @@ impl Feed for Tail {
     }
 
     fn fill(&mut self, builder: &mut BatchBuilder, load: &mut Load) -> Result<(), FeedError> {
-        let (had, lane) = (load.frames, self.lane);
+        let (had, lane, wall) = (load.frames, self.lane, self.draining.wall);
         while !load.is_full() {
-            let Some(Entry { position, entry }) = self.reader.next()?.map(believed) else { break };
+            let Some(entry) = self.reader.next()? else { break };
+            let Entry { position, entry } = believed(entry, wall);
             if lane.lanes > 1 && lane_of(entry.imei, lane.lanes) != lane.number {
                 continue;
             }
@@ -216,6 +225,11 @@ impl Feed for Tail {
         self.cursor
     }
 
+    fn confirmed(&mut self) -> Result<(), FeedError> {
+        // Another lane may have taken it back, for a loss that was not this one's.
+        Ok(self.draining.stands(self.lane.number, self.cursor.mark.position.min(self.cursor.newest))?)
+    }
+
     fn committed(&mut self, at: Checkpoint, _: &Committed) -> Result<(), FeedError> {
         (self.cursor, self.settled, self.oldest_us) = (at, at.mark.position, None);
         self.draining.waits(self.lane.number, None);
@@ -242,7 +256,7 @@ impl Feed for Tail {
         }
         self.looked_at_clock = Some(Instant::now());
         let newest_us = self.draining.contents.status().newest_us.filter(|_| !self.draining.accept_clock);
-        let wrong = clock::judge(now_us(), newest_us);
+        let wrong = clock::judge((self.draining.wall)(), newest_us);
         let held = self.draining.health.holds(Reason::Clock);
         self.draining.health.set(Reason::Clock, self.lane.number, wrong.is_some());
         if let (Some(wrong), false) = (wrong, held) {
@@ -257,9 +271,9 @@ impl Feed for Tail {
 
 /// An entry that a clock received which cannot have been right: when it is read is the best that is known.
 #[must_use]
-pub fn believed(mut entry: Entry<'_>) -> Entry<'_> {
+pub fn believed(mut entry: Entry<'_>, wall: WallClock) -> Entry<'_> {
     if entry.entry.received_at_us < FIRST_VERSION_US {
-        entry.entry.received_at_us = now_us();
+        entry.entry.received_at_us = wall();
     }
     entry
 }

@@ -1,6 +1,6 @@
 //! What waits in the journal, for those who must not act as if it had arrived.
 
-use super::clock::{self, WrongClock, now_us};
+use super::clock::{self, WrongClock};
 use super::shared::Draining;
 use crate::journal::ReadError;
 
@@ -26,7 +26,7 @@ impl Draining {
     /// When that cannot be said. Nothing may be concluded from it then.
     pub fn oldest_waiting_us(&self) -> Result<Option<i64>, NotKnown> {
         let newest_us = self.contents.status().newest_us.filter(|_| !self.accept_clock);
-        if let Some(wrong) = clock::judge(now_us(), newest_us) {
+        if let Some(wrong) = clock::judge((self.wall)(), newest_us) {
             return Err(NotKnown::Clock(wrong));
         }
         let mut tries = 0;

@@ -5,14 +5,13 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::handover::{Blocked, Unblocked};
@@ -22,11 +21,19 @@ use super::{CloseReason, Gateway, Session};
 use crate::admission::Seat;
 use crate::receipt::Budget;
 
-/// Serves one connection to its end. Dropping the future closes the socket; what was handed over goes on.
-pub(super) async fn serve(stream: TcpStream, number: u64, gateway: &Gateway, stop: &CancellationToken) -> CloseReason {
+/// Serves one connection to its end; `number` names it in the log, and `peer` in the list of those who were refused. Dropping
+/// the future closes the connection; what was handed over goes on.
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: Option<IpAddr>,
+    number: u64,
+    gateway: &Gateway,
+    stop: &CancellationToken,
+) -> CloseReason {
     let now = Instant::now();
     let mut connection = Connection {
         stream,
+        peer,
         number,
         gateway,
         session: Session::new(gateway.timeouts, now),
@@ -45,7 +52,7 @@ pub(super) async fn serve(stream: TcpStream, number: u64, gateway: &Gateway, sto
     };
     let reason = {
         let (deadline, _) = connection.deadline();
-        let mut sleep = pin!(sleep_until(deadline.into()));
+        let mut sleep = pin!(sleep_until(deadline));
         let mut stopped = pin!(stop.cancelled());
         poll_fn(|context| {
             if !connection.stopping && stopped.as_mut().poll(context).is_ready() {
@@ -66,8 +73,9 @@ pub(super) async fn serve(stream: TcpStream, number: u64, gateway: &Gateway, sto
     reason
 }
 
-pub(super) struct Connection<'a> {
-    pub(super) stream: TcpStream,
+pub(super) struct Connection<'a, S> {
+    stream: S,
+    pub(super) peer: Option<IpAddr>,
     pub(super) number: u64,
     pub(super) gateway: &'a Gateway,
     pub(super) session: Session,
@@ -94,7 +102,7 @@ pub(super) struct Connection<'a> {
     stopping: bool,
 }
 
-impl Connection<'_> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     fn poll(&mut self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<CloseReason> {
         loop {
             if self.closing.is_none() && self.seat.as_mut().is_some_and(|seat| !seat.is_held(context.waker())) {
@@ -127,8 +135,8 @@ impl Connection<'_> {
             }
             // Armed again only when it has run out, or when patience has become shorter.
             let (deadline, overdue) = self.deadline();
-            if deadline < sleep.deadline().into_std() {
-                sleep.as_mut().reset(deadline.into());
+            if deadline < sleep.deadline() {
+                sleep.as_mut().reset(deadline);
             }
             if sleep.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
@@ -136,7 +144,7 @@ impl Connection<'_> {
             if Instant::now() >= deadline {
                 return Poll::Ready(overdue);
             }
-            sleep.as_mut().reset(deadline.into());
+            sleep.as_mut().reset(deadline);
         }
     }
 
@@ -172,12 +180,6 @@ impl Connection<'_> {
         self.close(CloseReason::DeviceRemoved);
     }
 
-    pub(super) fn close(&mut self, reason: CloseReason) {
-        if self.closing.is_none() {
-            (self.closing, self.since) = (Some(reason), Instant::now());
-        }
-    }
-
     /// Writes the answers that are ready, in the order of the frames.
     fn answer(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
         self.flush(context)?;
@@ -186,7 +188,7 @@ impl Connection<'_> {
         }
         let Some(answers) = self.unanswered.ready(context).map_err(|_| CloseReason::Stopping)? else { return Ok(()) };
         let bytes = answers.bytes();
-        let wrote = written(self.stream.try_write(bytes))?;
+        let wrote = self.write(context, bytes)?;
         let now = Instant::now();
         let gateway = self.gateway;
         gateway.tally.acknowledged(answers.records);
@@ -200,15 +202,25 @@ impl Connection<'_> {
         Ok(())
     }
 
+    /// Writes as much as the socket takes now; where that is nothing, it says when it takes more.
+    fn write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Result<usize, CloseReason> {
+        match Pin::new(&mut self.stream).poll_write(context, bytes) {
+            Poll::Pending => Ok(0),
+            Poll::Ready(wrote) => wrote.map_err(|_| CloseReason::ConnectionLost),
+        }
+    }
+
     /// Writes what the socket did not take before.
     fn flush(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
         while !self.outgoing.is_empty() {
-            let Poll::Ready(ready) = self.stream.poll_write_ready(context) else { return Ok(()) };
-            ready.map_err(|_| CloseReason::ConnectionLost)?;
-            let wrote = written(self.stream.try_write(&self.outgoing))?;
-            self.outgoing.drain(..wrote);
-            if self.outgoing.is_empty() {
-                self.outgoing = Vec::new();
+            let mut outgoing = std::mem::take(&mut self.outgoing);
+            let wrote = self.write(context, &outgoing)?;
+            if wrote < outgoing.len() {
+                outgoing.drain(..wrote);
+                self.outgoing = outgoing;
+            }
+            if wrote == 0 {
+                break;
             }
         }
         Ok(())
@@ -283,23 +295,17 @@ impl Connection<'_> {
         let _ = self.stream.shutdown().await;
         let _ = timeout(PARTING, async {
             let mut unread = [0; 512];
-            while self.stream.readable().await.is_ok() {
-                match self.stream.try_read(&mut unread) {
-                    Ok(0) => return,
-                    Err(wrong) if wrong.kind() != io::ErrorKind::WouldBlock => return,
-                    _ => {}
-                }
-            }
+            while self.stream.read(&mut unread).await.is_ok_and(|read| read > 0) {}
         })
         .await;
     }
 }
 
-fn written(result: io::Result<usize>) -> Result<usize, CloseReason> {
-    match result {
-        Ok(wrote) => Ok(wrote),
-        Err(wrong) if wrong.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        Err(_) => Err(CloseReason::ConnectionLost),
+impl<S> Connection<'_, S> {
+    pub(super) fn close(&mut self, reason: CloseReason) {
+        if self.closing.is_none() {
+            (self.closing, self.since) = (Some(reason), Instant::now());
+        }
     }
 }
 

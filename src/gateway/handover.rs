@@ -1,9 +1,9 @@
 //! Handing over what a session decided: frames, messages and what cannot be decoded go to the gate, as far as it has room.
 
 use std::pin::Pin;
-use std::time::{Instant, SystemTime};
 
 use teltonika_codecs::{ENVELOPE_LEN, Imei, MessageCodec, Rejection, reply};
+use tokio::time::Instant;
 
 use super::connection::{Connection, READ_LEN};
 use super::sockets::Sockets;
@@ -26,7 +26,7 @@ pub(super) enum Unblocked {
     Reserved(Result<Budget, Closed>),
 }
 
-impl Connection<'_> {
+impl<S> Connection<'_, S> {
     /// Takes whole items from the head of `unread` until one is incomplete or finds no room; gives the bytes to drop.
     pub(super) fn take_items(&mut self, unread: &[u8]) -> usize {
         let (mut at, mut waits) = (0, false);
@@ -110,8 +110,7 @@ impl Connection<'_> {
                 return true;
             }
             Verdict::Unknown => {
-                let address = self.stream.peer_addr().ok().map(|peer| peer.ip().to_canonical());
-                admission.refused(imei, address);
+                admission.refused(imei, self.peer);
                 self.unanswered.bytes(&reply::LOGIN_REFUSED, now);
                 (LoginResult::Unknown, CloseReason::UnknownDevice)
             }
@@ -142,7 +141,8 @@ impl Connection<'_> {
 
     /// Hands an entry over, to be answered with its receipt where it has a count.
     fn hand_over(&mut self, kind: Kind, imei: Imei, records: Option<u8>, bytes: &[u8], now: Instant) {
-        let entry = NewEntry { kind, imei, received_at_us: now_us(), records: records.unwrap_or(0), bytes };
+        let received_at_us = (self.gateway.wall)();
+        let entry = NewEntry { kind, imei, received_at_us, records: records.unwrap_or(0), bytes };
         match self.gateway.gate.try_submit(&entry) {
             // Nobody waits for a message.
             Ok(_) if records.is_none() => {}
@@ -150,7 +150,7 @@ impl Connection<'_> {
             Err(NotTaken::Closed) => self.close(CloseReason::Stopping),
             Err(NotTaken::NoRoom) => {
                 let (gate, held) = (self.gateway.gate.clone(), self.budget.take());
-                let waiting = Waiting { gate, held, kind, imei, records, received_at_us: entry.received_at_us };
+                let waiting = Waiting { gate, held, kind, imei, records, received_at_us };
                 self.block(Box::pin(waiting.submit(bytes.to_vec(), now)), now);
             }
         }
@@ -221,12 +221,6 @@ impl Waiting {
 /// The data field of a whole frame.
 fn data(unread: &[u8], consumed: usize) -> &[u8] {
     unread.get(ENVELOPE_LEN - CRC_LEN..consumed - CRC_LEN).unwrap_or_default()
-}
-
-fn now_us() -> i64 {
-    // A clock before 1970 or after the year 290,000 is no clock.
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Acknowledges a frame without records.

@@ -60,7 +60,7 @@ pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, s
         let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
         sessions.spawn(async move {
             let _held = (permit, place, open);
-            let reason = connection::serve(stream, number, &gateway, &stop).await;
+            let reason = connection::serve(stream, Some(peer), number, &gateway, &stop).await;
             gateway.metrics.closed(reason);
         });
     }

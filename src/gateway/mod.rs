@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use close::CloseReason;
+pub use connection::serve;
 pub use evidence::Evidence;
 pub use listener::{Limits, run};
 pub use session::{Session, Step};
@@ -24,6 +25,7 @@ use self::sockets::Sockets;
 use crate::admission::Admission;
 use crate::metrics::{GatewayMetrics, Tally};
 use crate::receipt::Gate;
+use crate::wall::WallClock;
 
 /// Patience with a peer.
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +47,12 @@ pub struct Gateway {
     sockets: Arc<Sockets>,
     evidence: Option<Evidence>,
     admission: Option<Arc<Admission>>,
+    wall: WallClock,
 }
 
 impl Gateway {
-    /// A gateway that hands entries to `gate`, and frames with a wrong checksum to `evidence`. It lets in whom `admission`
-    /// knows; without one, every tracker.
+    /// A gateway that hands entries to `gate`, with the time that `wall` shows, and frames with a wrong checksum to `evidence`.
+    /// It lets in whom `admission` knows; without one, every tracker.
     #[must_use]
     pub fn new(
         gate: Gate,
@@ -58,7 +61,8 @@ impl Gateway {
         tally: Arc<Tally>,
         evidence: Option<Evidence>,
         admission: Option<Arc<Admission>>,
+        wall: WallClock,
     ) -> Self {
-        Self { gate, timeouts, metrics, tally, sockets: Arc::default(), evidence, admission }
+        Self { gate, timeouts, metrics, tally, sockets: Arc::default(), evidence, admission, wall }
     }
 }

@@ -1,8 +1,9 @@
 //! One tracker's session as a step function: bytes and time in, the next thing to do out. No socket, no clock.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use teltonika_codecs::{AvlData, Frame, Imei, Item, MessageCodec, Next, Phase, Reason, Rejection, next_item};
+use tokio::time::Instant;
 
 use super::{CloseReason, Timeouts};
 

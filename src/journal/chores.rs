@@ -46,7 +46,7 @@ fn create(storage: &dyn Storage, header: SegmentHeader) -> io::Result<Done> {
     let file = storage.create(SPARE)?;
     file.reserve(header.size)?;
     // Space that was only reserved makes each later sync wait for the file system; written space does not.
-    let zeros = vec![0; ZEROS];
+    let zeros = vec![0; usize::try_from(header.size).unwrap_or(ZEROS).min(ZEROS)];
     let mut at = 0;
     while at < header.size {
         let length = usize::try_from(header.size - at).unwrap_or(ZEROS).min(ZEROS);

@@ -114,4 +114,4 @@ pub use relay::Relay;
 pub use room::Room;
 pub use status::{Full, State, Status};
 pub use storage::{Storage, StorageFile};
-pub use writer::OnSync;
+pub use writer::{OnSync, Turn, Writer};

@@ -16,8 +16,9 @@ use super::queue::Appender;
 use super::recovery::{Opened, RecoveryMode, Released, recover};
 use super::segment::{self, SPARE, SegmentHeader};
 use super::storage::Storage;
-use super::writer::{OnSync, Threads, now_us};
+use super::writer::{OnSync, Threads};
 use crate::checkpoint::{JournalId, Position};
+use crate::wall::system_us;
 
 /// How a journal is opened.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +69,7 @@ impl Journal {
             io::ErrorKind::WouldBlock => OpenError::Locked,
             _ => OpenError::io("locking", "lock", wrong),
         })?;
-        let (log, opened) = Log::open(storage, options, Draw::random(), now_us())?;
+        let (log, opened) = Log::open(storage, options, Draw::random(), system_us())?;
         let contents = Arc::clone(log.contents());
         let threads = Threads::start(log, options.limits.group_bytes(), on_sync);
         let threads = threads.map_err(|wrong| OpenError::io("starting a thread for", ".", wrong))?;

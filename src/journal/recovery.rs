@@ -246,7 +246,7 @@ fn secure(segment: &Segment, last: &mut Last) -> Result<u64, OpenError> {
     file.read_at(last.at, &mut group).map_err(read)?;
     file.write_at(last.at, &group).map_err(write)?;
     let mut at = segment.used;
-    let mut buffer = vec![0; CLEAN_LEN];
+    let mut buffer = vec![0; usize::try_from(segment.size.saturating_sub(at)).unwrap_or(CLEAN_LEN).min(CLEAN_LEN)];
     while at < segment.size {
         let length = usize::try_from(segment.size - at).unwrap_or(CLEAN_LEN).min(CLEAN_LEN);
         let piece = buffer.get_mut(..length).unwrap_or_default();

@@ -4,23 +4,19 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::task::Waker;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::contents::Contents;
 use super::error::{AppendError, Poisoned};
 use super::group::Group;
-use super::log::{Log, Outcome, Synced};
+use super::log::{Log, Outcome};
 use super::queue::{Appender, Queue, Work};
+use crate::wall::system_us;
 
 /// Told how long each write with its sync took; called on the writer's thread.
 pub type OnSync = Box<dyn Fn(Duration) + Send>;
-
-/// The wall clock, microseconds since 1970-01-01 UTC.
-pub(super) fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
 
 /// Both threads; dropping them closes the journal: what was taken in is written first.
 pub(super) struct Threads {
@@ -32,7 +28,9 @@ pub(super) struct Threads {
 
 impl Threads {
     pub(super) fn start(log: Log, group_bytes: u32, on_sync: OnSync) -> io::Result<Self> {
-        let (contents, queue) = (Arc::clone(log.contents()), Arc::new(Queue::new(group_bytes)));
+        let contents = Arc::clone(log.contents());
+        let writer = Writer::new(log, group_bytes, on_sync);
+        let queue = Arc::clone(&writer.queue);
         let mut threads =
             Self { contents: Arc::clone(&contents), queue: Arc::clone(&queue), writer: None, keeper: None };
         let keeper = thread::Builder::new().name("odograph-keeper".to_owned());
@@ -40,7 +38,6 @@ impl Threads {
             let queue = Arc::clone(&queue);
             move || keep(&contents, &queue)
         })?);
-        let writer = Writer { log, queue, on_sync };
         let thread = thread::Builder::new().name("odograph-journal".to_owned());
         threads.writer = Some(thread.spawn(move || writer.run())?);
         Ok(threads)
@@ -76,7 +73,7 @@ impl fmt::Debug for Threads {
 /// The keeper: does chores until the writer has ended.
 fn keep(contents: &Contents, queue: &Queue) {
     loop {
-        if contents.chore(now_us()) {
+        if contents.chore(system_us()) {
             continue;
         }
         let catalog = contents.catalog();
@@ -93,65 +90,132 @@ fn keep(contents: &Contents, queue: &Queue) {
     }
 }
 
-struct Writer {
+/// The writer without its thread: takes what is waiting, writes it, syncs once, answers all. Dropping it leaves nobody waiting for a
+/// receipt in vain.
+pub struct Writer {
     log: Log,
     queue: Arc<Queue>,
     on_sync: OnSync,
+    under_way: Option<(Group, u64)>,
+    /// Gathers next.
+    spare: Group,
+    wakers: Vec<Waker>,
+    closed: bool,
+}
+
+/// What came of a turn of the writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing was waiting.
+    Nothing,
+    /// So many entries survive a power cut now, and their tickets became receipts.
+    Synced(u32),
+    /// There is no room for the group that is under way. A chore, a release or time may help.
+    NoRoom,
+    /// Nothing more will come: everything was written that there was room for.
+    Closed,
 }
 
 impl Writer {
-    fn run(mut self) {
-        if let Err(poisoned) = self.work() {
+    /// Writes to `log` in groups of at most `group_bytes`.
+    #[must_use]
+    pub fn new(log: Log, group_bytes: u32, on_sync: OnSync) -> Self {
+        let (queue, spare) = (Arc::new(Queue::new(group_bytes)), Group::default());
+        Self { log, queue, on_sync, under_way: None, spare, wakers: Vec::new(), closed: false }
+    }
+
+    /// For sessions.
+    #[must_use]
+    pub fn appender(&self) -> Appender {
+        Appender::new(Arc::clone(&self.queue))
+    }
+
+    /// No entry is taken in any more. Those that were are written.
+    pub fn stop_taking(&self) {
+        self.queue.close();
+    }
+
+    /// Takes what is waiting as the group that is under way, unless there is one; waits for entries at most for `patience`.
+    pub fn take(&mut self, patience: Duration) {
+        if self.under_way.is_some() || self.closed {
+            return;
+        }
+        match self.queue.take(std::mem::take(&mut self.spare), patience) {
+            Work::Group(group, number) => self.under_way = Some((group, number)),
+            Work::Nothing(group) => self.spare = group,
+            Work::Closed(group) => (self.spare, self.closed) = (group, true),
+        }
+    }
+
+    /// Writes the group that is under way, or else what is waiting now. Waits for nothing but the disk.
+    ///
+    /// # Errors
+    /// [`Poisoned`], and every ticket says so.
+    pub fn turn(&mut self) -> Result<Turn, Poisoned> {
+        self.take(Duration::ZERO);
+        self.write().inspect_err(|poisoned| {
             tracing::error!(doing = poisoned.doing, cause = %poisoned.source, "the journal failed; nothing is accepted any more");
-            self.queue.end(poisoned.into());
-        }
+            self.queue.end(poisoned.clone().into());
+        })
     }
 
-    fn work(&mut self) -> Result<(), Poisoned> {
-        let mut spare = Group::default();
-        let mut wakers = Vec::new();
-        let mut last = None;
-        loop {
-            gather(last);
-            spare = match self.queue.take(spare, IDLE) {
-                Work::Group(mut group, number) => {
-                    let begun = Instant::now();
-                    let Some(synced) = self.commit(&mut group)? else { return Ok(()) };
-                    self.queue.settle(number, &synced, &mut wakers);
-                    last = Some((begun, group.entries()));
-                    group.clear();
-                    group
-                }
-                Work::Nothing(group) => group,
-                Work::Closed(mut group) => {
-                    // A last group proves the one before it: what is missing after this is damage, not a torn tail.
-                    self.log.commit(&mut group)?;
-                    return Ok(());
-                }
+    fn write(&mut self) -> Result<Turn, Poisoned> {
+        let Some((group, number)) = &mut self.under_way else {
+            if !self.closed {
+                return Ok(Turn::Nothing);
             }
-        }
-    }
-
-    /// Commits a group, waiting for room as long as it takes; `None` when the journal is closed while it is full.
-    fn commit(&mut self, group: &mut Group) -> Result<Option<Synced>, Poisoned> {
-        loop {
-            let begun = Instant::now();
-            if let Outcome::Synced(synced) = self.log.commit(group)? {
-                (self.on_sync)(begun.elapsed());
-                return Ok(Some(synced));
-            }
-            let contents = Arc::clone(self.log.contents());
-            let catalog = contents.catalog();
+            // A last group proves the one before it: what is missing after this is damage, not a torn tail.
+            self.log.commit(&mut self.spare)?;
+            return Ok(Turn::Closed);
+        };
+        let begun = Instant::now();
+        let Outcome::Synced(synced) = self.log.commit(group)? else {
+            let catalog = self.log.contents().catalog();
             if catalog.full.is_some() {
                 self.queue.hold();
                 if self.queue.is_closed() {
-                    return Ok(None);
+                    return Ok(Turn::Closed);
                 }
             }
-            if catalog.spares.is_empty() || catalog.full.is_some() {
-                drop(contents.room.wait_timeout(catalog, STUCK));
+            return Ok(Turn::NoRoom);
+        };
+        (self.on_sync)(begun.elapsed());
+        self.queue.settle(*number, &synced, &mut self.wakers);
+        let entries = group.entries();
+        group.clear();
+        self.spare = std::mem::take(group);
+        self.under_way = None;
+        Ok(Turn::Synced(entries))
+    }
+
+    /// Turns until the journal is closed or has failed.
+    fn run(mut self) {
+        let mut last = None;
+        loop {
+            gather(last);
+            self.take(IDLE);
+            let begun = Instant::now();
+            match self.turn() {
+                Ok(Turn::Nothing) => {}
+                Ok(Turn::Synced(entries)) => last = Some((begun, entries)),
+                Ok(Turn::NoRoom) => self.wait_for_room(),
+                Ok(Turn::Closed) | Err(_) => return,
             }
         }
+    }
+
+    fn wait_for_room(&self) {
+        let contents = self.log.contents();
+        let catalog = contents.catalog();
+        if catalog.spares.is_empty() || catalog.full.is_some() {
+            drop(contents.room.wait_timeout(catalog, STUCK));
+        }
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
     }
 }
 

@@ -38,7 +38,8 @@ impl Tally {
         Ok(handed)
     }
 
-    pub(crate) fn recovered(&self, records: u64) {
+    /// Records are in the pipeline that nobody handed over since the start: the journal held them, or the database lost them.
+    pub fn recovered(&self, records: u64) {
         let mut counts = self.counts();
         counts.recovered += records;
         counts.waiting += records;

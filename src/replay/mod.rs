@@ -19,6 +19,7 @@ use crate::checkpoint::{JournalId, Position};
 use crate::drain::{TimeWindow, believed, lane_of};
 use crate::journal::{Archive, Entry, Filter, OpenError};
 use crate::store::{Differences, LaneStand, Rewriter, Rewritten, StoreError};
+use crate::wall::system_us;
 
 /// What to decode again, and how.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +117,7 @@ pub async fn run(
                 outcome.share = committed.share(begin, entry.position);
                 received_us = Some(entry.entry.received_at_us);
                 outcome.entries += 1;
-                let Entry { position, entry } = believed(entry);
+                let Entry { position, entry } = believed(entry, system_us);
                 decoder.entry(position, &entry);
             } else {
                 outcome.left += 1;

@@ -18,6 +18,13 @@ impl StoreError {
         Self { class: verdict.class(), doing, source: source.into(), verdict, in_doubt: false }
     }
 
+    /// An error with which a server answers a statement, and ends its transaction.
+    pub(super) fn answered(doing: &'static str, code: &str, constraint: Option<&str>) -> Self {
+        let verdict = Verdict::of_sqlstate(code, Named { constraint, ..Named::default() });
+        let (message, constraint) = ("refused".to_owned(), constraint.map(str::to_owned));
+        Self::judged(verdict, doing, ServerAnswer { message, code: code.to_owned(), constraint, is_final: true })
+    }
+
     /// What to do about it.
     pub(super) const fn verdict(&self) -> Verdict {
         self.verdict

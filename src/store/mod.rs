@@ -9,6 +9,7 @@ mod columns;
 mod cover;
 mod devices;
 mod failure;
+mod faulty;
 mod features;
 mod fence;
 mod flag;
@@ -29,12 +30,16 @@ mod timescale;
 mod tls;
 mod url;
 mod verdict;
+mod way;
 
 use std::fmt;
 
 pub use batch::{Batch, Message, QuarantineReason, Quarantined};
 pub use columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
 pub use devices::{DeviceTable, Devices};
+pub use faulty::{
+    Fate, FaultyDatabase, FaultyLedger, FaultyStore, Flagged, Flaw, Left, Snapshot, StoredRow, Tables, Waiting,
+};
 pub use features::{Columnstore, Features, PositionsTable, features};
 pub use fence::{Checkpoint, Lane, Outcome, Step};
 pub use flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window};

@@ -48,6 +48,8 @@ pub struct Operations {
     pub syncs: u64,
     /// Power cuts.
     pub power_cuts: u64,
+    /// Everything that may have changed what a power cut would leave.
+    pub changes: u64,
 }
 
 struct Disk {
@@ -104,6 +106,7 @@ impl FaultyDisk {
         }
         disk.names = disk.synced_names.clone();
         disk.restart();
+        disk.operations.changes += 1;
         disk.operations.power_cuts += 1;
     }
 
@@ -170,6 +173,31 @@ impl FaultyDisk {
         image
     }
 
+    /// An independent disk as this one may be after a power cut now, with whatever chance `seed` wants; without one nothing is left
+    /// that was not synced. This disk goes on.
+    #[must_use]
+    pub fn after_power_cut(&self, seed: Option<u64>) -> Self {
+        let (image, disk) = (Self::new(seed.unwrap_or_default()), self.disk());
+        let mut new = image.disk();
+        let kept = if seed.is_some() { new.rng.usize(0..=disk.changes.len()) } else { 0 };
+        let names = kept.checked_sub(1).and_then(|last| disk.changes.get(last)).unwrap_or(&disk.synced_names);
+        for (name, file) in names.iter().filter_map(|(name, index)| Some((name, disk.files.get(*index)?))) {
+            let durable = if seed.is_some() {
+                let mut file = file.clone();
+                file.lose_power(&mut new.rng);
+                file.durable
+            } else {
+                file.durable.clone()
+            };
+            let index = new.files.len();
+            new.files.push(Content::durable(durable));
+            new.names.insert(name.clone(), index);
+        }
+        new.synced_names = new.names.clone();
+        drop((new, disk));
+        image
+    }
+
     fn disk(&self) -> MutexGuard<'_, Disk> {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -189,6 +217,7 @@ impl Disk {
 
     /// Before everything that changes something.
     fn change(&mut self, cycle: u64) -> io::Result<()> {
+        self.operations.changes += 1;
         if spent(&mut self.faults.power_off_after) {
             self.power = false;
         }

@@ -32,7 +32,7 @@ pub(super) use self::replay::TimescaleRewriter;
 use self::transaction::Transaction;
 use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
 use super::migrate::{APPLIED, MIGRATIONS, MIGRATIONS_TABLE_EXISTS};
-use super::verdict::Verdict;
+use super::way::{Way, next_way};
 use super::{Batch, DatabaseUrl, ErrorClass, QuarantineCap, Schema, Store, StoreError};
 
 /// Writes one lane to PostgreSQL over one connection, which is made when it is needed: the database may be away at the
@@ -50,37 +50,6 @@ pub struct TimescaleStore {
     /// How the next batch begins: the fast way, unless it lately met rows that it should not.
     way: Way,
     cap: QuarantineCap,
-}
-
-/// How the rows of a batch are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// New rows by COPY, others under the key.
-    Copy,
-    /// All rows under the key.
-    Conflict,
-    /// Under the key, in halves until refused rows stand alone.
-    Apart,
-}
-
-impl Way {
-    /// The way to take after an error on this one, if another helps.
-    fn after(self, verdict: Verdict) -> Option<Self> {
-        match (self, verdict) {
-            (Self::Copy, Verdict::Stored) => Some(Self::Conflict),
-            (Self::Copy | Self::Conflict, Verdict::Row) => Some(Self::Apart),
-            _ => None,
-        }
-    }
-
-    /// A batch takes a second at most; the server gives up on a statement after 45. Longer means that nobody is there.
-    /// Standing rows apart takes a few statements for each.
-    fn patience(self) -> Duration {
-        match self {
-            Self::Copy | Self::Conflict => Duration::from_mins(1),
-            Self::Apart => Duration::from_mins(10),
-        }
-    }
 }
 
 impl TimescaleStore {
@@ -203,13 +172,6 @@ fn pool(url: &DatabaseUrl) -> Result<Pool, StoreError> {
 async fn connect(pool: &Pool) -> Result<Connection, StoreError> {
     let object = pool.get().await.map_err(|error| StoreError::postgres_connect("connecting to the database", error))?;
     Ok(Connection::new(Object::take(object)))
-}
-
-/// The fast way again, unless rows that were thought to be new were not: then more of them are on their way, and a failed
-/// COPY costs more than the detour.
-fn next_way(way: Way, batch: &Batch, duplicates: u64) -> Way {
-    let expected = batch.known_stored + u64::try_from(batch.perhaps_stored.len()).unwrap_or(u64::MAX);
-    if way == Way::Conflict && duplicates > expected { Way::Conflict } else { Way::Copy }
 }
 
 async fn bounded<T>(doing: &'static str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {

@@ -56,7 +56,8 @@ pub(super) async fn repair(connection: &mut Connection, repairs: &[Repair]) -> R
         let imei = repair.imei.cast_signed();
         match stands.get(&imei) {
             Some(ts_ms) if !dropped.contains(&imei) => {
-                find(connection, imei, *ts_ms).await?;
+                // From its own instant on: another record of that instant may have been under a flag when it was written.
+                find(connection, imei, ts_ms.saturating_sub(1)).await?;
             }
             stood => {
                 let before = stood.copied().unwrap_or(repair.until_ms);

@@ -5,7 +5,7 @@ use tokio_postgres::types::ToSql;
 
 use super::connection::{Connection, miscounted};
 use super::sql::{CHECKPOINT, FENCE, Kind, MESSAGES, QUARANTINE, ROWS_CAN_VANISH};
-use super::{Way, apart, mend};
+use super::{apart, mend};
 use crate::checkpoint::{Mark, Position};
 use crate::store::batch::{Batch, Message, Quarantined};
 use crate::store::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge};
@@ -13,6 +13,7 @@ use crate::store::offered::{QuarantineCap, offered};
 use crate::store::row::Key;
 use crate::store::rows::{Part, Rows};
 use crate::store::sql::ColumnSet;
+use crate::store::way::Way;
 use crate::store::{CommitWay, Committed, ErrorClass, StoreError};
 
 /// A connection within a transaction. Any error ends both.

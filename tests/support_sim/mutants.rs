@@ -1,0 +1,131 @@
+//! What is broken on purpose, at the boundaries of the service: a disk, a store.
+
+use std::any::Any;
+use std::io;
+use std::sync::Arc;
+
+use odograph::journal::{FaultyDisk, Storage, StorageFile};
+use odograph::store::{
+    Batch, Checkpoint, Fate, FaultyDatabase, FaultyStore, Lane, Outcome, Schema, Step, Store, StoreError,
+};
+
+/// A disk that says it has synced.
+#[derive(Debug)]
+pub struct LyingDisk(pub FaultyDisk);
+
+#[derive(Debug)]
+struct LyingFile(Arc<dyn StorageFile>);
+
+impl Storage for LyingDisk {
+    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+        self.0.lock()
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.0.names()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(Arc::new(LyingFile(self.0.create(name)?)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(Arc::new(LyingFile(self.0.open(name)?)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        self.0.sync_names()
+    }
+}
+
+impl StorageFile for LyingFile {
+    fn reserve(&self, size: u64) -> io::Result<()> {
+        self.0.reserve(size)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A store that has its proof of commit from another database.
+pub struct EmptyCommit {
+    inner: FaultyStore,
+    lane: Lane,
+}
+
+impl EmptyCommit {
+    pub fn new(inner: FaultyStore, lane: Lane) -> Self {
+        Self { inner, lane }
+    }
+}
+
+impl Store for EmptyCommit {
+    fn assign(&mut self, lane: Lane) {
+        self.lane = lane;
+        self.inner.assign(lane);
+    }
+
+    async fn open_lane(&mut self) -> Result<Checkpoint, StoreError> {
+        self.inner.open_lane().await
+    }
+
+    async fn commit(&mut self, batch: &mut Batch, step: &Step) -> Result<Outcome, StoreError> {
+        // Most go where they should.
+        if batch.offered() % 3 != 0 || batch.offered() == 0 {
+            return self.inner.commit(batch, step).await;
+        }
+        let elsewhere = FaultyDatabase::new(None);
+        let mut store = FaultyStore::new(&elsewhere, self.lane);
+        let claimed = served(&elsewhere, store.open_lane()).await?;
+        let there = Step { from: claimed.mark, to: step.to };
+        served(&elsewhere, store.commit(batch, &there)).await
+    }
+
+    async fn retire(&mut self) -> Result<(), StoreError> {
+        self.inner.retire().await
+    }
+
+    async fn schema(&mut self) -> Result<Schema, StoreError> {
+        self.inner.schema().await
+    }
+
+    async fn close(&mut self) {
+        self.inner.close().await;
+    }
+}
+
+/// Runs something against a database where all goes well.
+async fn served<T: Send>(database: &FaultyDatabase, work: impl Future<Output = T> + Send) -> T {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        for _ in 0..64 {
+            if let std::task::Poll::Ready(done) = work.as_mut().poll(context) {
+                return std::task::Poll::Ready(done);
+            }
+            database.waiting().iter().for_each(|waiting| database.serve(waiting.statement, Fate::Done));
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}

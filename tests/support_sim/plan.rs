@@ -1,0 +1,84 @@
+//! What a seed stands for: how often what happens, which faults it has at all, and in mutants what is broken.
+
+use fastrand::Rng;
+use odograph::store::Flaw;
+
+/// Something that is broken on purpose, for the simulation to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// A disk says that it has synced and has not.
+    LyingDisk,
+    /// A relay in front of the service acknowledges frames by itself.
+    EarlyReceipt,
+    /// Somebody releases the journal up to its end.
+    EarlyRelease,
+    /// A store says that it has committed and has not.
+    EmptyCommit,
+    /// A process that is begun anew opens an empty journal.
+    ForgottenJournal,
+    /// Flags are taken from the stream and never applied.
+    DeafConsumer,
+    /// A database that does what none should.
+    Database(Flaw),
+}
+
+/// How likely steps are. Each seed has its own mixture, and most lack some faults altogether, so that each fault is met
+/// alone and in company.
+pub struct Plan {
+    pub mutant: Option<Mutant>,
+    pub steps: usize,
+    pub trackers: usize,
+    pub processes: usize,
+    /// Receipts come after the commit, without a journal.
+    pub commit_mode: bool,
+    pub flags: usize,
+    /// Of 256 statements.
+    pub statement_faults: u8,
+    /// One step in so many is a fault; 0 none.
+    pub fault_every: usize,
+    pub kills: bool,
+    pub disk: bool,
+    pub full: bool,
+    pub clones: bool,
+    pub database: bool,
+    pub goes_back: bool,
+    pub clocks: bool,
+    pub refuses_rows: bool,
+    pub links: u8,
+    /// Bytes that a connection takes from the service before its tracker reads.
+    pub room: usize,
+    pub small_journal: bool,
+    pub batch_rows: usize,
+}
+
+impl Plan {
+    pub fn new(rng: &mut Rng, mutant: Option<Mutant>) -> Self {
+        let mut often = |of_256: u8| rng.u8(..) < of_256;
+        let commit_mode = often(30) && mutant.is_none();
+        let (kills, disk, full, clones) = (often(170), often(120), often(60), often(50));
+        let (database, goes_back, clocks, refuses_rows) = (often(150), often(80), often(70), often(40));
+        let small_journal = often(90);
+        Self {
+            mutant,
+            steps: rng.usize(120..420),
+            trackers: rng.usize(1..5),
+            processes: if rng.u8(..) < 70 { 2 } else { 1 },
+            commit_mode,
+            flags: rng.usize(0..5),
+            statement_faults: if rng.bool() { rng.u8(0..30) } else { 0 },
+            fault_every: if rng.u8(..) < 230 { rng.usize(12..60) } else { 0 },
+            kills,
+            disk,
+            full,
+            clones: clones && !commit_mode,
+            database,
+            goes_back: goes_back && !commit_mode,
+            clocks,
+            refuses_rows,
+            links: if rng.bool() { rng.u8(0..40) } else { 0 },
+            room: if rng.u8(..) < 40 { rng.usize(1..6) } else { 4096 },
+            small_journal,
+            batch_rows: if rng.bool() { rng.usize(1..12) } else { 1000 },
+        }
+    }
+}

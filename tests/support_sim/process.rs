@@ -1,0 +1,266 @@
+//! One process: the service's own sessions, gate, journal writer and lanes on a faulty disk, without a thread of its own.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use odograph::checkpoint::{JournalId, Position};
+use odograph::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
+use odograph::gateway::{CloseReason, Gateway, Timeouts, serve};
+use odograph::health::{Health, Reason};
+use odograph::journal::{
+    Contents, Draw, Entry, FaultyDisk, Limits, Log, NewEntry, OpenError, Options, RecoveryMode, Storage, Writer,
+};
+use odograph::metrics::{DrainMetrics, GatewayMetrics, JournalMetrics, Registry, Tally};
+use odograph::receipt::Gate;
+use odograph::store::{FaultyDatabase, FaultyStore, Lane};
+use tokio_util::sync::CancellationToken;
+
+use super::clock::wall;
+use super::executor::{Bell, Task};
+use super::flags::{Stream, consume};
+use super::mutants::{EmptyCommit, LyingDisk};
+use super::network::Wire;
+use super::plan::{Mutant, Plan};
+use super::sent::Sent;
+
+thread_local! {
+    /// Of all processes: only the tally of each is looked at.
+    static METRICS: (Registry, GatewayMetrics, DrainMetrics, JournalMetrics) = {
+        let registry = Registry::new();
+        let (gateway, drain, journal) =
+            (GatewayMetrics::new(&registry), DrainMetrics::new(&registry), JournalMetrics::new(&registry));
+        (registry, gateway, drain, journal)
+    };
+}
+
+/// Keeps the samples of histograms from piling up.
+pub fn upkeep() {
+    METRICS.with(|(registry, ..)| registry.upkeep());
+}
+
+/// A process, whether or not it runs.
+pub struct Process {
+    pub disk: FaultyDisk,
+    /// Processes with copies of one directory.
+    pub family: usize,
+    pub running: Option<Running>,
+    /// It is to stay down for now.
+    pub held: bool,
+}
+
+/// What runs.
+pub struct Running {
+    pub journal: Option<Journal>,
+    gateway: Arc<Gateway>,
+    pub tally: Arc<Tally>,
+    pub health: Arc<Health>,
+    pub sessions: BTreeMap<usize, Task<CloseReason>>,
+    pub lanes: Vec<Task<bool>>,
+    pub consumer: Task<()>,
+    pub stop: CancellationToken,
+    pub finish: CancellationToken,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+/// The journal's part of a process, and what the harness knows of it.
+pub struct Journal {
+    pub writer: Writer,
+    pub contents: Arc<Contents>,
+    /// Items by the positions of their entries, as they were read back.
+    pub entries: BTreeMap<u64, Vec<usize>>,
+    read_to: Position,
+    pub released: Position,
+    pub stopped: bool,
+}
+
+/// What all processes share.
+pub struct Surrounds<'a> {
+    pub bell: &'a Arc<Bell>,
+    pub database: &'a FaultyDatabase,
+    pub stream: &'a Stream,
+    pub plan: &'a Plan,
+}
+
+/// Why a process does not start.
+#[derive(Debug)]
+pub enum NotStarted {
+    /// The disk failed, or the power.
+    Disk,
+    /// What no crash may bring about.
+    Wrong(String),
+}
+
+impl Process {
+    pub fn new(disk: FaultyDisk, family: usize) -> Self {
+        Self { disk, family, running: None, held: false }
+    }
+
+    /// Opens the journal and starts everything, as `app` does. Gives the records that were found.
+    pub fn start(
+        &mut self,
+        number: usize,
+        lanes: u16,
+        rng: &mut Rng,
+        around: &Surrounds<'_>,
+        sent: &Sent,
+    ) -> Result<u64, NotStarted> {
+        let plan = around.plan;
+        let storage: Arc<dyn Storage> = match plan.mutant {
+            Some(Mutant::LyingDisk) => Arc::new(LyingDisk(self.disk.clone())),
+            _ => Arc::new(self.disk.clone()),
+        };
+        let lock = storage.lock().map_err(|wrong| NotStarted::Wrong(format!("the lock is held: {wrong}")))?;
+        assert!(storage.lock().is_err(), "one process a directory");
+        let (gateway_metrics, drain_metrics, journal_metrics) =
+            METRICS.with(|(_, gateway, drain, journal)| (gateway.clone(), drain.clone(), journal.clone()));
+        let (tally, health) = (Arc::new(Tally::default()), Arc::new(Health::default()));
+        health.clear(Reason::Starting);
+        let surroundings =
+            Surroundings { metrics: drain_metrics, tally: Arc::clone(&tally), health: Arc::clone(&health) };
+        let (finish, give_up) = (CancellationToken::new(), CancellationToken::new());
+        let mut tasks = Vec::new();
+        let mut found = 0;
+        let (gate, journal) = if plan.commit_mode {
+            let (gate, inboxes) = Gate::commit(lanes, INFLIGHT, Arc::clone(&tally));
+            let id = JournalId::from_bytes(rng.u128(..).to_le_bytes());
+            for (number, inbox) in (0..).zip(inboxes) {
+                let feed = Inbox::new(Lane { journal: id, number, lanes }, inbox);
+                tasks.push(lane(around, feed, &surroundings, &finish, &give_up));
+            }
+            (gate, None)
+        } else {
+            let (draw, options) = (draw(rng), Options { limits: limits(plan), recovery: RecoveryMode::Strict });
+            let (log, opened) = Log::open(Arc::clone(&storage), options, draw, wall()).map_err(not_opened)?;
+            let contents = Arc::clone(log.contents());
+            let writer = Writer::new(log, options.limits.group_bytes(), Box::new(|_| ()));
+            tally.recovered(opened.records);
+            found = opened.records;
+            let gaps = GapFile::new(Arc::clone(&storage));
+            if gaps.read().is_ok_and(|noted| !noted.is_empty()) {
+                health.raise(Reason::JournalGap);
+            }
+            let shared = (Arc::clone(&tally), Arc::clone(&health), journal_metrics);
+            let draining =
+                Arc::new(Draining::new(Arc::clone(&contents), lanes, gaps, false, opened.new_id, wall, shared));
+            for number in 0..lanes {
+                let tail = Tail::new(Arc::clone(&draining), number).map_err(|_| NotStarted::Disk)?;
+                tasks.push(lane(around, tail, &surroundings, &finish, &give_up));
+            }
+            let gate = Gate::journal(writer.appender(), INFLIGHT, Arc::clone(&tally));
+            let status = contents.status();
+            let mut journal = Journal {
+                writer,
+                contents,
+                entries: BTreeMap::new(),
+                read_to: status.begin,
+                released: Position(0),
+                stopped: false,
+            };
+            journal.read(sent).map_err(NotStarted::Wrong)?;
+            (gate, Some(journal))
+        };
+        let timeouts =
+            Timeouts { login: Duration::from_secs(10), frame: Duration::from_secs(20), idle: Duration::from_mins(5) };
+        let gateway = Arc::new(Gateway::new(gate, timeouts, gateway_metrics, Arc::clone(&tally), None, None, wall));
+        let deaf = plan.mutant == Some(Mutant::DeafConsumer);
+        let consumer = consume(number, around.stream.clone(), around.database.clone(), deaf);
+        self.running = Some(Running {
+            journal,
+            gateway,
+            tally,
+            health,
+            sessions: BTreeMap::new(),
+            lanes: tasks,
+            consumer: Task::new(around.bell, consumer),
+            stop: CancellationToken::new(),
+            finish,
+            _lock: lock,
+        });
+        Ok(found)
+    }
+}
+
+impl Running {
+    /// Serves a connection.
+    pub fn accept(&mut self, bell: &Arc<Bell>, connection: usize, wire: &Wire) {
+        let (end, gateway, stop) = (wire.end(), Arc::clone(&self.gateway), self.stop.clone());
+        let session = async move { serve(end, None, connection as u64, &gateway, &stop).await };
+        self.sessions.insert(connection, Task::new(bell, session));
+    }
+}
+
+impl Journal {
+    /// Reads what was synced since the last time. What was not sent must not be there.
+    pub fn read(&mut self, sent: &Sent) -> Result<(), String> {
+        let Ok(mut reader) = self.contents.reader(self.read_to) else { return Ok(()) };
+        while let Ok(Some(Entry { position, entry })) = reader.next() {
+            let NewEntry { imei, bytes, .. } = entry;
+            let Some(items) = sent.of_entry(imei.get(), bytes) else {
+                return Err(format!("the journal holds bytes at {position} that nobody sent"));
+            };
+            self.entries.insert(position.0, items.to_vec());
+        }
+        self.read_to = reader.cursor().position;
+        Ok(())
+    }
+}
+
+/// Items that an image of a disk holds once it is opened, which must go well.
+pub fn held_by(image: FaultyDisk, plan: &Plan, sent: &Sent) -> Result<Vec<bool>, String> {
+    let mut held = vec![false; sent.items.len()];
+    let options = Options { limits: limits(plan), recovery: RecoveryMode::Strict };
+    let draw = Draw { id: JournalId::from_bytes([9; 16]), tag: 9, begin: Position(0) };
+    let opened = Log::open(Arc::new(image), options, draw, wall());
+    let (log, _) = opened.map_err(|wrong| format!("what a power cut leaves cannot be opened: {wrong}"))?;
+    let contents = log.contents();
+    let reader = contents.reader(contents.status().begin);
+    let mut reader = reader.map_err(|wrong| format!("what a power cut leaves cannot be read: {wrong}"))?;
+    while let Some(found) = reader.next().map_err(|wrong| format!("what a power cut leaves cannot be read: {wrong}"))? {
+        let items = sent.of_entry(found.entry.imei.get(), found.entry.bytes).ok_or("bytes that nobody sent")?;
+        items.iter().for_each(|item| held[*item] = true);
+    }
+    Ok(held)
+}
+
+fn lane<F: Feed + 'static>(
+    around: &Surrounds<'_>,
+    feed: F,
+    surroundings: &Surroundings,
+    finish: &CancellationToken,
+    give_up: &CancellationToken,
+) -> Task<bool> {
+    let window = TimeWindow { past: Duration::from_hours(24 * 365), future: Duration::from_hours(24) };
+    // So few that it forgets.
+    let remembered = Sizes { devices: 2, perhaps: 64 };
+    let batching = Batching { rows: around.plan.batch_rows, linger: Duration::from_millis(50), window, remembered };
+    let (store, surroundings) = (FaultyStore::new(around.database, feed.lane()), surroundings.clone());
+    let (finish, give_up) = (finish.clone(), give_up.clone());
+    if around.plan.mutant == Some(Mutant::EmptyCommit) {
+        let store = EmptyCommit::new(store, feed.lane());
+        return Task::new(around.bell, Drain::new(store, feed, batching, surroundings).run(finish, give_up));
+    }
+    Task::new(around.bell, Drain::new(store, feed, batching, surroundings).run(finish, give_up))
+}
+
+fn not_opened(wrong: OpenError) -> NotStarted {
+    match wrong {
+        OpenError::Io { .. } | OpenError::Poisoned(_) => NotStarted::Disk,
+        wrong => NotStarted::Wrong(format!("no crash is damage: {wrong}")),
+    }
+}
+
+fn draw(rng: &mut Rng) -> Draw {
+    Draw { id: JournalId::from_bytes(rng.u128(..).to_le_bytes()), tag: rng.i64(1..), begin: Position(0) }
+}
+
+/// Small enough to be looked at whole, and to be full now and then.
+fn limits(plan: &Plan) -> Limits {
+    let files = if plan.small_journal { 4 } else { 10 };
+    Limits::with_pieces(files * SEGMENT, SEGMENT, 1500, Duration::from_hours(1)).unwrap()
+}
+
+const SEGMENT: u64 = 4 << 10;
+const INFLIGHT: u32 = 64 << 10;

@@ -1,0 +1,170 @@
+//! The end of a schedule: nothing goes wrong any more, and everything must come to rest, in bounded time.
+
+use std::time::Duration;
+
+use odograph::journal::Faults;
+use odograph::store::FlagState;
+
+use super::trace::Step;
+use super::world::World;
+
+impl World {
+    pub async fn come_to_rest(&mut self) -> Result<(), String> {
+        self.note(Step::Rest);
+        self.resting = true;
+        // A clock that was ahead has marked the journal; back at the right time, it would take an operator's word.
+        self.clock_off_us = self.clock_ahead_us;
+        self.database.refuse(None);
+        self.database.refuse_faster_than(None);
+        // Copies of one directory take turns, as an operator would have them; the last turn is everybody's who has none.
+        let families: Vec<_> = self.processes.iter().map(|process| process.family).collect();
+        let most = (0..families.len()).map(|family| families.iter().filter(|of| **of == family).count()).max();
+        for turn in 0..most.unwrap_or(1) {
+            for number in 0..self.processes.len() {
+                let earlier = families[..number].iter().filter(|family| **family == families[number]).count();
+                let size = families.iter().filter(|family| **family == families[number]).count();
+                let held = earlier != turn.min(size - 1);
+                self.processes[number].held = held;
+                if held && self.processes[number].running.is_some() {
+                    self.end(number, false);
+                }
+                self.processes[number].disk.set_faults(Faults::default());
+            }
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), String> {
+        let mut calm = 0;
+        for _ in 0..MOST_ROUNDS {
+            self.show_time();
+            let busy = self.round()?;
+            self.check()?;
+            if !busy {
+                calm = if self.is_at_rest() { calm + 1 } else { 0 };
+                if calm > 2 {
+                    return Ok(());
+                }
+                self.bell.wait(Duration::from_secs(10)).await;
+            }
+        }
+        Err(format!("does not come to rest: {}", self.unrest()))
+    }
+
+    /// Everything that can be done, once.
+    fn round(&mut self) -> Result<bool, String> {
+        let mut busy = false;
+        for number in 0..self.processes.len() {
+            if self.processes[number].running.is_none() && !self.processes[number].held {
+                self.start(number)?;
+                busy = true;
+            }
+            let stopping = self.processes[number].running.as_ref().is_some_and(|running| {
+                running.stop.is_cancelled() && (running.sessions.is_empty() || running.lanes.is_empty())
+            });
+            if stopping {
+                self.end(number, false);
+                busy = true;
+            }
+        }
+        while self.poll_one()? {
+            busy = true;
+            self.check()?;
+        }
+        while self.serve_one() {
+            busy = true;
+        }
+        while self.notice_one() {
+            busy = true;
+        }
+        for process in 0..self.processes.len() {
+            while self.write(process)? || self.chore(process) {
+                busy = true;
+            }
+        }
+        while self.marshals.relay(&mut self.rng, &self.stream) {
+            busy = true;
+        }
+        for tracker in 0..self.trackers.len() {
+            busy |= self.track(tracker);
+        }
+        while self.arrive_one() {
+            busy = true;
+        }
+        for tracker in 0..self.trackers.len() {
+            busy |= self.reach(tracker);
+        }
+        Ok(busy)
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.unrest().is_empty()
+    }
+
+    /// What is not done.
+    fn unrest(&self) -> String {
+        let mut unrest = Vec::new();
+        for (number, tracker) in self.trackers.iter().enumerate() {
+            if !tracker.is_done() {
+                unrest.push(format!("tracker {number} holds {:?}", tracker.held));
+            }
+        }
+        for (number, process) in self.processes.iter().enumerate().filter(|(_, process)| !process.held) {
+            let Some(running) = &process.running else {
+                unrest.push(format!("process {number} is down"));
+                continue;
+            };
+            let waiting = running.tally.read().waiting;
+            if waiting > 0 {
+                unrest.push(format!("{waiting} records wait in process {number}"));
+            }
+            if let Some(journal) = &running.journal {
+                let status = journal.contents.status();
+                if status.released < status.end {
+                    let id = journal.contents.id();
+                    let stands = self.database.look(|tables| [0, 1].map(|lane| tables.checkpoint(id, lane)));
+                    let (released, end) = (status.released, status.end);
+                    unrest.push(format!(
+                        "process {number} is released to {released} of {end}, lanes stand at {stands:?}"
+                    ));
+                }
+            }
+        }
+        if !self.stream.is_done() {
+            unrest.push("the stream has entries".to_owned());
+        }
+        let behind = self.database.look(|tables| {
+            let settled = tables.ledger.values().all(|flagged| flagged.applied_seq >= flagged.seq);
+            let known = |change: &odograph::store::FlagChange| {
+                tables.ledger.get(&change.flag).is_some_and(|held| held.seq >= change.seq)
+            };
+            !settled || !tables.directus.values().all(known)
+        });
+        if behind && self.plan.mutant != Some(super::plan::Mutant::DeafConsumer) {
+            unrest.push("flags are behind".to_owned());
+        }
+        unrest.join("; ")
+    }
+
+    /// The ledger says what marshals said last, as far as the database did not lose it.
+    pub fn flags_at_rest(&self) -> Result<(), String> {
+        self.database.look(|tables| {
+            for change in &self.marshals.flags {
+                let held = tables.ledger.get(&change.flag);
+                let window = match &change.state {
+                    FlagState::Set { window, faulty: true, .. } => Some(*window),
+                    _ => None,
+                };
+                match held {
+                    Some(held) if held.seq == change.seq && held.covers() == window => {}
+                    _ if self.oracle.went_back > 0 && held.is_none_or(|held| held.seq < change.seq) => {}
+                    _ => return Err(format!("marshals said {change:?}, the ledger has {held:?}")),
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+const MOST_ROUNDS: usize = 6_000;
