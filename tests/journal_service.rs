@@ -137,7 +137,8 @@ async fn what_was_acknowledged_during_an_outage_survives_a_kill() {
     let fleet = Fleet::start(address, 20);
     fleet.goes_on(1_000).await;
     server.stop(&["immediate"]);
-    fleet.goes_on(3_000).await;
+    // Answers were under way whose records had been committed: up to a packet of each tracker.
+    fleet.goes_on(3_500).await;
     process.kill();
     // Started while the database is away, and killed again.
     let process = Process::start(&database.url(), &address.to_string(), &own);
