@@ -68,7 +68,7 @@ impl World {
                 busy = true;
             }
         }
-        while self.poll_one()? {
+        while self.poll_one() {
             busy = true;
             self.check()?;
         }
