@@ -107,12 +107,11 @@ pub async fn consume(process: usize, stream: Stream, database: FaultyDatabase, d
         let (mut done, mut most) = (0, GROUP);
         while done < changes.len() && !deaf {
             let end = changes.len().min(done + most);
-            match ledger.apply(&changes[done..end]).await {
-                Ok(_) => (done, most) = (end, GROUP),
-                Err(_) => {
-                    most = ((end - done) / 2).max(1);
-                    sleep(PAUSE).await;
-                }
+            if ledger.apply(&changes[done..end]).await.is_ok() {
+                (done, most) = (end, GROUP);
+            } else {
+                most = ((end - done) / 2).max(1);
+                sleep(PAUSE).await;
             }
         }
         stream.acknowledge(entries.into_iter().map(|(id, _)| id));

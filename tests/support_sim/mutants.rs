@@ -92,7 +92,7 @@ impl Store for EmptyCommit {
 
     async fn commit(&mut self, batch: &mut Batch, step: &Step) -> Result<Outcome, StoreError> {
         // Most go where they should.
-        if batch.offered() % 3 != 0 || batch.offered() == 0 {
+        if !batch.offered().is_multiple_of(3) || batch.offered() == 0 {
             return self.inner.commit(batch, step).await;
         }
         let elsewhere = FaultyDatabase::new(None);

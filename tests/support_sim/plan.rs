@@ -24,6 +24,7 @@ pub enum Mutant {
 
 /// How likely steps are. Each seed has its own mixture, and most lack some faults altogether, so that each fault is met
 /// alone and in company.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault that a seed has or has not")]
 pub struct Plan {
     pub mutant: Option<Mutant>,
     pub steps: usize,

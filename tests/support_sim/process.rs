@@ -220,7 +220,9 @@ pub fn held_by(image: FaultyDisk, plan: &Plan, sent: &Sent) -> Result<Vec<bool>,
     let mut reader = reader.map_err(|wrong| format!("what a power cut leaves cannot be read: {wrong}"))?;
     while let Some(found) = reader.next().map_err(|wrong| format!("what a power cut leaves cannot be read: {wrong}"))? {
         let items = sent.of_entry(found.entry.imei.get(), found.entry.bytes).ok_or("bytes that nobody sent")?;
-        items.iter().for_each(|item| held[*item] = true);
+        for item in items {
+            held[*item] = true;
+        }
     }
     Ok(held)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use odograph::journal::Faults;
 use odograph::store::FlagState;
+use tokio::time::Instant;
 
 use super::trace::Step;
 use super::world::World;
@@ -36,14 +37,15 @@ impl World {
     }
 
     async fn settle(&mut self) -> Result<(), String> {
-        let mut calm = 0;
+        let mut calm_since = None;
         for _ in 0..MOST_ROUNDS {
             self.show_time();
             let busy = self.round()?;
             self.check()?;
             if !busy {
-                calm = if self.is_at_rest() { calm + 1 } else { 0 };
-                if calm > 2 {
+                // Long enough for idle lanes to look at the database, which may have gone back in the last moment.
+                calm_since = if self.is_at_rest() { calm_since.or_else(|| Some(Instant::now())) } else { None };
+                if calm_since.is_some_and(|since| since.elapsed() > CALM) {
                     return Ok(());
                 }
                 self.bell.wait(Duration::from_secs(10)).await;
@@ -68,7 +70,7 @@ impl World {
                 busy = true;
             }
         }
-        while self.poll_one()? {
+        while self.poll_one() {
             busy = true;
             self.check()?;
         }
@@ -167,4 +169,5 @@ impl World {
     }
 }
 
+const CALM: Duration = Duration::from_secs(12);
 const MOST_ROUNDS: usize = 6_000;

@@ -81,7 +81,7 @@ impl Tracker {
                 let bytes = encode::frame(teltonika_codecs::AvlCodec::Codec8E, &[]).unwrap();
                 Packet { what: "nothing", bytes, items: Vec::new(), count: Some(0) }
             }
-            _ => self.records(rng, sent)?,
+            _ => self.records(rng, sent, resting)?,
         };
         if packet.count.is_some() {
             self.link.as_mut()?.waiting.push_back(packet.items.clone());
@@ -89,7 +89,7 @@ impl Tracker {
         Some(packet)
     }
 
-    fn records(&mut self, rng: &mut Rng, sent: &mut Sent) -> Option<Packet> {
+    fn records(&mut self, rng: &mut Rng, sent: &mut Sent, resting: bool) -> Option<Packet> {
         for _ in 0..rng.usize(0..5).min(self.left) {
             let same = self.newest.and_then(|newest| sent.time_of(newest));
             let item = sent.record(rng, self.imei, self.base_ms, self.made, same);
@@ -99,7 +99,7 @@ impl Tracker {
         let waiting: BTreeSet<_> = self.link.iter().flat_map(|link| link.waiting.iter().flatten().copied()).collect();
         let mut items: Vec<_> = self.held.iter().copied().filter(|item| !waiting.contains(item)).collect();
         // A tracker whose memory was put back sends what was acknowledged long ago.
-        if !self.done.is_empty() && rng.u8(..) < 20 {
+        if !resting && !self.done.is_empty() && rng.u8(..) < 20 {
             let again = self.done[rng.usize(..self.done.len())];
             items.extend(sent.time_of(again).map(|_| again));
         }

@@ -102,7 +102,7 @@ impl World {
             self.step().await?;
         }
         self.come_to_rest().await?;
-        self.oracle.at_rest(&self.database)?;
+        self.oracle.at_rest(&self.plan, &self.database)?;
         if self.oracle.sent.items.iter().any(|item| item.gone) {
             self.trace.lock().unwrap().count("(records gone with a database that went back, and reported)");
         }
@@ -164,7 +164,7 @@ impl World {
             drawn -= weight;
         }
         match choice {
-            Choice::Poll => self.poll_one(),
+            Choice::Poll => Ok(self.poll_one()),
             Choice::Serve => Ok(self.serve_one()),
             Choice::Notice => Ok(self.notice_one()),
             Choice::Take => Ok(self.take_one()),

@@ -28,7 +28,7 @@ impl FaultyStore {
         Self { server: database.shared(), lane, session: None, doubt: None, way: Way::Copy }
     }
 
-    async fn session(&mut self) -> Result<Session, StoreError> {
+    fn session(&mut self) -> Result<Session, StoreError> {
         match self.session.take() {
             Some(session) => Ok(session),
             None => Session::open(&self.server),
@@ -36,7 +36,7 @@ impl FaultyStore {
     }
 
     async fn claimed(&mut self) -> Result<Session, StoreError> {
-        let mut session = self.session().await?;
+        let mut session = self.session()?;
         if !session.has_lane {
             let lane = Lock::Lane((self.lane.journal.to_bytes(), self.lane.number));
             session
@@ -83,8 +83,8 @@ impl Store for FaultyStore {
             if make {
                 let writes = server.writes(backend);
                 writes.checkpoints.extend(places.into_iter().map(|place| (place, None)));
-                let made = Stored { lanes: lane.lanes, checkpoint };
-                writes.checkpoints.extend((0..lane.lanes).map(|number| ((journal, number), Some(made))));
+                let stands = Stored { lanes: lane.lanes, checkpoint };
+                writes.checkpoints.extend((0..lane.lanes).map(|number| ((journal, number), Some(stands))));
             }
             Ok(checkpoint)
         });
@@ -119,7 +119,7 @@ impl Store for FaultyStore {
     }
 
     async fn schema(&mut self) -> Result<Schema, StoreError> {
-        let mut session = self.session().await?;
+        let mut session = self.session()?;
         session.statement("looking at the schema", |_, _, _| Ok(())).await?;
         self.session = Some(session);
         Ok(Schema::Current)

@@ -73,6 +73,9 @@ impl Flagged {
 /// A row of checkpoints: journal and lane.
 pub(super) type Place = (uuid::Bytes, u16);
 
+/// A message with its journal and position.
+type Told = ((uuid::Bytes, u64), (u64, Vec<u8>));
+
 /// A window that change `seq` of a flag took away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Replaced {
@@ -88,7 +91,7 @@ pub(super) struct Writes {
     pub(super) marks: BTreeMap<Key, bool>,
     pub(super) newest: BTreeMap<u64, Option<(i64, i32)>>,
     pub(super) quarantined: Vec<(u64, [u8; 32])>,
-    pub(super) messages: Vec<((uuid::Bytes, u64), (u64, Vec<u8>))>,
+    pub(super) messages: Vec<Told>,
     pub(super) checkpoints: BTreeMap<Place, Option<Stored>>,
     pub(super) ledger: BTreeMap<Uuid, Flagged>,
     pub(super) applied: BTreeMap<Uuid, i64>,
