@@ -29,7 +29,7 @@ struct Total {
 
 #[test]
 fn any_schedule_keeps_the_promise() {
-    let (first, schedules) = (set("SIM_SEED").unwrap_or(1), set("SIM_SCHEDULES").unwrap_or(150));
+    let (first, schedules) = (set("SIM_SEED").unwrap_or(1), set("SIM_SCHEDULES").unwrap_or(300));
     let next = AtomicU64::new(first);
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

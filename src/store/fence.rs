@@ -103,6 +103,10 @@ pub(super) fn judge(lane: Lane, step: &Step, doubt: Option<&Doubt>, stored: Opti
 
 /// Where a lane begins, given all rows of its journal in the order of their lanes, and whether the rows must be made: a
 /// new journal begins at its beginning, and with another number of lanes all go back to the one furthest behind.
+///
+/// One mark can vouch for all lanes only where the same opening of the journal wrote them all. Else two copies of the journal
+/// may have written them, and what the one furthest behind has done, others have not: the tag is none then, so that the
+/// journal takes a new id and is drained again.
 pub(super) fn lanes_at(lane: Lane, found: &[Stored]) -> (Checkpoint, bool) {
     let complete = found.len() == usize::from(lane.lanes) && found.iter().all(|row| row.lanes == lane.lanes);
     match found.get(usize::from(lane.number)) {
@@ -110,7 +114,9 @@ pub(super) fn lanes_at(lane: Lane, found: &[Stored]) -> (Checkpoint, bool) {
         _ => {
             let behind = found.iter().map(|row| row.checkpoint).min_by_key(|at| at.mark.position).unwrap_or_default();
             let newest = found.iter().map(|row| row.checkpoint.newest).min().unwrap_or_default();
-            (Checkpoint { newest, ..behind }, true)
+            let mut tags = found.iter().map(|row| row.checkpoint.mark.tag);
+            let tag = if tags.all(|tag| tag == behind.mark.tag) { behind.mark.tag } else { Mark::START.tag };
+            (Checkpoint { mark: Mark { tag, ..behind.mark }, newest }, true)
         }
     }
 }
@@ -170,5 +176,9 @@ mod tests {
         assert_eq!(lanes_at(lane(2, 3), &two), (checkpoint(20, 22), true));
         assert_eq!(lanes_at(lane(1, 2), &two[..1]), (checkpoint(30, 25), true), "a row is missing");
         assert_eq!(lanes_at(lane(0, 1), &[]), (Checkpoint::default(), true));
+        let copies = [Stored { checkpoint: Checkpoint { mark: at(30, 9), newest: Position(25) }, ..two[0] }, two[1]];
+        let nobodys = Checkpoint { mark: at(20, 0), newest: Position(22) };
+        assert_eq!(lanes_at(lane(0, 1), &copies), (nobodys, true), "two copies of a journal wrote them");
+        assert_eq!(lanes_at(lane(1, 2), &copies), (checkpoint(20, 22), false));
     }
 }
