@@ -35,6 +35,23 @@ async fn of_a_device_and_hour_so_many_are_kept_in_sqlite() {
     of_a_device_and_hour_so_many_are_kept(Database::sqlite()).await;
 }
 
+#[tokio::test]
+async fn without_a_journal_everything_is_kept_as_nothing_else_has_it() {
+    let database = Database::postgres().await;
+    let settings = [
+        service::AFTER_COMMIT,
+        ("ODOGRAPH_TIME_WINDOW_PAST", "2h"),
+        ("ODOGRAPH_TIME_WINDOW_FUTURE", "2h"),
+        ("ODOGRAPH_QUARANTINE_MAX_PER_HOUR", "30"),
+    ];
+    let service = service::start(&database.url(), &settings).await;
+    let mut stray = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    assert_eq!(stray.deliver(&frame(&(0..50).map(|n| record(T + n, 1)).collect::<Vec<_>>())).await, 50);
+    assert_eq!(database.rows("SELECT digest FROM quarantined_records").await.len(), 50);
+    assert_eq!(count(service.admin, CAPPED).await, 0);
+    service.stop().await;
+}
+
 async fn of_a_device_and_hour_so_many_are_kept(database: Database) {
     let settings = [
         ("ODOGRAPH_TIME_WINDOW_PAST", "2h"),

@@ -160,7 +160,9 @@ impl<'a> Lanes<'a> {
     }
 
     async fn start<F: Feed + Send + 'static>(&mut self, number: u16, feed: F) -> Result<(), StartError> {
-        let (url, lane, cap) = (&self.settings.database_url, feed.lane(), self.settings.quarantine_max_per_hour);
+        let (url, lane) = (&self.settings.database_url, feed.lane());
+        // What is over the bound is in the journal. Where there is none, nothing else would have it.
+        let cap = self.settings.quarantine_max_per_hour.filter(|_| self.settings.ack_after == AckAfter::Journal);
         match url {
             DatabaseUrl::Sqlite(_) => {
                 let store = SqliteStore::open(url, lane).await.map_err(StartError::Store)?;

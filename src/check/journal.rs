@@ -135,7 +135,7 @@ fn whole(facts: &Facts) -> Finding {
     if let Some(wrong) = &facts.broken {
         return check.wrong(
             wrong,
-            "`odograph journal inspect` shows more; restore the directory, or move it away for a new journal",
+            "`odograph journal inspect` shows more; run this as the service's user; do not delete the directory, it may hold what the database lacks",
         );
     }
     let held = if facts.held { "a service has it open" } else { "no service has it open" };
@@ -155,7 +155,7 @@ fn gap(facts: &Facts) -> Finding {
     match &facts.gaps {
         Ok(gaps) if gaps.is_empty() => Check::JournalGap.ok("none"),
         Ok(gaps) => Check::JournalGap.wrong(gaps.lines().collect::<Vec<_>>().join("; "), remedy),
-        Err(wrong) => Check::JournalGap.wrong(format!("the file journal-gap cannot be read: {wrong}"), remedy),
+        Err(wrong) => Check::JournalGap.unknown(format!("the file journal-gap cannot be read: {wrong}")),
     }
 }
 

@@ -50,8 +50,12 @@ fn server(shown: &str, found: &Survey) -> Finding {
 fn memory(found: &Survey) -> Finding {
     let check = Check::RedisMemory;
     let Survey { policy, max_memory, .. } = found;
-    if policy == "noeviction" {
-        return check.ok("maxmemory-policy is noeviction");
+    // Streams have no time to live, so a policy that takes only keys with one leaves them alone.
+    if policy == "noeviction" || policy.starts_with("volatile-") {
+        return check.ok(format!("maxmemory-policy is {policy}"));
+    }
+    if policy == "unknown" {
+        return check.unknown("the server does not say what it evicts");
     }
     let bound = if *max_memory == 0 { " (there is no maxmemory yet)" } else { "" };
     check.wrong(
@@ -147,6 +151,8 @@ mod tests {
         assert_eq!(server("r", &Survey { replica: true, ..survey() }).verdict, Wrong);
         assert_eq!(server("r", &Survey { disk_failed: true, ..survey() }).verdict, Wrong);
         assert_eq!(memory(&survey()).verdict, Fine);
+        let policy = |policy: &str| memory(&Survey { policy: policy.into(), ..survey() }).verdict;
+        assert_eq!((policy("volatile-lru"), policy("unknown")), (Fine, Unknown));
         let evicts = memory(&Survey { policy: "allkeys-lru".into(), ..survey() });
         assert!(evicts.verdict == Wrong && evicts.remedy.unwrap().contains("maxmemory-policy noeviction"));
         let kept = |append_only, snapshots| persistence(&Survey { append_only, snapshots, ..survey() }).verdict;

@@ -74,7 +74,7 @@ keys! {
         "how long quarantined records are kept; none keeps them for ever";
     // A tracker whose clock is wrong for an hour can be looked at whole; one that sends nothing but rubbish fills no disk.
     QUARANTINE_MAX_PER_HOUR = "quarantine_max_per_hour", "ODOGRAPH_QUARANTINE_MAX_PER_HOUR", Some("1000"),
-        "most records of a device and hour that are kept in quarantine; others are counted, and the journal has them; or none";
+        "most records of a device and hour that are kept in quarantine; others are counted, and the journal has them; or none. Without a journal all are kept";
     SHUTDOWN_GRACE = "shutdown_grace", "ODOGRAPH_SHUTDOWN_GRACE", Some("20s"), "how long a stop waits for what is under way";
     LOG = "log", "ODOGRAPH_LOG", Some("info"), "log filter: a level, or target=level pairs";
     LOG_FORMAT = "log_format", "ODOGRAPH_LOG_FORMAT", Some("text"), "text or json";
