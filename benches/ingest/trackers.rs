@@ -39,7 +39,7 @@ fn plot(lines: &[Json]) {
     draw(
         "rate",
         &[Chart {
-            title: "A million rows as fast as answers come, by the number of trackers",
+            title: "Rows as fast as answers come, by the number of trackers",
             x: Axis { label: "trackers, each waiting for its answers", range: 20.0..10_000.0 },
             y: Axis::from_zero("rows a second", most.into_iter().map(|rows| rows * 1.2)),
             x_log: true,
