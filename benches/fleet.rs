@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use load::{Load, Settings};
-use odograph::fleet::{self, Plan, Progress};
+use odograph_fleet::{Plan, Progress};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ fn main() {
         let progress = Arc::new(Progress::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (begun, used, before) = (Instant::now(), cpu_s(), user_s());
-        runtime.block_on(fleet::run(plan, Arc::clone(&progress), CancellationToken::new()));
+        runtime.block_on(odograph_fleet::run(plan, Arc::clone(&progress), CancellationToken::new()));
         let millions = progress.sent.load(Ordering::Relaxed) as f64 / 1e6;
         cpu.push((cpu_s() - used) / millions);
         program.push((user_s() - before) / millions);

@@ -29,8 +29,8 @@ mod service;
 
 use std::time::{Duration, Instant};
 
-use odograph::fleet::test_imei;
 use odograph::store::MigrateOptions;
+use odograph_fleet::test_imei;
 
 use database::Database;
 use load::{Load, Settings};

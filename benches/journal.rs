@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::SinkExt as _;
-use odograph::journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
+use odograph_journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
 use teltonika_codecs::Imei;
 
 fn main() {

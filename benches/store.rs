@@ -20,11 +20,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::SinkExt as _;
 use load::Load;
-use odograph::checkpoint::{JournalId, Mark, Position};
-use odograph::drain::{BatchBuilder, SeenKeys, Sizes};
+use odograph::ingest::drain::{BatchBuilder, SeenKeys, Sizes};
 use odograph::store::{
     Checkpoint, DatabaseUrl, Lane, MigrateOptions, Outcome, Step, Store as _, TimescaleStore, encode_copy, migrate,
 };
+use odograph_journal::{JournalId, Mark, Position};
 use serde_json::json;
 use tokio_postgres::{Client, NoTls};
 

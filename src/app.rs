@@ -14,17 +14,20 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::pipeline::Pipeline;
 use crate::admin::{self, Admin};
-use crate::admission::{self, AdmissionTask};
-use crate::checkpoint::JournalId;
 use crate::config::Settings;
 use crate::flags::{self, FlagMetrics, FlagSettings, FlagTasks, SpawnError};
-use crate::gateway::{self, Evidence, Gateway, Limits, Timeouts};
 use crate::health::{Health, Reason};
-use crate::journal::{OpenError, ReadError, RecoveryMode};
+use crate::ingest::admission;
+use crate::ingest::admission::AdmissionTask;
+use crate::ingest::gateway;
+use crate::ingest::gateway::{Evidence, Gateway, Limits, Timeouts};
 use crate::metrics::{Counts, GatewayMetrics, Registry};
 use crate::retention::{Retainer, RetentionMetrics};
-use crate::store::{DatabaseUrl, Lane, Schema, Store, StoreError, TimescaleStore, features};
-use crate::wall::system_us;
+use crate::store::features;
+use crate::store::{DatabaseUrl, Lane, Schema, Store, StoreError, TimescaleStore};
+use odograph_journal::JournalId;
+use odograph_journal::system_us;
+use odograph_journal::{OpenError, ReadError, RecoveryMode};
 
 /// A service that runs.
 pub struct Running {

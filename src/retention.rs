@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::{Counter, counter};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::drain::{Draining, NotKnown, judge_clock};
+use crate::ingest::drain::{Draining, NotKnown, judge_clock};
 use crate::metrics::Registry;
 use crate::store::{DatabaseUrl, Present, Retained, Retention, StoreError, retain};
 

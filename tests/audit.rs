@@ -7,9 +7,9 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use odograph::fleet::audit::{Findings, audit, settled};
-use odograph::fleet::{self, Clocks, Plan, Progress, Told};
 use odograph::store::DatabaseUrl;
+use odograph_fleet::audit::{Findings, audit, settled};
+use odograph_fleet::{Clocks, Plan, Progress, Told};
 use support::database::Database;
 use support::service;
 use teltonika_codecs::encode;
@@ -30,7 +30,7 @@ impl Audited {
         let plan =
             Plan { devices: 4, packets: Some(6), first_device: 5, clocks, ..Plan::new(service.trackers, START_MS) };
         let plan = Plan { lose_answer_every: 4, reconnect_every: 3, ..plan };
-        let told = fleet::run(plan, Arc::new(Progress::default()), CancellationToken::new()).await;
+        let told = odograph_fleet::run(plan, Arc::new(Progress::default()), CancellationToken::new()).await;
         service.settled().await;
         service.stop().await;
         database.execute("CREATE TABLE kept AS SELECT * FROM positions").await;

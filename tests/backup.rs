@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use odograph::fleet::{self, Plan, Progress, audit};
 use odograph::store::DatabaseUrl;
+use odograph_fleet::{Plan, Progress, audit};
 use support::database::{Database, server_url};
 use support::eventually;
 use support::service::{self, count, readiness};
@@ -84,7 +84,7 @@ async fn an_older_backup_restored_by_the_documented_commands_is_filled_up_by_the
     let service = service::start(&database.url(), &[]).await;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let plan = Plan { devices: 30, records: 5, packets: None, lose_answer_every: 10, ..Plan::new(service.trackers, T) };
-    let fleet = tokio::spawn(fleet::run(plan, Arc::clone(&progress), stop.clone()));
+    let fleet = tokio::spawn(odograph_fleet::run(plan, Arc::clone(&progress), stop.clone()));
     let load = async |more: u64| {
         let before = progress.read().1;
         eventually("load", async || (progress.read().1 > before + more).then_some(())).await;

@@ -8,21 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use odograph::checkpoint::{JournalId, Position};
-use odograph::drain::{
+use odograph::health::Health;
+use odograph::ingest::drain::{
     BatchBuilder, Batching, Drain, Draining, Frame, GapFile, Inbox, SeenKeys, Sizes, Surroundings, Tail, TimeWindow,
 };
-use odograph::health::Health;
-use odograph::journal::{
-    Draw, FaultyDisk, Group, Kind, Limits, Log, NewEntry, Options, Outcome as Written, RecoveryMode,
-};
+use odograph::ingest::intake::{Gate, Pending};
 use odograph::metrics::{DrainMetrics, JournalMetrics, Registry, Tally};
-use odograph::receipt::{Gate, Pending};
 use odograph::store::{
     Batch, Checkpoint, DatabaseUrl, ErrorClass, Fate, FaultyDatabase, FaultyStore, Lane, Outcome, Schema, SqliteStore,
     Step, Store, StoreError,
 };
-use odograph::wall::system_us;
+use odograph_faulty_disk::FaultyDisk;
+use odograph_journal::system_us;
+use odograph_journal::{Draw, Group, Kind, Limits, Log, NewEntry, Options, Outcome as Written, RecoveryMode};
+use odograph_journal::{JournalId, Position};
 use support::database::Database;
 use support::tracker::{frame, imei, record};
 use teltonika_codecs::encode::NewRecord;

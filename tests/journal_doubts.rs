@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use odograph::journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
+use odograph_journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
 use support::database::Database;
 use support::eventually;
 use support::service::{Process, count, readiness};

@@ -12,8 +12,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use odograph::fleet::{self, Plan, Progress, Told, audit};
 use odograph::store::DatabaseUrl;
+use odograph_fleet::{Plan, Progress, Told, audit};
 use support::database::Database;
 use support::eventually;
 use support::server::PrivateServer;
@@ -35,7 +35,7 @@ impl Fleet {
     fn start(target: std::net::SocketAddr, devices: u32) -> Self {
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
         let plan = Plan { devices, records: 5, packets: None, lose_answer_every: 10, ..Plan::new(target, T) };
-        let told = tokio::spawn(fleet::run(plan, Arc::clone(&progress), stop.clone()));
+        let told = tokio::spawn(odograph_fleet::run(plan, Arc::clone(&progress), stop.clone()));
         Self { progress, stop, told }
     }
 

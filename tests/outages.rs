@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use odograph::fleet::{self, Plan, Progress, audit};
 use odograph::store::DatabaseUrl;
+use odograph_fleet::{Plan, Progress, audit};
 use support::database::{Database, server_url};
 use support::eventually;
 use support::server::PrivateServer;
@@ -31,7 +31,7 @@ async fn a_killed_service_has_every_acknowledged_record_exactly_once() {
     let mut process = Process::start(&database.url(), "127.0.0.1:0", &own);
     let address = process.trackers;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-    let fleet = tokio::spawn(fleet::run(plan(address), Arc::clone(&progress), stop.clone()));
+    let fleet = tokio::spawn(odograph_fleet::run(plan(address), Arc::clone(&progress), stop.clone()));
     for kill in 1..=10_u64 {
         let (_, before, _) = progress.read();
         let more = async || (progress.read().1 > before + 2_000).then_some(());
@@ -56,7 +56,7 @@ async fn a_database_that_stops_and_comes_back_under_load_costs_nothing() {
     let database = Database::postgres_in(&server.url).await;
     let service = service::start(&database.url(), &[]).await;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-    let fleet = tokio::spawn(fleet::run(plan(service.trackers), Arc::clone(&progress), stop.clone()));
+    let fleet = tokio::spawn(odograph_fleet::run(plan(service.trackers), Arc::clone(&progress), stop.clone()));
     let admin = service.admin;
     for how in [&["immediate"][..], &[]] {
         let (_, before, _) = progress.read();

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use odograph::journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
+use odograph_journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
 use sqlx::Connection as _;
 use support::database::Database;
 use support::eventually;

@@ -7,7 +7,8 @@ mod support_store;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use odograph::store::{ColumnType, Columnstore, ELEMENTS, MigrateOptions, column_of, features, migrate};
+use odograph::store::features;
+use odograph::store::{ColumnType, Columnstore, ELEMENTS, MigrateOptions, column_of, migrate};
 use serde_json::{Value as Json, json};
 use sqlx::Row as _;
 use support_store::{IMEI, NOON, PostgresDatabase, SqliteDatabase, TestDatabase, batch, columns, row};

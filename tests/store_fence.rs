@@ -6,8 +6,8 @@ mod support_store;
 
 use std::time::{Duration, Instant};
 
-use odograph::checkpoint::{JournalId, Mark, Position};
 use odograph::store::{Batch, Checkpoint, ErrorClass, Lane, Outcome, Step, Store, TimescaleStore};
+use odograph_journal::{JournalId, Mark, Position};
 use support_store::{
     Cut, IMEI, NOON, OneLane, PostgresDatabase, Proxy, SqliteDatabase, TestDatabase, batch, counts, fleet, row,
     server_url, some_lane,

@@ -4,8 +4,8 @@
 
 mod support_store;
 
-use odograph::checkpoint::Position;
 use odograph::store::{Batch, CommitWay, Committed, ErrorClass, Message, QuarantineReason, Quarantined};
+use odograph_journal::Position;
 use support_store::{
     IMEI, NOON, OTHER, PostgresDatabase, Sample, SqliteDatabase, TestDatabase, batch, counts, fleet, row, wire,
 };

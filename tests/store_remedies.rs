@@ -4,7 +4,8 @@
 
 mod support_store;
 
-use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, Present, Retention, features, migrate, retain};
+use odograph::store::features;
+use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, Present, Retention, migrate, retain};
 use support_store::{IMEI, NOON, PostgresDatabase, PrivateServer, TestDatabase, batch, row, timescale};
 
 /// What `odograph migrate` says.

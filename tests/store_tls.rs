@@ -6,8 +6,9 @@ mod support_store;
 
 use std::path::Path;
 
+use odograph::store::features;
 use odograph::store::{
-    DatabaseUrl, ErrorClass, MigrateOptions, Schema, Store, StoreError, TimescaleStore, connect, features, migrate,
+    DatabaseUrl, ErrorClass, MigrateOptions, Schema, Store, StoreError, TimescaleStore, connect, migrate,
 };
 use support_store::{Certificates, Pair, PrivateServer, some_lane, timescale};
 

@@ -3,9 +3,9 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use odograph::checkpoint::{JournalId, Mark, Position};
-use odograph::drain::{BatchBuilder, SeenKeys, Sizes};
+use odograph::ingest::drain::{BatchBuilder, SeenKeys, Sizes};
 use odograph::store::{Checkpoint, DatabaseUrl, Lane, Outcome, Step, Store as _, TimescaleStore};
+use odograph_journal::{JournalId, Mark, Position};
 
 use crate::load::{ANY_TIME, Load};
 

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use odograph::fleet::{Route, test_imei};
+use odograph_fleet::{Route, test_imei};
 use teltonika_codecs::{Imei, crc16, encode};
 
 use super::Settings;

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use odograph::checkpoint::Position;
-use odograph::drain::{BatchBuilder, Frame, SeenKeys, Sizes, TimeWindow};
-use odograph::fleet::{Route, test_imei};
+use odograph::ingest::drain::{BatchBuilder, Frame, SeenKeys, Sizes, TimeWindow};
 use odograph::store::{Batch, encode_copy};
+use odograph_fleet::{Route, test_imei};
+use odograph_journal::Position;
 use teltonika_codecs::Imei;
 use teltonika_codecs::encode::frame;
 

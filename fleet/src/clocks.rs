@@ -30,10 +30,9 @@ impl Clocks {
     }
 
     /// How far ahead a clock can be.
-    pub(crate) const MOST_AHEAD_MS: u64 = 30 * MINUTE.unsigned_abs();
+    pub const MOST_AHEAD_MS: u64 = 30 * MINUTE.unsigned_abs();
     /// How far behind one can be that a service still takes.
-    #[cfg(test)]
-    pub(crate) const MOST_BEHIND_MS: u64 = 200 * 24 * 60 * MINUTE.unsigned_abs();
+    pub const MOST_BEHIND_MS: u64 = 200 * 24 * 60 * MINUTE.unsigned_abs();
 }
 
 const MINUTE: i64 = 60_000;

@@ -10,6 +10,7 @@ pub mod audit;
 mod backlog;
 mod clocks;
 mod course;
+mod database;
 mod elements;
 mod link;
 mod packet;
@@ -29,6 +30,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use clocks::Clocks;
+pub use database::{Connect, Database, DatabaseError};
 pub use progress::Progress;
 pub use registered::registered;
 pub use route::Route;

@@ -106,7 +106,7 @@ const EVENT: usize = 24;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::test_imei;
+    use crate::test_imei;
 
     #[test]
     fn packets_are_byte_for_byte_those_of_the_encoder() {

@@ -1,22 +1,19 @@
 //! Whether trackers of a plan are registered as real devices: then their rows must not be mixed with made ones.
 
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection as _, Row as _, SqliteConnection};
+use sqlx::Row as _;
 
-use super::audit::AuditError;
-use super::{Plan, test_imei};
-use crate::store::{DatabaseUrl, connect};
+use crate::database::{Connect, Database, DatabaseError};
+use crate::{Plan, test_imei};
 
 /// Number of the plan's trackers that stand in the table `devices`, which need not be there.
 ///
 /// # Errors
 /// When the database cannot be asked.
-pub async fn registered(url: &DatabaseUrl, plan: &Plan) -> Result<u64, AuditError> {
+pub async fn registered(target: &impl Connect, plan: &Plan) -> Result<u64, DatabaseError> {
     let last = plan.first_device.saturating_add(plan.devices.saturating_sub(1));
     let (first, last) = (test_imei(plan.first_device).to_string(), test_imei(last).to_string());
-    let found: i64 = match url {
-        DatabaseUrl::Postgres(target) => {
-            let client = connect(target, "connecting to the database to look for registered devices").await?;
+    let found: i64 = match target.connect("connecting to the database to look for registered devices").await? {
+        Database::Postgres(client) => {
             let table = "SELECT to_regclass('devices') IS NOT NULL";
             if !client.query_one(table, &[]).await?.try_get::<_, bool>(0)? {
                 return Ok(0);
@@ -26,8 +23,7 @@ pub async fn registered(url: &DatabaseUrl, plan: &Plan) -> Result<u64, AuditErro
                          AND imei::text COLLATE \"C\" BETWEEN $1 AND $2";
             client.query_one(count, &[&first, &last]).await?.try_get(0)?
         }
-        DatabaseUrl::Sqlite(file) => {
-            let mut database = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file)).await?;
+        Database::Sqlite(mut database) => {
             let table = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'devices'");
             if table.fetch_optional(&mut database).await?.is_none() {
                 return Ok(0);

@@ -195,7 +195,7 @@ mod tests {
     use teltonika_codecs::encode;
 
     use super::*;
-    use crate::fleet::test_imei;
+    use crate::test_imei;
 
     fn route(number: u32) -> Route {
         Route::new(test_imei(number), number, 1_780_056_000_000)

@@ -15,7 +15,7 @@ use super::group::Header;
 use super::identity::{self, Identity};
 use super::segment::{self, SegmentHeader, Step, Walk};
 use super::storage::{Storage, StorageFile};
-use crate::checkpoint::{JournalId, Position};
+use crate::position::{JournalId, Position};
 
 /// The files of a journal.
 #[derive(Debug)]

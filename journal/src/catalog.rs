@@ -13,7 +13,7 @@ use super::recovery::{Found, RecoveryMode};
 use super::segment::Segment;
 use super::status::{Full, State, Status};
 use super::storage::StorageFile;
-use crate::checkpoint::{Mark, Position};
+use crate::position::{Mark, Position};
 
 #[derive(Debug)]
 pub(super) struct Catalog {

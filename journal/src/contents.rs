@@ -10,7 +10,7 @@ use super::identity::{Identity, Origin};
 use super::reader::Reader;
 use super::status::Status;
 use super::storage::Storage;
-use crate::checkpoint::{JournalId, Position};
+use crate::position::{JournalId, Position};
 
 /// The contents of an open journal.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use teltonika_codecs::Imei;
 
-use crate::checkpoint::Position;
+use crate::position::Position;
 
 /// What an entry's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

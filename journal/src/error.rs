@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::checkpoint::Position;
+use crate::position::Position;
 
 /// A journal that cannot be opened. Nothing that it holds was changed.
 #[derive(Debug, thiserror::Error)]

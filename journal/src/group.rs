@@ -3,9 +3,9 @@
 //! The checksum covers all of it, with the journal's origin, the segment and the group's number in that segment: so what an
 //! earlier use of the file left behind never passes for content.
 
-use crate::checkpoint::Position;
-use crate::journal::entry::NewEntry;
-use crate::journal::identity::Origin;
+use crate::entry::NewEntry;
+use crate::identity::Origin;
+use crate::position::Position;
 
 /// A group while it gathers entries: one buffer, laid out as it will stand on disk.
 #[derive(Debug)]
@@ -201,7 +201,7 @@ mod tests {
     fn any_flipped_bit_is_seen() {
         let mut group = Group::default();
         let imei = "356307042441013".parse().unwrap();
-        let kind = crate::journal::Kind::Frame;
+        let kind = crate::Kind::Frame;
         group.push(&NewEntry { kind, imei, received_at_us: 1, records: 1, bytes: b"some bytes" });
         let length = group.length();
         let content = GROUP_HEADER + length as usize;

@@ -1,6 +1,6 @@
 //! What a journal can vouch for, and what to do about a checkpoint that says otherwise. A pure decision; the caller acts.
 
-use crate::checkpoint::{Mark, Position};
+use crate::position::{Mark, Position};
 
 /// Which opening appended what, for everything that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::io;
 use super::error::OpenError;
 use super::label::{self, LABEL_LEN, Label};
 use super::storage::Storage;
-use crate::checkpoint::JournalId;
+use crate::position::JournalId;
 
 /// Drawn when the journal is made, and never again: content of another journal does not pass for content of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::error::Poisoned;
 use super::group::{Group, Header, SECTOR, extent};
 use super::status::Full;
 use super::storage::is_no_space;
-use crate::checkpoint::{Mark, Position};
+use crate::position::{Mark, Position};
 
 /// Proof that everything before a mark survives a power cut. Only [`Log::commit`] makes it, after the sync.
 #[derive(Debug)]

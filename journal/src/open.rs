@@ -17,8 +17,8 @@ use super::recovery::{Opened, RecoveryMode, Released, recover};
 use super::segment::{self, SPARE, SegmentHeader};
 use super::storage::Storage;
 use super::writer::{OnSync, Threads};
-use crate::checkpoint::{JournalId, Position};
-use crate::wall::system_us;
+use crate::position::{JournalId, Position};
+use crate::wall_clock::system_us;
 
 /// How a journal is opened.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ use super::entry::{self, Entry};
 use super::error::ReadError;
 use super::recovery::RecoveryMode;
 use super::segment::{Step, Walk};
-use crate::checkpoint::{Mark, Position};
+use crate::position::{Mark, Position};
 
 /// Reads entries in order.
 #[derive(Debug)]

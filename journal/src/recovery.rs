@@ -14,7 +14,7 @@ use super::group::{Header, SECTOR};
 use super::identity::Origin;
 use super::segment::{self, Segment, SegmentHeader, Step, Walk};
 use super::storage::{Storage, StorageFile};
-use crate::checkpoint::{Mark, Position};
+use crate::position::{Mark, Position};
 
 /// What to do about entries that were durable and are not there any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

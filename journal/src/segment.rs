@@ -11,7 +11,7 @@ use super::group::{GROUP_HEADER, GROUP_LIMIT, Header, SECTOR, is_intact};
 use super::identity::Origin;
 use super::label::{self, LABEL_LEN, Label};
 use super::storage::StorageFile;
-use crate::checkpoint::{Mark, Position};
+use crate::position::{Mark, Position};
 
 /// The name of a segment's file.
 pub(super) fn name(number: u64) -> String {

@@ -1,6 +1,6 @@
 //! The numbers and states that a journal shows.
 
-use crate::checkpoint::Position;
+use crate::position::Position;
 
 /// Whether the journal takes entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-//! What a journal asks of a disk. Implemented by [`Files`](super::Files) and by [`FaultyDisk`](super::FaultyDisk).
+//! What a journal asks of a disk. Implemented by [`Files`](super::Files) and by [`FaultyDisk`](odograph_faulty_disk::FaultyDisk).
 //!
 //! The rule that everything above rests on: what was written and then synced survives a power cut; what was not may be there,
 //! be missing, or be half there, in any order.

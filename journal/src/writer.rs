@@ -13,7 +13,7 @@ use super::error::{AppendError, Poisoned};
 use super::group::Group;
 use super::log::{Log, Outcome};
 use super::queue::{Appender, Queue, Work};
-use crate::wall::system_us;
+use crate::wall_clock::system_us;
 
 /// Told how long each write with its sync took; called on the writer's thread.
 pub type OnSync = Box<dyn Fn(Duration) + Send>;

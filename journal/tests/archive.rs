@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support_journal;
+mod support;
 
 use std::sync::Arc;
 
-use odograph::journal::{Archive, Entries, FaultyDisk, Filter, NewEntry};
-use support_journal::{content, must_commit, open};
+use odograph_faulty_disk::FaultyDisk;
+use odograph_journal::{Archive, Entries, Filter, NewEntry};
+use support::{content, must_commit, open};
 
 /// The numbers of the entries that are left, each checked against what was put in.
 fn numbers(entries: &mut Entries<'_>, most: usize) -> Vec<u64> {

@@ -11,8 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use odograph::checkpoint::Position;
-use odograph::journal::{
+use odograph_journal::Position;
+use odograph_journal::{
     Archive, Files, Filter, Full, Journal, Kind, Limits, NewEntry, OpenError, Opened, Options, RecoveryMode, State,
 };
 use teltonika_codecs::Imei;

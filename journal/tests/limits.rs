@@ -2,17 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support_journal;
+mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use odograph::checkpoint::{JournalId, Position};
-use odograph::journal::{
-    Faults, FaultyDisk, Full, InvalidLimits, Limits, Log, Options, Outcome, ReadError, RecoveryMode, Standing, State,
-    Why,
+use odograph_faulty_disk::{Faults, FaultyDisk};
+use odograph_journal::{
+    Full, InvalidLimits, Limits, Log, Options, Outcome, ReadError, RecoveryMode, Standing, State, Why,
 };
-use support_journal::{commit, draw, limits, must_commit, numbers, open, options};
+use odograph_journal::{JournalId, Position};
+use support::{commit, draw, limits, must_commit, numbers, open, options};
 
 /// Commits one entry a group until there is no room; gives the number of the entry that was not taken.
 fn fill(log: &mut Log, first: u64) -> u64 {
@@ -132,7 +132,7 @@ fn starting_again_and_again_uses_nothing_up() {
             log = open(&disk, tag + 1000).unwrap().0;
         }
     }
-    assert!(support_journal::segments(&disk).len() <= 4);
+    assert!(support::segments(&disk).len() <= 4);
     must_commit(&mut log, [3]);
     assert_eq!(numbers(log.contents()), [1, 2, 3]);
 }
@@ -147,11 +147,11 @@ fn committed_segments_are_kept_for_their_time_and_then_used_again() {
     let mut at_us = 0;
     for _ in 0..30 {
         at_us += 1_000_000;
-        let mut group = odograph::journal::Group::default();
+        let mut group = odograph_journal::Group::default();
         let imei = teltonika_codecs::Imei::try_from(1).unwrap();
-        let kind = odograph::journal::Kind::Frame;
+        let kind = odograph_journal::Kind::Frame;
         let bytes = [7; 2000];
-        group.push(&odograph::journal::NewEntry { kind, imei, received_at_us: at_us, records: 1, bytes: &bytes });
+        group.push(&odograph_journal::NewEntry { kind, imei, received_at_us: at_us, records: 1, bytes: &bytes });
         assert!(matches!(log.commit(&mut group), Ok(Outcome::Synced(_))));
         log.contents().release(log.contents().history().end().position).unwrap();
         while log.contents().chore(at_us) {}
@@ -209,7 +209,7 @@ fn a_new_id_is_durable_and_holds_everything() {
     let end = contents.history().end();
     contents.release(end.position).unwrap();
 
-    let ahead = odograph::checkpoint::Mark { position: Position(end.position.0 + 5), tag: end.tag };
+    let ahead = odograph_journal::Mark { position: Position(end.position.0 + 5), tag: end.tag };
     assert_eq!(contents.history().compare(ahead), Standing::Reidentify(Why::EndsBefore { bytes: 5 }));
     let new = JournalId::random();
     contents.reidentify(new).unwrap();
@@ -255,7 +255,7 @@ fn a_chore_that_fails_poisons_too() {
     let (mut log, _) = open(&disk, 1).unwrap();
     disk.set_faults(Faults { fail_sync_after: Some(0), ..Faults::default() });
     assert!(log.contents().chore(0));
-    assert_eq!(log.commit(&mut odograph::journal::Group::default()).unwrap_err().doing, "making a segment");
+    assert_eq!(log.commit(&mut odograph_journal::Group::default()).unwrap_err().doing, "making a segment");
 }
 
 #[test]

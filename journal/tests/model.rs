@@ -6,14 +6,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support_journal;
+mod support;
 
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use odograph::checkpoint::Position;
-use odograph::journal::{Faults, FaultyDisk, Group, Log, OpenError, Outcome, State};
-use support_journal::{open, push, read};
+use odograph_faulty_disk::{Faults, FaultyDisk};
+use odograph_journal::Position;
+use odograph_journal::{Group, Log, OpenError, Outcome, State};
+use support::{open, push, read};
 
 /// What the journal must hold.
 #[derive(Default)]

@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support_journal;
+mod support;
 
 use std::sync::Arc;
 
-use odograph::checkpoint::Position;
-use odograph::journal::{Faults, FaultyDisk, Journal, Log, OpenError, Outcome, ReadError, Storage as _};
-use support_journal::{commit, draw, last_segment, must_commit, numbers, open, open_skipping_damage, options};
+use odograph_faulty_disk::{Faults, FaultyDisk};
+use odograph_journal::Position;
+use odograph_journal::{Journal, Log, OpenError, Outcome, ReadError, Storage as _};
+use support::{commit, draw, last_segment, must_commit, numbers, open, open_skipping_damage, options};
 
 /// A journal of three groups in one segment: entries 1, 2; 3; 4, 5.
 fn three_groups(seed: u64) -> FaultyDisk {
@@ -47,10 +48,10 @@ fn a_group_whose_sectors_came_out_of_order_is_there_whole_or_not_at_all() {
     assert!(whole > 0 && torn > 50, "{whole} whole, {torn} torn");
 }
 
-fn group_of(numbers: &[u64]) -> odograph::journal::Group {
-    let mut group = odograph::journal::Group::default();
+fn group_of(numbers: &[u64]) -> odograph_journal::Group {
+    let mut group = odograph_journal::Group::default();
     for number in numbers {
-        support_journal::push(&mut group, *number);
+        support::push(&mut group, *number);
     }
     group
 }
@@ -101,8 +102,8 @@ fn a_flipped_bit_in_the_very_last_group_is_a_torn_tail_until_something_follows_i
 fn a_journal_that_was_closed_knows_its_end() {
     let disk = FaultyDisk::new(3);
     let (journal, _) = Journal::open(Arc::new(disk.clone()), options(), Box::new(|_| {})).unwrap();
-    let (kind, imei, received_at_us, records, bytes) = support_journal::content(1);
-    let entry = odograph::journal::NewEntry { kind, imei, received_at_us, records, bytes: &bytes };
+    let (kind, imei, received_at_us, records, bytes) = support::content(1);
+    let entry = odograph_journal::NewEntry { kind, imei, received_at_us, records, bytes: &bytes };
     let ticket = journal.appender().try_append(&entry).unwrap();
     journal.close().unwrap();
     drop(ticket);
@@ -182,7 +183,7 @@ fn a_missing_segment_in_the_middle_is_damage() {
     for number in 0..60 {
         must_commit(&mut log, [number]);
     }
-    let names = support_journal::segments(&disk);
+    let names = support::segments(&disk);
     assert!(names.len() >= 4);
     disk.remove(&names[1]).unwrap();
     assert!(matches!(open(&disk, 2), Err(OpenError::Damaged { name, .. }) if name == names[0]));
@@ -272,7 +273,7 @@ fn a_lost_identity_is_damage_and_skipping_it_draws_a_new_id() {
 fn positions_end_and_never_wrap() {
     let disk = FaultyDisk::new(10);
     let begin = Position(i64::MAX.unsigned_abs() - 300);
-    let draw = odograph::journal::Draw { begin, ..draw(1) };
+    let draw = odograph_journal::Draw { begin, ..draw(1) };
     let (mut log, _) = Log::open(Arc::new(disk.clone()), options(), draw, 0).unwrap();
     assert_eq!(log.contents().history().end().position, begin);
     let mut written = 0;

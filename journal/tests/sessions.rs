@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support_journal;
+mod support;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use odograph::checkpoint::Position;
-use odograph::journal::{
-    AppendError, FaultyDisk, Full, Journal, Kind, Limits, NewEntry, OpenError, Options, State, Storage,
-};
-use support_journal::gated::{GatedDisk, OpenAtEnd};
-use support_journal::options;
+use odograph_faulty_disk::FaultyDisk;
+use odograph_journal::Position;
+use odograph_journal::{AppendError, Full, Journal, Kind, Limits, NewEntry, OpenError, Options, State, Storage};
+use support::gated::{GatedDisk, OpenAtEnd};
+use support::options;
 use teltonika_codecs::Imei;
 
 fn entry(records: u8, bytes: &[u8]) -> NewEntry<'_> {
@@ -155,7 +154,7 @@ fn closing_writes_what_was_taken_in() {
     assert!(matches!(appender.try_append(&entry(1, b"late")), Err(AppendError::Closed)));
     assert!(matches!(block_on(appender.append(entry(1, b"late"))), Err(AppendError::Closed)));
     disk.power_cycle();
-    assert_eq!(support_journal::open(&disk, 9).unwrap().1.entries, 3);
+    assert_eq!(support::open(&disk, 9).unwrap().1.entries, 3);
 }
 
 #[test]
@@ -280,10 +279,10 @@ fn the_segment_that_knows_where_the_journal_ends_stays_until_the_next_one_does()
     disk.gate.wait_for_sync();
     journal.contents().release(journal.contents().status().end).unwrap();
     std::thread::sleep(Duration::from_millis(50));
-    assert_eq!(support_journal::segments(&disk.disk)[0], "00000000000000000001.seg");
+    assert_eq!(support::segments(&disk.disk)[0], "00000000000000000001.seg");
     disk.gate.open();
     block_on(third).unwrap();
-    let first_goes = || support_journal::segments(&disk.disk)[0] != "00000000000000000001.seg";
+    let first_goes = || support::segments(&disk.disk)[0] != "00000000000000000001.seg";
     journal.contents().release(journal.contents().status().end).unwrap();
     while !first_goes() {
         std::thread::yield_now();

@@ -9,15 +9,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Accepted, LAST_PATIENCE, SHORT_PATIENCE, StartError};
-use crate::checkpoint::JournalId;
 use crate::config::{AckAfter, Settings};
-use crate::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
 use crate::health::{Health, Reason};
-use crate::journal::{Files, Journal, Opened, Options};
+use crate::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
+use crate::ingest::intake::Gate;
 use crate::metrics::{DrainMetrics, JournalMetrics, Registry};
-use crate::receipt::Gate;
 use crate::store::{DatabaseUrl, Lane, SqliteStore, Store, TimescaleStore};
-use crate::wall::system_us;
+use odograph_journal::JournalId;
+use odograph_journal::system_us;
+use odograph_journal::{Files, Journal, Opened, Options};
 
 /// Everything behind the gateway.
 pub(super) struct Pipeline {

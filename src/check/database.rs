@@ -9,7 +9,8 @@ use tokio_postgres::{Client, Row};
 
 use super::finding::{Check, Finding, size, span};
 use super::host::{database_clock, now_us};
-use crate::store::{PostgresUrl, connect, remedy};
+use crate::store::remedy;
+use crate::store::{PostgresUrl, connect};
 
 /// A question that was answered, or why not.
 pub(super) type Answer<T> = Result<T, String>;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::finding::{Check, Finding, span};
 use crate::config::Settings;
-use crate::drain::{WrongClock, judge_clock};
+use crate::ingest::drain::{WrongClock, judge_clock};
 
 /// Judges what can be asked without waiting.
 pub(super) fn judge(settings: &Settings, newest_us: Option<i64>) -> Vec<Finding> {
@@ -83,7 +83,7 @@ const USUAL: u64 = 65_536;
 mod tests {
     use super::super::Verdict::{Note, Ok as Fine, Unknown, Wrong};
     use super::*;
-    use crate::drain::BUILT_US;
+    use crate::ingest::drain::BUILT_US;
 
     #[test]
     fn open_files_have_to_allow_the_connections() {

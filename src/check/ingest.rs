@@ -4,8 +4,8 @@ use super::database::{Answer, Asker, ago, get};
 use super::finding::{Check, Finding, size, span};
 use super::journal;
 use super::service;
-use crate::checkpoint::JournalId;
 use crate::config::Settings;
+use odograph_journal::JournalId;
 
 /// How far a journal is written.
 #[derive(Clone, Copy, Debug)]

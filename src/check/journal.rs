@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::finding::{Check, Finding, size};
-use crate::checkpoint::JournalId;
-use crate::drain::GapFile;
-use crate::journal::{Archive, Files, Found, OpenError};
+use crate::ingest::drain::GapFile;
+use odograph_journal::JournalId;
+use odograph_journal::{Archive, Files, Found, OpenError};
 
 /// What stands there.
 #[derive(Debug)]

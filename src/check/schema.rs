@@ -2,10 +2,9 @@
 
 use super::database::{Answer, Asker, get};
 use super::finding::{Check, Finding};
-use crate::checkpoint::JournalId;
-use crate::store::{
-    DatabaseUrl, ErrorClass, Features, Lane, PositionsTable, Schema, Store as _, TimescaleStore, features,
-};
+use crate::store::features;
+use crate::store::{DatabaseUrl, ErrorClass, Features, Lane, PositionsTable, Schema, Store as _, TimescaleStore};
+use odograph_journal::JournalId;
 
 /// What was found out.
 pub(super) struct Facts {

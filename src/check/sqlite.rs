@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
 use super::database::Answer;
 use super::finding::{Check, Finding, size};
 use super::ingest::{Checkpoint, Quarantined};
-use crate::checkpoint::JournalId;
+use odograph_journal::JournalId;
 
 /// What is in the file.
 #[derive(Debug, Default)]

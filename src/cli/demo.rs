@@ -14,8 +14,9 @@ use super::simulate::{judge, raise_file_limit, sources, start_ms, verdict};
 use super::{Failure, runtime};
 use crate::app::{self, Accepted};
 use crate::config::{Lookup, Settings};
-use crate::fleet::audit::{self, Findings};
-use crate::fleet::{self, Clocks, Plan, Progress};
+use odograph_fleet::audit;
+use odograph_fleet::audit::Findings;
+use odograph_fleet::{Clocks, Plan, Progress};
 
 /// Show the whole main job with no set-up: embedded store, simulated fleet, real sockets
 ///
@@ -55,7 +56,7 @@ async fn drive(arguments: &Arguments, settings: &Settings) -> Result<(), Failure
     let mut live = Live::new();
     introduce(arguments, settings, &service, &mut live);
     let (stop, progress) = (CancellationToken::new(), Arc::new(Progress::default()));
-    let fleet = fleet::run(plan, Arc::clone(&progress), stop.clone());
+    let fleet = odograph_fleet::run(plan, Arc::clone(&progress), stop.clone());
     tokio::pin!(fleet);
     let (begun, mut every) = (Instant::now(), tokio::time::interval(Duration::from_secs(1)));
     every.tick().await;

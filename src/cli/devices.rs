@@ -7,8 +7,8 @@ use serde_json::json;
 use teltonika_codecs::Imei;
 
 use super::{Failure, lookup, settings};
-use crate::admission::{KnownFile, Stranger, StrangerFile, time};
 use crate::config::{AdmissionMode, Settings};
+use crate::ingest::admission::{KnownFile, Stranger, StrangerFile, time};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {

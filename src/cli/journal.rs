@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use teltonika_codecs::{Imei, crc16};
 
 use super::{Failure, lookup, settings};
-use crate::journal::{Archive, Files, Filter, Found, GroupView, Kind, OpenError};
+use odograph_journal::{Archive, Files, Filter, Found, GroupView, Kind, OpenError};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {

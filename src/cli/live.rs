@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use crate::fleet::Progress;
+use odograph_fleet::Progress;
 
 /// The line.
 pub(super) struct Live {

@@ -7,6 +7,7 @@ mod config;
 mod decode;
 mod demo;
 mod devices;
+mod fleet_database;
 mod health;
 mod journal;
 mod json;

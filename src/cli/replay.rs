@@ -12,10 +12,10 @@ use super::live::{Live, bar, grouped};
 use super::when::{shown, time};
 use super::{Failure, lookup, runtime, settings, start_logging};
 use crate::config::{AckAfter, Settings};
-use crate::drain::TimeWindow;
-use crate::journal::{Archive, Files, Filter};
+use crate::ingest::drain::TimeWindow;
 use crate::replay::{self, Mode, Outcome, ReplayError, Request};
 use crate::store::{Difference, Rewriter};
+use odograph_journal::{Archive, Files, Filter};
 
 /// Decode again what the journal has kept, beside a running service
 ///

@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, lookup, runtime, settings, start_logging};
 use crate::app::{self, Accepted, StartError};
-use crate::journal::RecoveryMode;
+use odograph_journal::RecoveryMode;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {

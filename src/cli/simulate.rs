@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::live::{Live, answered, bar, grouped};
 use super::{Failure, runtime};
-use crate::fleet::audit::{self, Findings};
-use crate::fleet::{self, Clocks, Plan, Progress, registered, test_imei};
 use crate::store::DatabaseUrl;
+use odograph_fleet::audit;
+use odograph_fleet::audit::Findings;
+use odograph_fleet::{Clocks, Plan, Progress, registered, test_imei};
 
 /// Send positions to a service as a fleet of trackers would
 ///
@@ -95,7 +96,7 @@ async fn drive(plan: Plan, verify: Option<&DatabaseUrl>, settle: Duration) -> Re
         grouped(plan.devices.into()),
         plan.first_device
     ));
-    let fleet = fleet::run(plan, Arc::clone(&progress), stop.clone());
+    let fleet = odograph_fleet::run(plan, Arc::clone(&progress), stop.clone());
     tokio::pin!(fleet);
     let begun = Instant::now();
     let told = loop {

@@ -13,8 +13,8 @@ use tracing_subscriber::EnvFilter;
 pub use reader::{Lookup, Mistake, Mistakes, Source};
 
 use crate::flags::RedisUrl;
-use crate::journal::Limits;
 use crate::store::{DatabaseUrl, QuarantineCap, Retention};
+use odograph_journal::Limits;
 use reader::Reader;
 
 /// Everything that `serve` can be told, checked.

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use teltonika_codecs::{Imei, reply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::drain::lane_of;
-use crate::journal::{self, AppendError, Appender, Kind, NewEntry};
+use crate::ingest::drain::lane_of;
 use crate::metrics::Tally;
 use crate::store::Committed;
+use odograph_journal;
+use odograph_journal::{AppendError, Appender, Kind, NewEntry};
 
 /// Proof that the records of one frame survive a power cut.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ impl Receipt {
     }
 }
 
-impl From<journal::Receipt> for Receipt {
-    fn from(receipt: journal::Receipt) -> Self {
+impl From<odograph_journal::Receipt> for Receipt {
+    fn from(receipt: odograph_journal::Receipt) -> Self {
         Self { records: receipt.into_records() }
     }
 }
@@ -82,7 +83,7 @@ pub struct Pending(Proof);
 
 #[derive(Debug)]
 enum Proof {
-    Sync(journal::Ticket),
+    Sync(odograph_journal::Ticket),
     Commit(oneshot::Receiver<Receipt>),
 }
 

@@ -4,7 +4,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use teltonika_codecs::{AvlCodec, MessageCodec, Reason as Refusal};
 
 use super::Registry;
-use crate::gateway::CloseReason;
+use crate::ingest::gateway::CloseReason;
 
 /// Counters of connections, logins, frames and answers.
 #[derive(Clone)]

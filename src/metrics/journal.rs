@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::Registry;
-use crate::journal::Status;
+use odograph_journal::Status;
 
 /// Gauges of the journal's room, and its counters. All zero where there is no journal.
 #[derive(Clone)]

@@ -155,7 +155,7 @@ mod tests {
         let _gateway = GatewayMetrics::new(&registry);
         let _drain = DrainMetrics::new(&registry);
         let _journal = JournalMetrics::new(&registry);
-        let _admission = crate::admission::AdmissionMetrics::new(&registry);
+        let _admission = crate::ingest::admission::AdmissionMetrics::new(&registry);
         let text = registry.render();
         for line in [
             "odograph_connections_open 0",

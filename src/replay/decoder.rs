@@ -2,10 +2,10 @@
 
 use teltonika_codecs::{AvlData, Message, MessageCodec};
 
-use crate::checkpoint::{JournalId, Position};
-use crate::drain::{BuiltRow, Frame, Seen, SeenKeys, Sizes, TimeWindow, open_frame, stored_message};
-use crate::journal::{Kind, NewEntry};
+use crate::ingest::drain::{BuiltRow, Frame, Seen, SeenKeys, Sizes, TimeWindow, open_frame, stored_message};
 use crate::store::{Again, QuarantineReason};
+use odograph_journal::{JournalId, Position};
+use odograph_journal::{Kind, NewEntry};
 
 /// Gathers what entries hold, until it is written.
 pub struct Decoder {

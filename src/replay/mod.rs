@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 pub use decoder::{Decoder, Refused, alone};
 pub use retry::{Retried, retry};
 
-use crate::checkpoint::{JournalId, Position};
-use crate::drain::{TimeWindow, believed, lane_of};
-use crate::journal::{Archive, Entry, Filter, OpenError};
+use crate::ingest::drain::{TimeWindow, believed, lane_of};
 use crate::store::{Differences, LaneStand, Rewriter, Rewritten, StoreError};
-use crate::wall::system_us;
+use odograph_journal::system_us;
+use odograph_journal::{Archive, Entry, Filter, OpenError};
+use odograph_journal::{JournalId, Position};
 
 /// What to decode again, and how.
 #[derive(Clone, Copy, Debug)]
@@ -211,7 +211,7 @@ mod tests {
     use teltonika_codecs::Imei;
 
     use super::*;
-    use crate::journal::{Kind, NewEntry};
+    use odograph_journal::{Kind, NewEntry};
 
     #[test]
     fn an_entry_is_committed_where_its_own_lane_has_passed_it() {

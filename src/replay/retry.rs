@@ -3,11 +3,11 @@
 use tokio_util::sync::CancellationToken;
 
 use super::{Decoder, Mode};
-use crate::drain::TimeWindow;
-use crate::journal::{Kind, NewEntry};
+use crate::ingest::drain::TimeWindow;
 use crate::store::{
     Differences, Kept, Quarantine, QuarantineFilter, QuarantineReason, Rewriter, Rewritten, StoreError,
 };
+use odograph_journal::{Kind, NewEntry};
 
 /// What became of what was tried again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,14 +1,11 @@
 //! The table `devices`, which belongs to Directus and is only read: every IMEI in it, and word of its changes.
 
-mod postgres;
-mod sqlite;
-
 use std::path::PathBuf;
 
 use teltonika_codecs::Imei;
 
-use self::postgres::Session;
 use super::{DatabaseUrl, ErrorClass, PostgresUrl, StoreError};
+use crate::store::postgres::devices::Session;
 
 /// What one reading of the table found.
 #[derive(Debug, Default)]
@@ -24,7 +21,7 @@ pub struct Devices {
 /// The table, over a connection of its own that is made when it is needed. One that met an error is never used again.
 pub struct DeviceTable(Kind);
 
-enum Kind {
+pub(crate) enum Kind {
     Postgres { url: Box<PostgresUrl>, session: Option<Session> },
     Sqlite(PathBuf),
 }
@@ -46,7 +43,7 @@ impl DeviceTable {
     /// known of the devices then.
     pub async fn read(&mut self, most: usize) -> Result<Devices, StoreError> {
         match &mut self.0 {
-            Kind::Sqlite(path) => sqlite::read(path, most).await,
+            Kind::Sqlite(path) => super::sqlite::devices::read(path, most).await,
             Kind::Postgres { url, session } => {
                 let open = match session.take().filter(Session::is_open) {
                     Some(open) => open,
@@ -76,19 +73,19 @@ impl DeviceTable {
 }
 
 impl Devices {
-    fn push(&mut self, imei: Option<&str>) {
+    pub(crate) fn push(&mut self, imei: Option<&str>) {
         match imei.map(str::parse) {
             Some(Ok(imei)) => self.imeis.push(imei),
             Some(Err(_)) | None => self.ignored += 1,
         }
     }
 
-    fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.ignored.saturating_add(u64::try_from(self.imeis.len()).unwrap_or(u64::MAX))
     }
 
     /// One row more than the bound was asked for.
-    fn within(self, most: usize) -> Result<Self, StoreError> {
+    pub(crate) fn within(self, most: usize) -> Result<Self, StoreError> {
         if usize::try_from(self.rows()).is_ok_and(|rows| rows <= most) {
             return Ok(self);
         }
@@ -97,10 +94,10 @@ impl Devices {
     }
 }
 
-fn no_table() -> StoreError {
+pub(crate) fn no_table() -> StoreError {
     let text =
         "there is no table devices: make the collection in Directus, or run `odograph migrate --standalone-devices`";
     StoreError::new(ErrorClass::Refuses, READING, text)
 }
 
-const READING: &str = "reading the registered devices";
+pub(crate) const READING: &str = "reading the registered devices";

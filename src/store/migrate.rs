@@ -2,17 +2,12 @@
 //!
 //! Safe to repeat, and safe when two do it at once: one applies, the other waits and finds it done.
 
-mod postgres;
-mod sqlite;
-
 use std::time::Duration;
 
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 use super::{Columnstore, DatabaseUrl, PositionsTable, Schema, SqliteStore, StoreError};
-
-pub(super) use sqlite::steps as sqlite_steps;
 
 /// What `odograph migrate` may be asked for beyond the migrations.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,16 +43,16 @@ pub struct MigrateReport {
 /// Each migration is a transaction: those before the failing one stay, and the next run goes on behind them.
 pub async fn migrate(url: &DatabaseUrl, options: &MigrateOptions) -> Result<MigrateReport, StoreError> {
     match url {
-        DatabaseUrl::Postgres(url) => postgres::migrate(url, options).await,
+        DatabaseUrl::Postgres(url) => super::postgres::migrate::migrate(url, options).await,
         DatabaseUrl::Sqlite(path) => SqliteStore::migrate(path, options).await,
     }
 }
 
 /// The embedded migrations of one kind of database: version, name, SQL. A version that was released is never changed.
-pub(super) struct Migrations(&'static [(i64, &'static str, &'static str)]);
+pub(crate) struct Migrations(&'static [(i64, &'static str, &'static str)]);
 
 impl Migrations {
-    pub(super) fn migrator(&self) -> Migrator {
+    pub(crate) fn migrator(&self) -> Migrator {
         let migration = |&(version, name, sql): &(i64, &'static str, &'static str)| {
             Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
         };
@@ -65,18 +60,18 @@ impl Migrations {
     }
 
     /// Version, name and SQL of each, in order.
-    fn all(&self) -> impl Iterator<Item = (i64, &'static str, &'static str)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (i64, &'static str, &'static str)> {
         self.0.iter().copied()
     }
 
     /// Names of the migrations that are not among the applied ones.
-    pub(super) fn missing_in(&self, applied: &[i64]) -> Vec<&'static str> {
+    pub(crate) fn missing_in(&self, applied: &[i64]) -> Vec<&'static str> {
         self.0.iter().filter(|(version, ..)| !applied.contains(version)).map(|(_, name, _)| *name).collect()
     }
 
     /// Compares with what a database has. One that is unknown here makes it newer, whatever else is missing: this
     /// program could not mend it.
-    pub(super) fn compare(&self, applied: &[i64]) -> Schema {
+    pub(crate) fn compare(&self, applied: &[i64]) -> Schema {
         if applied.iter().any(|version| !self.0.iter().any(|(known, ..)| known == version)) {
             Schema::Newer
         } else if self.missing_in(applied).is_empty() {
@@ -88,7 +83,7 @@ impl Migrations {
 }
 
 /// For PostgreSQL.
-pub(super) const MIGRATIONS: Migrations = Migrations(&[
+pub(crate) const MIGRATIONS: Migrations = Migrations(&[
     (1, "0001_positions", include_str!("../../db-init/0001_positions.sql")),
     (2, "0002_hypertable", HYPERTABLE),
     (3, "0003_ingest", include_str!("../../db-init/0003_ingest.sql")),
@@ -99,7 +94,7 @@ pub(super) const MIGRATIONS: Migrations = Migrations(&[
     (8, "0008_quarantine_by_device", include_str!("../../db-init/0008_quarantine_by_device.sql")),
 ]);
 /// For SQLite.
-pub(super) const SQLITE_MIGRATIONS: Migrations = Migrations(&[
+pub(crate) const SQLITE_MIGRATIONS: Migrations = Migrations(&[
     (1, "0001_positions", include_str!("../../db-init/sqlite/0001_positions.sql")),
     (2, "0002_ingest", include_str!("../../db-init/sqlite/0002_ingest.sql")),
     (3, "0003_flags", include_str!("../../db-init/sqlite/0003_flags.sql")),
@@ -110,14 +105,14 @@ pub(super) const SQLITE_MIGRATIONS: Migrations = Migrations(&[
 ]);
 
 /// Whether PostgreSQL has the table that sqlx keeps.
-pub(super) const MIGRATIONS_TABLE_EXISTS: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+pub(crate) const MIGRATIONS_TABLE_EXISTS: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 /// The versions that are applied, for both kinds.
-pub(super) const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";
-pub(super) const APPLYING: &str = "applying db-init";
+pub(crate) const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";
+pub(crate) const APPLYING: &str = "applying db-init";
 
 /// What needs Directus' collections. Safe to repeat, so it is run whenever it is asked for.
-const DIRECTUS: &str = include_str!("../../db-init/directus/0001_position_flags.sql");
-const HYPERTABLE: &str = include_str!("../../db-init/0002_hypertable.sql");
+pub(crate) const DIRECTUS: &str = include_str!("../../db-init/directus/0001_position_flags.sql");
+pub(crate) const HYPERTABLE: &str = include_str!("../../db-init/0002_hypertable.sql");
 
 #[cfg(test)]
 mod tests {

@@ -4,63 +4,51 @@
 //! transaction begins at the lane's checkpoint, which is a fence (see [`Lane`]): it finds a commit whose answer was lost,
 //! and stops a second owner of the journal.
 
-mod batch;
-mod columns;
-mod cover;
+mod commit;
 mod devices;
-mod failure;
+mod error;
 mod faulty;
-mod features;
-mod fence;
-mod flag;
-mod known;
-mod ledger;
+mod flags;
 mod migrate;
-mod offered;
+mod model;
+mod postgres;
 mod quarantine;
-mod remedy;
 mod replay;
 mod retain;
-mod row;
-mod rows;
-mod session;
-mod sql;
 mod sqlite;
-mod timescale;
-mod tls;
 mod url;
-mod verdict;
-mod way;
 
 use std::fmt;
 
-pub use batch::{Batch, Message, QuarantineReason, Quarantined};
-pub use columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
+pub use commit::quarantine_input::QuarantineCap;
 pub use devices::{DeviceTable, Devices};
+pub use error::remedy::remedy;
 pub use faulty::{
     Fate, FaultyDatabase, FaultyLedger, FaultyStore, Flagged, Flaw, Left, Snapshot, StoredRow, Tables, Waiting,
 };
-pub use features::{Columnstore, Features, PositionsTable, features};
-pub use fence::{Checkpoint, Lane, Outcome, Step};
-pub use flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window};
-pub use ledger::{Ledger, OUTBOX_MAX};
+pub use flags::ledger::{Ledger, OUTBOX_MAX};
 pub use migrate::{MigrateOptions, MigrateReport, migrate};
-pub use offered::QuarantineCap;
+pub use model::batch::{Batch, Message, QuarantineReason, Quarantined};
+pub use model::columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
+pub use model::fence::{Checkpoint, Lane, Outcome, Step};
+pub use model::flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window};
+pub use model::retention_clock::{Present, Refused};
+pub use model::row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
+pub use model::rows::Rows;
+pub use postgres::features::{Columnstore, Features, PositionsTable, features};
+pub use postgres::session::connect;
+pub use postgres::tls::{HandshakeError, MakeTls};
+pub use postgres::url::PostgresUrl;
+pub use postgres::{DoesNotFit, TimescaleLedger, TimescaleStore, encode_copy};
 pub use quarantine::{Kept, Place, Quarantine, QuarantineFilter, Total};
-pub use remedy::remedy;
 pub use replay::{Again, Difference, Differences, LaneStand, Rewriter, Rewritten};
-pub use retain::{DroppedChunk, Present, Refused, Retained, Retention, retain};
-pub use row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
-pub use rows::Rows;
-pub use session::connect;
+pub use retain::{DroppedChunk, Retained, Retention, retain};
 pub use sqlite::{SqliteLedger, SqliteStore};
-pub use timescale::{DoesNotFit, TimescaleLedger, TimescaleStore, encode_copy};
-pub use tls::{HandshakeError, MakeTls};
-pub use url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
+pub use url::{DatabaseUrl, InvalidDatabaseUrl};
 
 use sha2::{Digest, Sha256};
 
-use self::verdict::Verdict;
+use self::error::classify::Verdict;
 
 /// A database that takes the batches of one lane. Implemented by [`TimescaleStore`] and [`SqliteStore`].
 pub trait Store {

@@ -1,17 +1,14 @@
 //! The quarantine as an operator looks at it: what is there, by reason, device and time; and clearing it.
 
-mod postgres;
-mod sqlite;
-
 use std::fmt::Write as _;
 
 use teltonika_codecs::Imei;
 
-use self::postgres::PostgresQuarantine;
-use self::sqlite::SqliteQuarantine;
-use super::batch::QuarantineReason;
 use super::{DatabaseUrl, ErrorClass, StoreError};
-use crate::checkpoint::{JournalId, Position};
+use crate::store::model::batch::QuarantineReason;
+use crate::store::postgres::quarantine::PostgresQuarantine;
+use crate::store::sqlite::quarantine::SqliteQuarantine;
+use odograph_journal::{JournalId, Position};
 
 /// Which records are meant; all of them where nothing is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,7 +76,7 @@ pub struct Total {
 
 /// In which order records are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+pub(crate) enum Order {
     Oldest,
     Newest,
 }
@@ -87,7 +84,7 @@ enum Order {
 /// The quarantine of a database.
 pub struct Quarantine(Kind);
 
-enum Kind {
+pub(crate) enum Kind {
     Postgres(PostgresQuarantine),
     Sqlite(SqliteQuarantine),
 }
@@ -136,7 +133,7 @@ impl Quarantine {
         self.page(filter, Order::Oldest, place, most).await
     }
 
-    async fn page(
+    pub(crate) async fn page(
         &mut self,
         filter: &QuarantineFilter,
         order: Order,
@@ -162,15 +159,15 @@ impl Quarantine {
 }
 
 /// What the two databases write differently.
-struct Dialect {
+pub(crate) struct Dialect {
     /// The digest as hexadecimal digits in lower case.
-    digest_hex: &'static str,
-    time: fn(i64) -> String,
-    bytes: fn(&str) -> String,
+    pub(crate) digest_hex: &'static str,
+    pub(crate) time: fn(i64) -> String,
+    pub(crate) bytes: fn(&str) -> String,
 }
 
 /// What a statement has behind its table. Only numbers, the words of an enum and hexadecimal digits come into its text.
-fn conditions(filter: &QuarantineFilter, behind: Option<Place>, dialect: &Dialect) -> String {
+pub(crate) fn conditions(filter: &QuarantineFilter, behind: Option<Place>, dialect: &Dialect) -> String {
     let QuarantineFilter { reason, imei, from_us, to_us, digest } = filter;
     let mut text = " WHERE true".to_owned();
     let mut and = |condition: String| {
@@ -202,7 +199,7 @@ fn conditions(filter: &QuarantineFilter, behind: Option<Place>, dialect: &Dialec
     text
 }
 
-fn ordered(order: Order, most: u32) -> String {
+pub(crate) fn ordered(order: Order, most: u32) -> String {
     let way = match order {
         Order::Oldest => "ASC",
         Order::Newest => "DESC",
@@ -211,27 +208,27 @@ fn ordered(order: Order, most: u32) -> String {
 }
 
 /// A row that only somebody else can have written.
-fn not_ours() -> StoreError {
+pub(crate) fn not_ours() -> StoreError {
     StoreError::new(ErrorClass::Refuses, READING, "quarantined_records holds what odograph did not write")
 }
 
 /// As a database holds it.
-struct Raw {
-    imei: i64,
-    digest: Vec<u8>,
-    reason: String,
-    detail: String,
-    received_at_us: i64,
-    journal: [u8; 16],
-    position: i64,
-    record_index: Option<i16>,
-    codec: i16,
-    bytes: Vec<u8>,
-    seen: i64,
+pub(crate) struct Raw {
+    pub(crate) imei: i64,
+    pub(crate) digest: Vec<u8>,
+    pub(crate) reason: String,
+    pub(crate) detail: String,
+    pub(crate) received_at_us: i64,
+    pub(crate) journal: [u8; 16],
+    pub(crate) position: i64,
+    pub(crate) record_index: Option<i16>,
+    pub(crate) codec: i16,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) seen: i64,
 }
 
 impl Raw {
-    fn kept(self) -> Result<Kept, StoreError> {
+    pub(crate) fn kept(self) -> Result<Kept, StoreError> {
         let Self { imei, digest, reason, detail, received_at_us, journal, position, record_index, codec, bytes, seen } =
             self;
         let imei = u64::try_from(imei).ok().and_then(|imei| Imei::try_from(imei).ok()).ok_or_else(not_ours)?;
@@ -252,8 +249,8 @@ impl Raw {
     }
 }
 
-const OPENING: &str = "connecting to the database for the quarantine";
-const READING: &str = "reading the quarantine";
-const PURGING: &str = "purging the quarantine";
+pub(crate) const OPENING: &str = "connecting to the database for the quarantine";
+pub(crate) const READING: &str = "reading the quarantine";
+pub(crate) const PURGING: &str = "purging the quarantine";
 /// Rows in one transaction: some ten milliseconds.
-const STEP: u32 = 5_000;
+pub(crate) const STEP: u32 = 5_000;

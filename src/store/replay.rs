@@ -11,14 +11,14 @@ use serde_json::{Map, Value};
 use teltonika_codecs::Imei;
 use tokio::time::sleep;
 
-use super::batch::Message;
-use super::row::Key;
-use super::rows::Rows;
-use super::sql::decoded_columns;
 use super::sqlite::SqliteRewriter;
-use super::timescale::TimescaleRewriter;
 use super::{DatabaseUrl, ErrorClass, Schema, StoreError, digest};
-use crate::checkpoint::{JournalId, Position};
+use crate::store::model::batch::Message;
+use crate::store::model::column_set::decoded_columns;
+use crate::store::model::row::Key;
+use crate::store::model::rows::Rows;
+use crate::store::postgres::TimescaleRewriter;
+use odograph_journal::{JournalId, Position};
 
 /// What entries of one journal hold by today's program.
 #[derive(Clone, Debug)]
@@ -60,13 +60,13 @@ impl Again {
     }
 
     /// Every device in it.
-    pub(super) fn devices(&self) -> HashSet<Imei> {
+    pub(crate) fn devices(&self) -> HashSet<Imei> {
         let rows = self.rows.as_slice().iter().map(|row| row.imei);
         rows.chain(self.whole.iter().map(|(imei, _)| *imei)).collect()
     }
 
     /// Device and digest of everything that belongs into quarantine no longer, for the devices that have something there.
-    pub(super) fn resolved(&self, among: &HashSet<i64>, refused: &HashSet<Key>) -> (Vec<i64>, Vec<[u8; 32]>) {
+    pub(crate) fn resolved(&self, among: &HashSet<i64>, refused: &HashSet<Key>) -> (Vec<i64>, Vec<[u8; 32]>) {
         let has = |imei: Imei| among.contains(&imei.get().cast_signed());
         let rows = self.rows.as_slice().iter().filter(|row| has(row.imei) && !refused.contains(&row.key()));
         let records = rows.map(|row| (row.imei.get().cast_signed(), digest(self.rows.wire(row))));
@@ -125,19 +125,19 @@ pub struct Difference {
 
 impl Differences {
     /// Whether there are enough rows to look at.
-    pub(super) fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.examples.len() >= EXAMPLES
     }
 
     /// So many more rows would change in a column.
-    pub(super) fn count(&mut self, column: &str, rows: i64) {
+    pub(crate) fn count(&mut self, column: &str, rows: i64) {
         if let Ok(rows @ 1..) = u64::try_from(rows) {
             *self.columns.entry(column.to_owned()).or_default() += rows;
         }
     }
 
     /// A row to look at: as it stands, and as it would.
-    pub(super) fn example(&mut self, key: Key, now: &Map<String, Value>, then: &Map<String, Value>) {
+    pub(crate) fn example(&mut self, key: Key, now: &Map<String, Value>, then: &Map<String, Value>) {
         let pairs = decoded_columns().into_iter().map(|name| {
             let value = |row: &Map<String, Value>| row.get(name).cloned().unwrap_or_default();
             (name.to_owned(), value(now), value(then))
@@ -161,7 +161,7 @@ pub struct LaneStand {
 /// Writes what was decoded again, beside whoever else writes to the database.
 pub struct Rewriter(Kind);
 
-enum Kind {
+pub(crate) enum Kind {
     Timescale(TimescaleRewriter),
     Sqlite(SqliteRewriter),
 }
@@ -254,7 +254,7 @@ impl Rewriter {
 }
 
 /// Sorts, and leaves one row a record: a statement cannot meet a row of its own twice.
-fn prepare(again: &mut Again) -> u64 {
+pub(crate) fn prepare(again: &mut Again) -> u64 {
     let offered = u64::try_from(again.rows.len()).unwrap_or(u64::MAX);
     again.rows.sort();
     again.rows.dedup();
@@ -262,7 +262,7 @@ fn prepare(again: &mut Again) -> u64 {
 }
 
 /// How much of a batch a transaction settled.
-pub(super) enum Round {
+pub(crate) enum Round {
     /// Some of its rows.
     Part,
     /// All that was left.
@@ -271,25 +271,25 @@ pub(super) enum Round {
 
 /// What the transactions of a batch did.
 #[derive(Debug, Default)]
-pub(super) struct Sum {
-    pub(super) inserted: u64,
-    pub(super) updated: u64,
-    pub(super) resolved: u64,
-    pub(super) messages: u64,
+pub(crate) struct Sum {
+    pub(crate) inserted: u64,
+    pub(crate) updated: u64,
+    pub(crate) resolved: u64,
+    pub(crate) messages: u64,
     /// Rows that the database does not take, which are not offered again.
-    pub(super) refused: HashSet<Key>,
+    pub(crate) refused: HashSet<Key>,
 }
 
 impl Sum {
     /// Takes in a committed transaction: the rows that differed, those of them that were missing, and how many were written.
-    pub(super) fn rows(&mut self, missing: u64, written: u64) {
+    pub(crate) fn rows(&mut self, missing: u64, written: u64) {
         // Somebody else may have inserted one in between.
         let inserted = missing.min(written);
         self.inserted += inserted;
         self.updated += written - inserted;
     }
 
-    fn rewritten(self, offered: u64) -> Rewritten {
+    pub(crate) fn rewritten(self, offered: u64) -> Rewritten {
         let Self { inserted, updated, resolved, messages, refused } = self;
         let refused = u64::try_from(refused.len()).unwrap_or(u64::MAX);
         let unchanged = offered.saturating_sub(inserted).saturating_sub(updated).saturating_sub(refused);
@@ -299,19 +299,19 @@ impl Sum {
 
 /// A row that does not stand as it is decoded.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Differing {
-    pub(super) key: Key,
+pub(crate) struct Differing {
+    pub(crate) key: Key,
     /// It does not stand at all.
-    pub(super) missing: bool,
+    pub(crate) missing: bool,
 }
 
 /// Number of those that do not stand at all.
-pub(super) fn missing(differing: &[Differing], refused: &HashSet<Key>) -> u64 {
+pub(crate) fn missing(differing: &[Differing], refused: &HashSet<Key>) -> u64 {
     let missing = differing.iter().filter(|row| row.missing && !refused.contains(&row.key)).count();
     u64::try_from(missing).unwrap_or(u64::MAX)
 }
 
-pub(super) const EXAMPLES: usize = 5;
+pub(crate) const EXAMPLES: usize = 5;
 /// With the pauses below about half a minute, in which a database restarts.
-const TRIES: u32 = 12;
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const TRIES: u32 = 12;
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(100);

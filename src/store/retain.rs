@@ -4,15 +4,10 @@
 //! For retention time stands still at the oldest frame that waits in the journal: what is young enough on arrival does not find
 //! its chunk gone, however long the database was away. And two clocks have to agree, so that a wrong one empties no table.
 
-mod postgres;
-mod present;
-mod sqlite;
-
 use std::time::{Duration, SystemTime};
 
-pub use present::{Present, Refused};
-
-use super::{DatabaseUrl, StoreError};
+use super::model::retention_clock::{Present, Refused};
+use super::{DatabaseUrl, StoreError, postgres, sqlite};
 
 /// How long to keep what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,16 +70,16 @@ pub async fn retain(url: &DatabaseUrl, retention: &Retention, present: &Present)
         return Ok(Retained::default());
     }
     match url {
-        DatabaseUrl::Postgres(url) => postgres::retain(url, retention, present).await,
-        DatabaseUrl::Sqlite(path) => sqlite::retain(path, retention, present).await,
+        DatabaseUrl::Postgres(url) => postgres::retain::retain(url, retention, present).await,
+        DatabaseUrl::Sqlite(path) => sqlite::retain::retain(path, retention, present).await,
     }
 }
 
-const CONNECTING: &str = "connecting to the database for retention";
-const DROPPING: &str = "dropping old positions";
-const FORGETTING: &str = "deleting old messages";
-const CLEARING: &str = "clearing the quarantine";
+pub(crate) const CONNECTING: &str = "connecting to the database for retention";
+pub(crate) const DROPPING: &str = "dropping old positions";
+pub(crate) const FORGETTING: &str = "deleting old messages";
+pub(crate) const CLEARING: &str = "clearing the quarantine";
 /// Rows in one transaction: some ten milliseconds, in which writers wait for nothing but the disk.
-const STEP: i64 = 5_000;
+pub(crate) const STEP: i64 = 5_000;
 /// Between two transactions, so that a writer who waits for the same lock gets it first.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);

@@ -2,12 +2,10 @@
 //!
 //! Nothing here shows a password: not `Display`, not `Debug`, and no error repeats text of the URL.
 
-mod postgres;
-
 use std::fmt;
 use std::path::PathBuf;
 
-pub use postgres::PostgresUrl;
+use super::postgres::url::PostgresUrl;
 
 /// Where positions are stored.
 #[derive(Clone)]
@@ -89,7 +87,7 @@ pub enum InvalidDatabaseUrl {
     #[error("sslmode, sslrootcert, sslcert and sslkey have to be percent-encoded UTF-8")]
     TlsText,
     /// Counted from 1, and not named: with an unescaped `?` in it, the name may be a part of the password.
-    #[error("parameter {0} of the database URL is not known; these are: {known}", known = postgres::PARAMETERS.join(", "))]
+    #[error("parameter {0} of the database URL is not known; these are: {known}", known = super::postgres::url::PARAMETERS.join(", "))]
     Parameter(usize),
     /// Session options have to be understood, as one client takes them as text and the other as pairs.
     #[error("options in the database URL have to be of the form `-c name=value`")]

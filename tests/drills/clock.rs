@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use odograph::fleet::{Clocks, Plan};
+use odograph_fleet::{Clocks, Plan};
 
 use crate::ground::{Ground, number};
 use crate::load::Load;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use odograph::fleet::Plan;
+use odograph_fleet::Plan;
 
 use crate::ground::{Ground, number, until_true};
 use crate::load::Load;

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use odograph::fleet::{Plan, test_imei};
 use odograph::store::{DatabaseUrl, MigrateOptions, migrate};
+use odograph_fleet::{Plan, test_imei};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 

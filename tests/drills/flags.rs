@@ -42,7 +42,7 @@ impl Race {
         let serve = launch.start(ground).await;
         let launch = launch.at(serve.trackers);
         // A tracker makes a record a second: a slower fleet stays longer where the flags are.
-        let plan = odograph::fleet::Plan { target: serve.trackers, rate: Some(2_000.0), ..plan };
+        let plan = odograph_fleet::Plan { target: serve.trackers, rate: Some(2_000.0), ..plan };
         let load = Load::start(plan);
         let hook = Hook::start(&database, &redis.url()).await;
         let marshal = Marshal::start(&database, ground.random.fork()).await;
@@ -51,7 +51,7 @@ impl Race {
     }
 
     /// Gives what the audit found, and how many positions were faulty before the marshals withdrew everything.
-    async fn end(self, ground: &Ground) -> (odograph::fleet::audit::Findings, u64) {
+    async fn end(self, ground: &Ground) -> (odograph_fleet::audit::Findings, u64) {
         let Self { database, redis: _redis, launch: _, serve, load, hook: _hook, marshal } = self;
         marshal.stop().await;
         let told = load.stop().await;

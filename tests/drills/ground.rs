@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use odograph::fleet::audit::{self, Findings};
-use odograph::fleet::{Plan, Told};
 use odograph::store::DatabaseUrl;
+use odograph_fleet::audit;
+use odograph_fleet::audit::Findings;
+use odograph_fleet::{Plan, Told};
 
 use crate::load::Load;
 use crate::serve::{Launch, Serve};

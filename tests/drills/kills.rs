@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use odograph::fleet::audit::Findings;
+use odograph_fleet::audit::Findings;
 
 use crate::ground::Ground;
 use crate::moments::{InCopy, blocker};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use odograph::fleet::{self, Plan, Progress, Told};
+use odograph_fleet::{Plan, Progress, Told};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::eventually;
@@ -18,7 +18,7 @@ pub(crate) struct Load {
 impl Load {
     pub(crate) fn start(plan: Plan) -> Self {
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-        let fleet = fleet::run(plan, Arc::clone(&progress), stop.clone());
+        let fleet = odograph_fleet::run(plan, Arc::clone(&progress), stop.clone());
         let fleet = std::thread::spawn(|| runtime().block_on(fleet));
         Self { plan, progress, stop, fleet: Some(fleet) }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use odograph::fleet::Plan;
+use odograph_fleet::Plan;
 
 use crate::ground::Ground;
 use crate::load::Load;

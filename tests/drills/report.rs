@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use odograph::fleet::audit::Findings;
+use odograph_fleet::audit::Findings;
 use serde_json::{Map, Value as Json, json};
 
 /// What a drill found that came to its end.

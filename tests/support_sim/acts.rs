@@ -1,7 +1,7 @@
 //! What goes on where nothing is wrong, and what goes wrong on the way of a message.
 
-use odograph::journal::Turn;
 use odograph::store::Fate;
+use odograph_journal::Turn;
 
 use super::network::Wire;
 use super::plan::Mutant;
@@ -153,7 +153,7 @@ impl World {
         if !journal.contents.chore(super::clock::wall()) {
             return false;
         }
-        let failed = journal.contents.status().state == odograph::journal::State::Poisoned;
+        let failed = journal.contents.status().state == odograph_journal::State::Poisoned;
         self.note(Step::Chore { process });
         if failed {
             self.end_process(process);

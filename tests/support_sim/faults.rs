@@ -1,7 +1,7 @@
 //! What goes wrong, and processes that end and begin again.
 
-use odograph::journal::{Faults, FaultyDisk};
 use odograph::store::ErrorClass;
+use odograph_faulty_disk::{Faults, FaultyDisk};
 
 use super::plan::Mutant;
 use super::process::{NotStarted, Process, Surrounds};

@@ -4,10 +4,11 @@ use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
-use odograph::journal::{FaultyDisk, Storage, StorageFile};
 use odograph::store::{
     Batch, Checkpoint, Fate, FaultyDatabase, FaultyStore, Lane, Outcome, Schema, Step, Store, StoreError,
 };
+use odograph_faulty_disk::FaultyDisk;
+use odograph_journal::{Storage, StorageFile};
 
 /// A disk that says it has synced.
 #[derive(Debug)]

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use odograph::checkpoint::{JournalId, Position};
-use odograph::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
-use odograph::gateway::{CloseReason, Gateway, Timeouts, serve};
 use odograph::health::{Health, Reason};
-use odograph::journal::{
-    Contents, Draw, Entry, FaultyDisk, Limits, Log, NewEntry, OpenError, Options, RecoveryMode, Storage, Writer,
-};
+use odograph::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
+use odograph::ingest::gateway::{CloseReason, Gateway, Timeouts, serve};
+use odograph::ingest::intake::Gate;
 use odograph::metrics::{DrainMetrics, GatewayMetrics, JournalMetrics, Registry, Tally};
-use odograph::receipt::Gate;
 use odograph::store::{FaultyDatabase, FaultyStore, Lane};
+use odograph_faulty_disk::FaultyDisk;
+use odograph_journal::{
+    Contents, Draw, Entry, Limits, Log, NewEntry, OpenError, Options, RecoveryMode, Storage, Writer,
+};
+use odograph_journal::{JournalId, Position};
 use tokio_util::sync::CancellationToken;
 
 use super::clock::wall;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use odograph::journal::Faults;
 use odograph::store::FlagState;
+use odograph_faulty_disk::Faults;
 use tokio::time::Instant;
 
 use super::trace::Step;

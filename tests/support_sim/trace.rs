@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 
-use odograph::journal::Turn;
 use odograph::store::Fate;
+use odograph_journal::Turn;
 
 /// One step.
 #[derive(Clone, Debug, PartialEq)]

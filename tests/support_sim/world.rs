@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
-use odograph::journal::FaultyDisk;
 use odograph::store::{FaultyDatabase, Snapshot};
+use odograph_faulty_disk::FaultyDisk;
 use teltonika_codecs::Imei;
 use tokio::time::Instant;
 

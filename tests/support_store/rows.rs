@@ -1,8 +1,8 @@
 //! Sample rows, and the cells that they should come back as.
 
-use odograph::checkpoint::Position;
-use odograph::drain::NewestPositions;
+use odograph::ingest::drain::NewestPositions;
 use odograph::store::{Batch, ColumnType, ELEMENTS, Row, Spans, TypedElements};
+use odograph_journal::Position;
 use serde_json::Value;
 use teltonika_codecs::Imei;
 

@@ -3,11 +3,11 @@
 use std::future::Future;
 use std::time::Duration;
 
-use odograph::checkpoint::{JournalId, Mark, Position};
 use odograph::store::{
     Batch, Checkpoint, Committed, DatabaseUrl, ErrorClass, Lane, Outcome, Schema, SqliteStore, Step, Store, StoreError,
     TimescaleStore,
 };
+use odograph_journal::{JournalId, Mark, Position};
 
 use super::rows::{Sample, row};
 

@@ -6,7 +6,7 @@ use teltonika_codecs::Imei;
 
 use super::expected::{Values, wire};
 use super::{Findings, key};
-use crate::fleet::Told;
+use crate::Told;
 
 /// A row of `positions`.
 #[derive(Clone, Debug)]

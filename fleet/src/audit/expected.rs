@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use teltonika_codecs::encode::{self, NewRecord, NewValue};
 
 use super::key;
-use crate::fleet::Route;
+use crate::Route;
 
 /// What a row holds, or has to.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,19 +5,17 @@
 //! so memory is that of one tracker's findings, however many there are.
 
 mod compare;
-mod database;
 mod expected;
+mod stored;
 
-use std::error::Error;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use tokio::time::{Instant, sleep};
 
 use self::compare::Comparison;
-use self::database::Database;
-use super::Told;
-use crate::store::DatabaseUrl;
+use crate::Told;
+use crate::database::{Connect, DatabaseError};
 
 /// What the audit found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,17 +53,17 @@ impl Findings {
 }
 
 /// Any failure to read.
-pub type AuditError = Box<dyn Error + Send + Sync>;
+pub type AuditError = DatabaseError;
 
 /// Audits what the fleet was told, as the database is now.
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn audit(url: &DatabaseUrl, told: &[Told]) -> Result<Findings, AuditError> {
+pub async fn audit(target: &impl Connect, told: &[Told]) -> Result<Findings, AuditError> {
     let mut findings = Findings::default();
     let Some(range) = Range::of(told) else { return Ok(findings) };
-    let mut database = Database::connect(url).await?;
-    let mut quarantine = Database::connect(url).await?;
+    let mut database = target.connect(CONNECTING).await?;
+    let mut quarantine = target.connect(CONNECTING).await?;
     let mut rows = database.positions(range).await?;
     let mut next = rows.try_next().await?;
     let mut told: Vec<&Told> = told.iter().collect();
@@ -90,11 +88,11 @@ pub async fn audit(url: &DatabaseUrl, told: &[Told]) -> Result<Findings, AuditEr
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn settled(url: &DatabaseUrl, told: &[Told], patience: Duration) -> Result<Findings, AuditError> {
+pub async fn settled(target: &impl Connect, told: &[Told], patience: Duration) -> Result<Findings, AuditError> {
     let (mut least, mut progress) = (u64::MAX, Instant::now());
     loop {
         let begun = Instant::now();
-        let findings = audit(url, told).await?;
+        let findings = audit(target, told).await?;
         if findings.missing < least {
             (least, progress) = (findings.missing, Instant::now());
         }
@@ -128,5 +126,6 @@ fn key(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+const CONNECTING: &str = "connecting to the database for the audit";
 const MOST_EXAMPLES: usize = 10;
 const BETWEEN_AUDITS: Duration = Duration::from_millis(500);

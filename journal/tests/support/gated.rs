@@ -5,7 +5,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use odograph::journal::{FaultyDisk, Storage, StorageFile};
+use odograph_faulty_disk::FaultyDisk;
+use odograph_journal::{Storage, StorageFile};
 
 /// A disk on which the writer's syncs wait until they may.
 #[derive(Clone, Debug)]

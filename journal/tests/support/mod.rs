@@ -7,11 +7,11 @@ pub mod gated;
 use std::sync::Arc;
 use std::time::Duration;
 
-use odograph::checkpoint::{JournalId, Position};
-use odograph::journal::{
-    Contents, Draw, FaultyDisk, Group, Kind, Limits, Log, NewEntry, OpenError, Opened, Options, Outcome, Poisoned,
-    RecoveryMode,
+use odograph_faulty_disk::FaultyDisk;
+use odograph_journal::{
+    Contents, Draw, Group, Kind, Limits, Log, NewEntry, OpenError, Opened, Options, Outcome, Poisoned, RecoveryMode,
 };
+use odograph_journal::{JournalId, Position};
 use teltonika_codecs::Imei;
 
 /// Segments of 8 KiB, groups of at most 3 KiB, ten files.
@@ -103,7 +103,7 @@ pub fn numbers(contents: &Arc<Contents>) -> Vec<u64> {
 
 /// The names of all segments, oldest first.
 pub fn segments(disk: &FaultyDisk) -> Vec<String> {
-    use odograph::journal::Storage as _;
+    use odograph_journal::Storage as _;
     let mut names: Vec<String> = disk.names().unwrap().into_iter().filter(|name| name.contains(".seg")).collect();
     names.sort();
     names

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{Disk, FaultyDisk, spent};
-use crate::journal::storage::StorageFile;
+use odograph_journal::StorageFile;
 
 #[derive(Debug)]
 pub(super) struct FaultyFile {

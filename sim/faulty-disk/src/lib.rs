@@ -18,7 +18,7 @@ use fastrand::Rng;
 
 use self::content::Content;
 use self::file::FaultyFile;
-use super::storage::{Storage, StorageFile};
+use odograph_journal::{Storage, StorageFile};
 
 /// The disk. Clones are the same disk.
 #[derive(Clone)]

@@ -10,9 +10,9 @@ use teltonika_codecs::{AvlData, Imei, Message, MessageCodec, Record, Rejection};
 use super::newest::NewestPositions;
 use super::rows::{BuiltRow, NotAsAccepted};
 use super::seen::{Seen, SeenKeys};
-use crate::checkpoint::Position;
-use crate::journal::{Kind, NewEntry};
 use crate::store::{Batch, Committed, Message as StoredMessage, QuarantineReason, Quarantined};
+use odograph_journal::Position;
+use odograph_journal::{Kind, NewEntry};
 
 /// A frame that was accepted.
 #[derive(Clone, Copy, Debug)]

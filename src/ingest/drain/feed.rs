@@ -1,9 +1,9 @@
 //! Where a lane's entries come from: the journal, or, where there is none, the gate itself.
 
 use super::builder::BatchBuilder;
-use crate::checkpoint::Mark;
-use crate::journal::{NewEntry, Poisoned, ReadError};
 use crate::store::{Checkpoint, Committed, Lane};
+use odograph_journal::Mark;
+use odograph_journal::{NewEntry, Poisoned, ReadError};
 
 /// The entries of one lane, in order.
 pub trait Feed {

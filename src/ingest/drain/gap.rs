@@ -4,8 +4,8 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::checkpoint::{JournalId, Position};
-use crate::journal::Storage;
+use odograph_journal::Storage;
+use odograph_journal::{JournalId, Position};
 
 /// The file; one line a gap. Beside it another one says under which id a journal has just begun anew: what it gave away before
 /// had been committed under the former one, so that is no gap.
@@ -101,7 +101,7 @@ const DRAWN: &str = "journal-gap.new-id";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::FaultyDisk;
+    use odograph_faulty_disk::FaultyDisk;
 
     #[test]
     fn a_gap_is_noted_once_and_until_it_is_accepted() {

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::builder::BatchBuilder;
 use super::feed::{Feed, FeedError, Load};
-use crate::checkpoint::{JournalId, Mark, Position};
-use crate::receipt::Submission;
+use crate::ingest::intake::Submission;
 use crate::store::{Checkpoint, Committed, Lane};
+use odograph_journal::{JournalId, Mark, Position};
 
 /// What a lane took from the gate. The fence belongs to this process alone, so its id is drawn at random.
 pub struct Inbox {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use teltonika_codecs::{AvlCodec, Element, Imei, Record, Rejection, Value};
 
-use crate::checkpoint::Position;
 use crate::store::{ELEMENTS, Row, Spans, TypedElements, column_of};
+use odograph_journal::Position;
 
 /// A row, and what its record holds beside the typed columns.
 pub struct BuiltRow {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::gap::GapFile;
-use crate::checkpoint::{JournalId, Position};
 use crate::health::{Health, Reason};
-use crate::journal::{Contents, Poisoned, Why};
 use crate::metrics::{JournalMetrics, Tally};
-use crate::wall::WallClock;
+use odograph_journal::WallClock;
+use odograph_journal::{Contents, Poisoned, Why};
+use odograph_journal::{JournalId, Position};
 
 /// The draining of one journal.
 pub struct Draining {
@@ -84,7 +84,7 @@ impl Draining {
 
     /// Brings the journal's gauges and reasons up to date.
     pub fn look(&self) {
-        use crate::journal::State;
+        use odograph_journal::State;
         let status = self.contents.status();
         let (done, oldest) = self.behind(status.end);
         self.metrics.show(&status, status.end.0.saturating_sub(done.0), oldest);

@@ -11,11 +11,11 @@ use super::clock::{self, FIRST_VERSION_US};
 use super::feed::{Feed, FeedError, Load};
 use super::lane_of;
 use super::shared::Draining;
-use crate::checkpoint::{Mark, Position};
 use crate::health::Reason;
-use crate::journal::{Entry, Kind, NewEntry, ReadError, Reader, Standing, Why};
 use crate::store::{Checkpoint, Committed, Lane};
-use crate::wall::WallClock;
+use odograph_journal::WallClock;
+use odograph_journal::{Entry, Kind, NewEntry, ReadError, Reader, Standing, Why};
+use odograph_journal::{Mark, Position};
 
 /// One lane's view of the journal.
 pub struct Tail {

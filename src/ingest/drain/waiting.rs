@@ -2,7 +2,7 @@
 
 use super::clock::{self, WrongClock};
 use super::shared::Draining;
-use crate::journal::ReadError;
+use odograph_journal::ReadError;
 
 /// Why nobody can say what waits.
 #[derive(Debug, thiserror::Error)]

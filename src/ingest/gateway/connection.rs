@@ -18,8 +18,8 @@ use super::handover::{Blocked, Unblocked};
 use super::sockets::Place;
 use super::unanswered::Unanswered;
 use super::{CloseReason, Gateway, Session};
-use crate::admission::Seat;
-use crate::receipt::Budget;
+use crate::ingest::admission::Seat;
+use crate::ingest::intake::Budget;
 
 /// Serves one connection to its end; `number` names it in the log, and `peer` in the list of those who were refused. Dropping
 /// the future closes the connection; what was handed over goes on.

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use super::connection::{Connection, READ_LEN};
 use super::sockets::Sockets;
 use super::{CloseReason, Step};
-use crate::admission::Verdict;
-use crate::journal::{Kind, NewEntry};
+use crate::ingest::admission::Verdict;
+use crate::ingest::intake::{Budget, Closed, Gate, NotTaken, Pending};
 use crate::metrics::{FrameCodec, LoginResult};
-use crate::receipt::{Budget, Closed, Gate, NotTaken, Pending};
+use odograph_journal::{Kind, NewEntry};
 
 /// Waits for room. Dropped before it completes, nothing was taken.
 pub(super) type Blocked = Pin<Box<dyn Future<Output = Unblocked> + Send>>;

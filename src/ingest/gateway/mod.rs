@@ -22,10 +22,10 @@ pub use listener::{Limits, run};
 pub use session::{Session, Step};
 
 use self::sockets::Sockets;
-use crate::admission::Admission;
+use crate::ingest::admission::Admission;
+use crate::ingest::intake::Gate;
 use crate::metrics::{GatewayMetrics, Tally};
-use crate::receipt::Gate;
-use crate::wall::WallClock;
+use odograph_journal::WallClock;
 
 /// Patience with a peer.
 #[derive(Clone, Copy, Debug)]

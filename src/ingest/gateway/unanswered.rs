@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use crate::receipt::{Closed, Pending};
+use crate::ingest::intake::{Closed, Pending};
 
 /// The answers that a session owes.
 #[derive(Debug, Default)]

@@ -4,30 +4,30 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::batch::Quarantined;
-use super::digest;
+use crate::store::digest;
+use crate::store::model::batch::Quarantined;
 
 /// Most quarantined records of a device and hour of receive time; `None` keeps all. Records over it are only counted.
 pub type QuarantineCap = Option<u32>;
 
 /// Bytes, and how often they came.
 #[derive(Debug)]
-pub(super) struct Offered<'a> {
-    pub(super) record: &'a Quarantined,
-    pub(super) digest: [u8; 32],
-    pub(super) seen: i64,
+pub(crate) struct Offered<'a> {
+    pub(crate) record: &'a Quarantined,
+    pub(crate) digest: [u8; 32],
+    pub(crate) seen: i64,
 }
 
 impl Offered<'_> {
     /// Device and hour of receive time.
-    pub(super) fn hour(&self) -> (u64, i64) {
+    pub(crate) fn hour(&self) -> (u64, i64) {
         hour_of(self.record)
     }
 }
 
 /// The records, each once, and how many came beyond what could be kept of them whatever stands there already: so a batch of one
 /// device's rubbish costs the database no more than what it may keep.
-pub(super) fn offered(records: &[Quarantined], cap: QuarantineCap) -> (Vec<Offered<'_>>, u64) {
+pub(crate) fn offered(records: &[Quarantined], cap: QuarantineCap) -> (Vec<Offered<'_>>, u64) {
     let most = cap.map_or(usize::MAX, |cap| usize::try_from(cap).unwrap_or(usize::MAX));
     let (mut offered, mut over): (Vec<Offered<'_>>, u64) = (Vec::new(), 0);
     let mut places: HashMap<_, usize> = HashMap::new();
@@ -60,15 +60,15 @@ fn hour_of(record: &Quarantined) -> (u64, i64) {
 }
 
 /// Microseconds.
-pub(super) const HOUR_US: i64 = 3_600_000_000;
+pub(crate) const HOUR_US: i64 = 3_600_000_000;
 
 #[cfg(test)]
 mod tests {
     use teltonika_codecs::Imei;
 
     use super::*;
-    use crate::checkpoint::Position;
     use crate::store::QuarantineReason;
+    use odograph_journal::Position;
 
     fn record(device: u64, hour: i64, content: u8) -> Quarantined {
         Quarantined {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::Batch;
-use super::verdict::Verdict;
+use crate::store::Batch;
+use crate::store::error::classify::Verdict;
 
 /// How the rows of a batch are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// New rows by COPY, others under the key.
     Copy,
     /// All rows under the key.
@@ -18,7 +18,7 @@ pub(super) enum Way {
 
 impl Way {
     /// The way to take after an error on this one, if another helps.
-    pub(super) fn after(self, verdict: Verdict) -> Option<Self> {
+    pub(crate) fn after(self, verdict: Verdict) -> Option<Self> {
         match (self, verdict) {
             (Self::Copy, Verdict::Stored) => Some(Self::Conflict),
             (Self::Copy | Self::Conflict, Verdict::Row) => Some(Self::Apart),
@@ -28,7 +28,7 @@ impl Way {
 
     /// A batch takes a second at most; the server gives up on a statement after 45. Longer means that nobody is there.
     /// Standing rows apart takes a few statements for each.
-    pub(super) fn patience(self) -> Duration {
+    pub(crate) fn patience(self) -> Duration {
         match self {
             Self::Copy | Self::Conflict => Duration::from_mins(1),
             Self::Apart => Duration::from_mins(10),
@@ -38,7 +38,7 @@ impl Way {
 
 /// The fast way again, unless rows that were thought to be new were not: then more of them are on their way, and a failed
 /// COPY costs more than the detour.
-pub(super) fn next_way(way: Way, batch: &Batch, duplicates: u64) -> Way {
+pub(crate) fn next_way(way: Way, batch: &Batch, duplicates: u64) -> Way {
     let expected = batch.known_stored + u64::try_from(batch.perhaps_stored.len()).unwrap_or(u64::MAX);
     if way == Way::Conflict && duplicates > expected { Way::Conflict } else { Way::Copy }
 }

@@ -1,12 +1,12 @@
 //! What an error of the database asks for, decided by its code and never by its text.
 
-use super::ErrorClass;
-use super::columns::ELEMENTS;
-use super::sql::BASE_COLUMNS;
+use crate::store::ErrorClass;
+use crate::store::model::column_set::BASE_COLUMNS;
+use crate::store::model::columns::ELEMENTS;
 
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It passes by itself: try again, a little later each time.
     Retry,
     /// The operator must act: try again slowly, quarantine nothing.
@@ -19,7 +19,7 @@ pub(super) enum Verdict {
 
 impl Verdict {
     /// For what leaves the store: an error about rows that it could not settle itself is one for the operator.
-    pub(super) const fn class(self) -> ErrorClass {
+    pub(crate) const fn class(self) -> ErrorClass {
         match self {
             Self::Retry | Self::Stored => ErrorClass::Unavailable,
             Self::Refuse | Self::Row => ErrorClass::Refuses,
@@ -27,7 +27,7 @@ impl Verdict {
     }
 
     /// By SQLSTATE and what the server names beside it.
-    pub(super) fn of_sqlstate(code: &str, named: Named<'_>) -> Self {
+    pub(crate) fn of_sqlstate(code: &str, named: Named<'_>) -> Self {
         let Named { constraint, schema, column } = named;
         match code {
             // invalid_binary_representation and bad_copy_file_format: a column of another type, or our own encoding, and
@@ -53,7 +53,7 @@ impl Verdict {
     }
 
     /// By SQLite's result code; the primary one is its lowest byte.
-    pub(super) fn of_sqlite(code: u32) -> Self {
+    pub(crate) fn of_sqlite(code: u32) -> Self {
         match code & 0xFF {
             SQLITE_BUSY | SQLITE_LOCKED | SQLITE_NOMEM | SQLITE_INTERRUPT | SQLITE_IOERR | SQLITE_FULL => Self::Retry,
             SQLITE_TOOBIG | SQLITE_CONSTRAINT | SQLITE_MISMATCH => Self::Row,
@@ -65,10 +65,10 @@ impl Verdict {
 
 /// What an error names.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Named<'a> {
-    pub(super) constraint: Option<&'a str>,
-    pub(super) schema: Option<&'a str>,
-    pub(super) column: Option<&'a str>,
+pub(crate) struct Named<'a> {
+    pub(crate) constraint: Option<&'a str>,
+    pub(crate) schema: Option<&'a str>,
+    pub(crate) column: Option<&'a str>,
 }
 
 fn is_ours(column: &str) -> bool {

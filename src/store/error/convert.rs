@@ -10,8 +10,8 @@ use sqlx::migrate::MigrateError;
 use tokio_postgres::error::Severity;
 
 use super::remedy::{Told, remedy};
-use super::verdict::{Named, Verdict};
-use super::{ErrorClass, StoreError};
+use crate::store::error::classify::{Named, Verdict};
+use crate::store::{ErrorClass, StoreError};
 
 impl StoreError {
     fn judged(verdict: Verdict, doing: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -19,19 +19,19 @@ impl StoreError {
     }
 
     /// An error with which a server answers a statement, and ends its transaction.
-    pub(super) fn answered(doing: &'static str, code: &str, constraint: Option<&str>) -> Self {
+    pub(crate) fn answered(doing: &'static str, code: &str, constraint: Option<&str>) -> Self {
         let verdict = Verdict::of_sqlstate(code, Named { constraint, ..Named::default() });
         let (message, constraint) = ("refused".to_owned(), constraint.map(str::to_owned));
         Self::judged(verdict, doing, ServerAnswer { message, code: code.to_owned(), constraint, is_final: true })
     }
 
     /// What to do about it.
-    pub(super) const fn verdict(&self) -> Verdict {
+    pub(crate) const fn verdict(&self) -> Verdict {
         self.verdict
     }
 
     /// The SQLSTATE and the constraint, where the server named them: what quarantine says of a row.
-    pub(super) fn detail(&self) -> String {
+    pub(crate) fn detail(&self) -> String {
         match self.source.downcast_ref::<ServerAnswer>() {
             Some(ServerAnswer { code, constraint: Some(constraint), .. }) => format!("{code} {constraint}"),
             Some(ServerAnswer { code, .. }) => code.clone(),
@@ -40,17 +40,17 @@ impl StoreError {
     }
 
     /// The SQLSTATE that the server named.
-    pub(super) fn code(&self) -> Option<&str> {
+    pub(crate) fn code(&self) -> Option<&str> {
         self.source.downcast_ref::<ServerAnswer>().map(|answer| answer.code.as_str())
     }
 
     /// The same, and whether an earlier commit is in doubt still.
-    pub(super) fn with_doubt(self, in_doubt: bool) -> Self {
+    pub(crate) fn with_doubt(self, in_doubt: bool) -> Self {
         Self { in_doubt, ..self }
     }
 
     /// The same, of a commit that was sent.
-    pub(super) fn doubtful(self) -> Self {
+    pub(crate) fn doubtful(self) -> Self {
         // An ERROR is an answer: it was rolled back. A server that panics, or a proxy in between, may say something before
         // it falls silent, and the commit may stand in the log all the same.
         let is_final = self.source.downcast_ref::<ServerAnswer>().is_some_and(|answer| answer.is_final);
@@ -59,7 +59,7 @@ impl StoreError {
     }
 
     /// An error on an established connection: what the server does not name itself is the connection's end.
-    pub(super) fn postgres(doing: &'static str, error: tokio_postgres::Error) -> Self {
+    pub(crate) fn postgres(doing: &'static str, error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
             Some(answer) => {
                 let (constraint, schema, column) = (answer.constraint(), answer.schema(), answer.column());
@@ -78,7 +78,7 @@ impl StoreError {
 
     /// An error while connecting. Where neither server nor network is the cause, it is the configuration: a missing
     /// password, or a way to log in that this client does not have.
-    pub(super) fn postgres_connect(doing: &'static str, error: PoolError) -> Self {
+    pub(crate) fn postgres_connect(doing: &'static str, error: PoolError) -> Self {
         match error {
             PoolError::Backend(error)
                 if error.as_db_error().is_none() && !error.is_closed() && !has_io_cause(&error) =>
@@ -90,15 +90,15 @@ impl StoreError {
         }
     }
 
-    pub(super) fn timed_out(doing: &'static str, limit: Duration) -> Self {
+    pub(crate) fn timed_out(doing: &'static str, limit: Duration) -> Self {
         Self::new(ErrorClass::Unavailable, doing, NoAnswer(limit))
     }
 
-    pub(super) fn sqlx(doing: &'static str, error: sqlx::Error) -> Self {
+    pub(crate) fn sqlx(doing: &'static str, error: sqlx::Error) -> Self {
         Self::judged(verdict_of_sqlx(&error), doing, error)
     }
 
-    pub(super) fn migrate(doing: &'static str, error: MigrateError) -> Self {
+    pub(crate) fn migrate(doing: &'static str, error: MigrateError) -> Self {
         match error {
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => Self::sqlx(doing, error),
             // Unknown, changed or half-applied migrations.

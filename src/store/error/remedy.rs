@@ -5,7 +5,7 @@ use std::fmt;
 
 use deadpool_postgres::PoolError;
 
-use super::StoreError;
+use crate::store::StoreError;
 
 /// The cure for a SQLSTATE, as one sentence without a full stop.
 #[must_use]
@@ -50,7 +50,7 @@ pub fn remedy(code: &str) -> Option<&'static str> {
 }
 
 /// An error of the client as one of ours, with the migration that it belongs to.
-pub(super) fn explain(
+pub(crate) fn explain(
     doing: &'static str,
     migration: Option<&'static str>,
     error: tokio_postgres::Error,
@@ -78,10 +78,10 @@ fn without_code(error: &tokio_postgres::Error) -> Option<&'static str> {
 /// What went wrong without an answer from the server: the whole chain of causes, and what to do about it. The last cause
 /// of a failed handshake is the one that says why, and a log line shows but the first.
 #[derive(Debug)]
-pub(super) struct Told(tokio_postgres::Error);
+pub(crate) struct Told(tokio_postgres::Error);
 
 impl Told {
-    pub(super) fn of(error: tokio_postgres::Error) -> Self {
+    pub(crate) fn of(error: tokio_postgres::Error) -> Self {
         Self(error)
     }
 }

@@ -8,8 +8,8 @@ use super::FaultyDatabase;
 use super::session::{Session, Shared};
 use super::steps;
 use crate::store::StoreError;
-use crate::store::flag::{Applied, Correction, FlagChange};
-use crate::store::ledger::{Ledger, newest_of_each, outcomes};
+use crate::store::flags::ledger::{Ledger, newest_of_each, outcomes};
+use crate::store::model::flag::{Applied, Correction, FlagChange};
 
 /// Writes the ledger of flags in a [`FaultyDatabase`], and makes positions follow.
 pub struct FaultyLedger {

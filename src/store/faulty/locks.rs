@@ -6,7 +6,7 @@ use std::task::Waker;
 use uuid::Uuid;
 
 use super::tables::Place;
-use crate::store::row::Key;
+use crate::store::model::row::Key;
 
 /// What can be locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

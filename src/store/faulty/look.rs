@@ -7,9 +7,9 @@ use super::locks::Lock;
 use super::server::{Server, Stop};
 use super::session::Session;
 use crate::store::StoreError;
-use crate::store::cover::Part;
-use crate::store::known::{Entry, KnownFlags};
-use crate::store::row::Key;
+use crate::store::flags::cache::{Entry, KnownFlags};
+use crate::store::flags::intervals::Part;
+use crate::store::model::row::Key;
 
 /// Learns what is new in the ledger.
 pub(super) fn learn(server: &Server, known: &mut KnownFlags) {

@@ -1,4 +1,4 @@
-//! A database in memory that does to a transaction all that a real one may do: what [`FaultyDisk`](crate::journal::FaultyDisk) is to
+//! A database in memory that does to a transaction all that a real one may do: what [`FaultyDisk`](odograph_faulty_disk::FaultyDisk) is to
 //! files. It is for simulations, and nothing is durable.
 //!
 //! Statements wait until somebody serves them, with the fate of his choice: done, never sent, done and not answered, or a victim of

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use super::locks::{Lock, Locks, Mode, Until};
 use super::tables::{Tables, Writes};
 use super::{Fate, Flaw, Left, Waiting};
-use crate::store::flag::FlagChange;
+use crate::store::model::flag::FlagChange;
 use crate::store::{ErrorClass, StoreError};
 
 #[derive(Default)]

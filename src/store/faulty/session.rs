@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::Fate;
 use super::server::{Server, Stop};
-use crate::store::known::KnownFlags;
+use crate::store::flags::cache::KnownFlags;
 use crate::store::{ErrorClass, StoreError};
 
 /// The server, shared.

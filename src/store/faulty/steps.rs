@@ -12,8 +12,8 @@ use super::server::Server;
 use super::session::Session;
 use super::tables::{Flagged, Replaced};
 use crate::store::StoreError;
-use crate::store::cover::{Tally, merged, parts};
-use crate::store::flag::{Correction, FlagChange, FlagState, Window};
+use crate::store::flags::intervals::{Tally, merged, parts};
+use crate::store::model::flag::{Correction, FlagChange, FlagState, Window};
 
 /// Writes changes down, at most one of each flag, in the order of the flags.
 pub(super) async fn record(session: &mut Session, changes: &[FlagChange]) -> Result<(), StoreError> {

@@ -6,8 +6,8 @@ use super::locks::{Lock, Mode, Until};
 use super::session::{Session, Shared};
 use super::transaction::Transaction;
 use super::{FaultyDatabase, Flaw};
-use crate::store::fence::{Checkpoint, Doubt, Lane, Outcome, Step, Stored, lanes_at};
-use crate::store::way::{Way, next_way};
+use crate::store::commit::write_strategy::{Way, next_way};
+use crate::store::model::fence::{Checkpoint, Doubt, Lane, Outcome, Step, Stored, lanes_at};
 use crate::store::{Batch, CLAIMING, Schema, Store, StoreError};
 
 /// Writes one lane to a [`FaultyDatabase`].

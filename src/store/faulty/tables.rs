@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::checkpoint::JournalId;
-use crate::store::batch::{Message, Quarantined};
-use crate::store::fence::Stored;
-use crate::store::flag::{Correction, FlagChange, Window};
-use crate::store::row::{Key, Row};
+use crate::store::model::batch::{Message, Quarantined};
+use crate::store::model::fence::Stored;
+use crate::store::model::flag::{Correction, FlagChange, Window};
+use crate::store::model::row::{Key, Row};
 use crate::store::{Checkpoint, digest};
+use odograph_journal::JournalId;
 
 /// The committed content of a database.
 #[derive(Clone, Debug, Default)]

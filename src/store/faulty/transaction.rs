@@ -8,12 +8,12 @@ use super::look::{self, Repair};
 use super::server::{Server, Stop};
 use super::session::Session;
 use super::tables::{Place, StoredRow};
-use crate::store::batch::{Batch, QuarantineReason, Quarantined};
-use crate::store::cover::Part;
-use crate::store::fence::{Doubt, Lane, Outcome, Standing, Step, Stored, judge};
-use crate::store::row::Key;
-use crate::store::rows::Rows;
-use crate::store::way::Way;
+use crate::store::commit::write_strategy::Way;
+use crate::store::flags::intervals::Part;
+use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
+use crate::store::model::fence::{Doubt, Lane, Outcome, Standing, Step, Stored, judge};
+use crate::store::model::row::Key;
+use crate::store::model::rows::Rows;
 use crate::store::{CommitWay, Committed, StoreError, Window};
 
 /// A session within a transaction. Any error ends both.

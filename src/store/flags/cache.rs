@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 use foldhash::fast::RandomState;
 use uuid::Uuid;
 
-use super::flag::Window;
-use super::row::Key;
-use super::rows::Rows;
+use crate::store::model::flag::Window;
+use crate::store::model::row::Key;
+use crate::store::model::rows::Rows;
 
 /// Live flags up to a version of the ledger, or nothing where there are too many of them to remember.
 #[derive(Default)]
-pub(super) struct KnownFlags {
+pub(crate) struct KnownFlags {
     version: i64,
     too_many: bool,
     windows: HashMap<Uuid, Window, RandomState>,
@@ -23,31 +23,31 @@ pub(super) struct KnownFlags {
 }
 
 /// A row of the ledger, as far as a drain cares.
-pub(super) struct Entry {
-    pub(super) flag: Uuid,
+pub(crate) struct Entry {
+    pub(crate) flag: Uuid,
     /// `None` where the flag covers nothing: it is deleted, or does not declare anything faulty.
-    pub(super) live: Option<Window>,
+    pub(crate) live: Option<Window>,
 }
 
 impl KnownFlags {
     /// The version up to which the ledger is known.
-    pub(super) const fn version(&self) -> i64 {
+    pub(crate) const fn version(&self) -> i64 {
         self.version
     }
 
     /// Whether flags are to be read for each batch, by device and time.
-    pub(super) const fn too_many(&self) -> bool {
+    pub(crate) const fn too_many(&self) -> bool {
         self.too_many
     }
 
     /// Whether no flag can cover anything.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         !self.too_many && self.windows.is_empty()
     }
 
     /// Takes in what the ledger has between the known version and this one, of each flag its newest row. Where that is
     /// more than is remembered, flags are read batch by batch from now on.
-    pub(super) fn learn(&mut self, version: i64, entries: Vec<Entry>) {
+    pub(crate) fn learn(&mut self, version: i64, entries: Vec<Entry>) {
         self.version = version;
         self.remember(entries);
         if self.windows.len() > REMEMBERED_MAX {
@@ -56,12 +56,12 @@ impl KnownFlags {
     }
 
     /// Forgets all flags: there are too many.
-    pub(super) fn give_up(&mut self, version: i64) {
+    pub(crate) fn give_up(&mut self, version: i64) {
         *self = Self { version, too_many: true, ..Self::default() };
     }
 
     /// Takes in flags, however many.
-    pub(super) fn remember(&mut self, entries: Vec<Entry>) {
+    pub(crate) fn remember(&mut self, entries: Vec<Entry>) {
         for Entry { flag, live } in entries {
             if let Some(before) = self.windows.remove(&flag) {
                 self.ends.remove(&(before.imei().get(), before.to_ms(), flag));
@@ -80,7 +80,7 @@ impl KnownFlags {
     }
 
     /// Keys of the rows, which are sorted, that a remembered flag covers; in order.
-    pub(super) fn covered(&self, rows: &Rows) -> Vec<Key> {
+    pub(crate) fn covered(&self, rows: &Rows) -> Vec<Key> {
         let mut keys = Vec::new();
         if self.windows.is_empty() {
             return keys;
@@ -101,14 +101,14 @@ impl KnownFlags {
 }
 
 /// Flags that are remembered, about 150 bytes each. A season of races has some thousands.
-pub(super) const REMEMBERED_MAX: usize = 100_000;
+pub(crate) const REMEMBERED_MAX: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
     use teltonika_codecs::Imei;
 
     use super::*;
-    use crate::store::row::{Row, Spans, TypedElements};
+    use crate::store::model::row::{Row, Spans, TypedElements};
 
     fn imei(number: u64) -> Imei {
         Imei::from_ascii(format!("{number:015}").as_bytes()).unwrap()
@@ -139,7 +139,7 @@ mod tests {
                 faulty: false,
                 received_at_us: 0,
                 elements: TypedElements::default(),
-                frame: crate::checkpoint::Position(0),
+                frame: odograph_journal::Position(0),
                 record_index: 0,
                 spans: Spans::default(),
             };

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::flag::Window;
+use crate::store::model::flag::Window;
 
 /// A part of a window, and whether its positions are faulty. Parts never overlap, so no row is met twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    pub(super) window: Window,
-    pub(super) faulty: bool,
+pub(crate) struct Part {
+    pub(crate) window: Window,
+    pub(crate) faulty: bool,
 }
 
 /// The windows as few as possible, in order, none touching another.
-pub(super) fn merged(windows: impl IntoIterator<Item = Window>) -> Vec<Window> {
+pub(crate) fn merged(windows: impl IntoIterator<Item = Window>) -> Vec<Window> {
     let mut sorted: Vec<_> = windows.into_iter().collect();
     sorted.sort_unstable();
     let mut merged: Vec<Window> = Vec::with_capacity(sorted.len());
@@ -28,7 +28,7 @@ pub(super) fn merged(windows: impl IntoIterator<Item = Window>) -> Vec<Window> {
 }
 
 /// Cuts windows, as [`merged`] gives them, where flags, merged as well, begin and end.
-pub(super) fn parts(windows: &[Window], flags: &[Window]) -> Vec<Part> {
+pub(crate) fn parts(windows: &[Window], flags: &[Window]) -> Vec<Part> {
     let mut parts = Vec::with_capacity(windows.len());
     for window in windows {
         let mut next = window.from_ms();
@@ -54,14 +54,14 @@ pub(super) fn parts(windows: &[Window], flags: &[Window]) -> Vec<Part> {
 
 /// Counts what changed, so that it can be told window by window.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// In order.
     parts: Vec<(Part, i64)>,
 }
 
 impl Tally {
     /// Cuts the parts, as [`parts`] gives them, also where the windows that will be asked for begin and end.
-    pub(super) fn new(parts: Vec<Part>, windows: impl IntoIterator<Item = Window>) -> Self {
+    pub(crate) fn new(parts: Vec<Part>, windows: impl IntoIterator<Item = Window>) -> Self {
         let mut cuts = BTreeSet::new();
         for window in windows {
             cuts.insert((window.imei(), window.from_ms()));
@@ -83,12 +83,12 @@ impl Tally {
     }
 
     /// The parts, cut.
-    pub(super) fn parts(&self) -> Vec<Part> {
+    pub(crate) fn parts(&self) -> Vec<Part> {
         self.parts.iter().map(|(part, _)| *part).collect()
     }
 
     /// A position changed.
-    pub(super) fn count(&mut self, imei: u64, ts_ms: i64) {
+    pub(crate) fn count(&mut self, imei: u64, ts_ms: i64) {
         let at =
             self.parts.partition_point(|(part, _)| (part.window.imei().get(), part.window.to_ms()) < (imei, ts_ms));
         if let Some((part, changed)) = self.parts.get_mut(at)
@@ -99,7 +99,7 @@ impl Tally {
     }
 
     /// Some positions of a part, one of [`Tally::parts`], changed.
-    pub(super) fn add(&mut self, part: &Part, positions: i64) {
+    pub(crate) fn add(&mut self, part: &Part, positions: i64) {
         let key = (part.window.imei(), part.window.from_ms());
         let at = self.parts.partition_point(|(part, _)| (part.window.imei(), part.window.from_ms()) < key);
         if let Some((_, changed)) = self.parts.get_mut(at) {
@@ -108,7 +108,7 @@ impl Tally {
     }
 
     /// How many positions changed in one of the windows.
-    pub(super) fn changed_in(&self, window: &Window) -> i64 {
+    pub(crate) fn changed_in(&self, window: &Window) -> i64 {
         let key = (window.imei(), window.from_ms());
         let first = self.parts.partition_point(|(part, _)| (part.window.imei(), part.window.from_ms()) < key);
         let inside = self.parts.iter().skip(first);

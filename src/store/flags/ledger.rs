@@ -8,10 +8,10 @@ use std::collections::hash_map::Entry;
 
 use uuid::Uuid;
 
-use super::flag::{Applied, Correction, FlagChange};
-use super::{StoreError, Window};
+use crate::store::model::flag::{Applied, Correction, FlagChange};
+use crate::store::{StoreError, Window};
 
-/// A database that keeps the ledger. Implemented by [`super::TimescaleLedger`] and [`super::SqliteLedger`].
+/// A database that keeps the ledger. Implemented by [`crate::store::TimescaleLedger`] and [`crate::store::SqliteLedger`].
 pub trait Ledger {
     /// Writes changes down and makes positions follow; says what became of each.
     ///
@@ -62,7 +62,7 @@ pub const OUTBOX_MAX: i64 = 1_000_000;
 
 /// The changes that matter: of several about one flag the newest, in the order of their flags, so that two writers meet them
 /// in the same order. What it covered before is the oldest one's word.
-pub(super) fn newest_of_each(changes: &[FlagChange]) -> Vec<FlagChange> {
+pub(crate) fn newest_of_each(changes: &[FlagChange]) -> Vec<FlagChange> {
     let mut newest: HashMap<Uuid, (FlagChange, i64)> = HashMap::new();
     for change in changes {
         match newest.entry(change.flag) {
@@ -86,7 +86,7 @@ pub(super) fn newest_of_each(changes: &[FlagChange]) -> Vec<FlagChange> {
 }
 
 /// What became of each change, given the flags whose change was news: the newest of a flag is applied, all others are stale.
-pub(super) fn outcomes(changes: &[FlagChange], applied: &HashMap<Uuid, i64>) -> Vec<Applied> {
+pub(crate) fn outcomes(changes: &[FlagChange], applied: &HashMap<Uuid, i64>) -> Vec<Applied> {
     let mut left = applied.clone();
     changes
         .iter()

@@ -4,7 +4,7 @@ use teltonika_codecs::Imei;
 
 use super::row::Row;
 use super::rows::Rows;
-use crate::checkpoint::Position;
+use odograph_journal::Position;
 
 /// What is committed together. Cleared and filled again, so that a batch allocates once.
 #[derive(Clone, Debug, Default)]

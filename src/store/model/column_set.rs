@@ -4,7 +4,7 @@ use super::columns::{ELEMENT_COLUMNS, ELEMENTS};
 use super::rows::Rows;
 
 /// The columns that every row fills, in the order in which they are written.
-pub(super) const BASE_COLUMNS: [&str; 15] = [
+pub(crate) const BASE_COLUMNS: [&str; 15] = [
     "imei",
     "ts",
     "fingerprint",
@@ -27,19 +27,19 @@ const GENERATION_TYPE: &str = "generation_type";
 
 /// The columns that rows fill: all of the above, some of the elements, the generation type and `io` or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ColumnSet {
+pub(crate) struct ColumnSet {
     present: u32,
     generation_type: bool,
     io: bool,
 }
 
 impl ColumnSet {
-    pub(super) fn of(rows: &Rows) -> Self {
+    pub(crate) fn of(rows: &Rows) -> Self {
         Self { present: rows.present(), generation_type: rows.has_generation_type(), io: rows.has_io() }
     }
 
     /// The columns of both.
-    pub(super) fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self {
             present: self.present | other.present,
             generation_type: self.generation_type || other.generation_type,
@@ -47,30 +47,30 @@ impl ColumnSet {
         }
     }
 
-    pub(super) fn has_generation_type(self) -> bool {
+    pub(crate) fn has_generation_type(self) -> bool {
         self.generation_type
     }
 
-    pub(super) fn has_io(self) -> bool {
+    pub(crate) fn has_io(self) -> bool {
         self.io
     }
 
     /// Bit n is set for element column n.
-    pub(super) fn present(self) -> u32 {
+    pub(crate) fn present(self) -> u32 {
         self.present
     }
 
     /// Indices of the element columns.
-    pub(super) fn elements(self) -> impl Iterator<Item = usize> {
+    pub(crate) fn elements(self) -> impl Iterator<Item = usize> {
         (0..ELEMENT_COLUMNS).filter(move |column| self.present & (1 << column) != 0)
     }
 
-    pub(super) fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         BASE_COLUMNS.len() + usize::from(self.generation_type) + self.elements().count() + usize::from(self.io)
     }
 
     /// `imei, ts, …`
-    pub(super) fn names(self) -> String {
+    pub(crate) fn names(self) -> String {
         let elements = self.elements().filter_map(|column| ELEMENTS.get(column)).map(|element| element.name);
         let generation_type = self.generation_type.then_some(GENERATION_TYPE);
         let io = self.io.then_some("io");
@@ -80,27 +80,27 @@ impl ColumnSet {
 }
 
 /// Every column of a position, each once.
-pub(super) fn all_columns() -> Vec<&'static str> {
+pub(crate) fn all_columns() -> Vec<&'static str> {
     let elements = ELEMENTS.iter().map(|element| element.name);
     BASE_COLUMNS.into_iter().chain([GENERATION_TYPE]).chain(elements).chain(["io"]).collect()
 }
 
 /// The columns that are read from a record's bytes: all but its key, when it came, and what marshals say of it.
-pub(super) fn decoded_columns() -> Vec<&'static str> {
+pub(crate) fn decoded_columns() -> Vec<&'static str> {
     all_columns().into_iter().filter(|name| !NOT_DECODED.contains(name)).collect()
 }
 
 const NOT_DECODED: [&str; 5] = ["imei", "ts", "fingerprint", "faulty", "received_at"];
 
 /// `table.longitude, table.latitude, …`: the decoded columns of a table.
-pub(super) fn decoded_of(table: &str) -> String {
+pub(crate) fn decoded_of(table: &str) -> String {
     let names: Vec<_> = decoded_columns().iter().map(|name| format!("{table}.{name}")).collect();
     names.join(", ")
 }
 
 /// What an insert into `positions` ends in where a record is decoded again: a row that stands there gets the decoded columns,
 /// also those that this batch does not fill.
-pub(super) fn decoded_wins(differs: &str) -> String {
+pub(crate) fn decoded_wins(differs: &str) -> String {
     let assignments: Vec<_> = decoded_columns().iter().map(|name| format!("{name} = excluded.{name}")).collect();
     format!(
         "ON CONFLICT (imei, ts, fingerprint) DO UPDATE SET {} WHERE ({}) {differs} ({})",
@@ -112,7 +112,7 @@ pub(super) fn decoded_wins(differs: &str) -> String {
 
 /// What an insert into `latest_positions` ends in: only forward in device time, and then the whole row, so that a column
 /// which this batch does not fill becomes NULL.
-pub(super) fn newest_wins() -> String {
+pub(crate) fn newest_wins() -> String {
     let replaced = BASE_COLUMNS
         .iter()
         .skip(1)

@@ -4,8 +4,8 @@
 //! anything be written; so a commit whose answer was lost is found, a database that went back is noticed, and a second
 //! owner of the journal is stopped.
 
-use super::Committed;
-use crate::checkpoint::{JournalId, Mark, Position};
+use crate::store::Committed;
+use odograph_journal::{JournalId, Mark, Position};
 
 /// One lane of one journal: the owner of a checkpoint row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,21 +57,21 @@ pub enum Outcome {
 
 /// A commit that was sent and not answered.
 #[derive(Clone, Debug)]
-pub(super) struct Doubt {
-    pub(super) to: Mark,
-    pub(super) committed: Committed,
+pub(crate) struct Doubt {
+    pub(crate) to: Mark,
+    pub(crate) committed: Committed,
 }
 
 /// The checkpoint row of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) lanes: u16,
-    pub(super) checkpoint: Checkpoint,
+pub(crate) struct Stored {
+    pub(crate) lanes: u16,
+    pub(crate) checkpoint: Checkpoint,
 }
 
 /// What to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     /// Write.
     Go,
     /// Write nothing, and this is the outcome.
@@ -80,7 +80,7 @@ pub(super) enum Standing {
 
 /// Decides. `stored` must have been read under its lock, which waits until the backend of an earlier attempt has ended: a
 /// plain read can still show the old place while the lost transaction commits a moment later.
-pub(super) fn judge(lane: Lane, step: &Step, doubt: Option<&Doubt>, stored: Option<Stored>) -> Standing {
+pub(crate) fn judge(lane: Lane, step: &Step, doubt: Option<&Doubt>, stored: Option<Stored>) -> Standing {
     let Some(Stored { lanes, checkpoint }) = stored else {
         // It was there when the lane began: the database is from before.
         return Standing::Settled(Outcome::WentBack(Checkpoint::default()));
@@ -107,7 +107,7 @@ pub(super) fn judge(lane: Lane, step: &Step, doubt: Option<&Doubt>, stored: Opti
 /// One mark can vouch for all lanes only where the same opening of the journal wrote them all. Else two copies of the journal
 /// may have written them, and what the one furthest behind has done, others have not: the tag is none then, so that the
 /// journal takes a new id and is drained again.
-pub(super) fn lanes_at(lane: Lane, found: &[Stored]) -> (Checkpoint, bool) {
+pub(crate) fn lanes_at(lane: Lane, found: &[Stored]) -> (Checkpoint, bool) {
     let complete = found.len() == usize::from(lane.lanes) && found.iter().all(|row| row.lanes == lane.lanes);
     match found.get(usize::from(lane.number)) {
         Some(own) if complete => (own.checkpoint, false),

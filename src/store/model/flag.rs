@@ -61,7 +61,7 @@ impl Window {
     }
 
     /// Another range of the same device. Whoever calls has it from inside valid bounds.
-    pub(super) const fn with_range(self, from_ms: i64, to_ms: i64) -> Self {
+    pub(crate) const fn with_range(self, from_ms: i64, to_ms: i64) -> Self {
         Self { from_ms, to_ms, ..self }
     }
 }

@@ -45,7 +45,7 @@ impl Present {
     ///
     /// # Errors
     /// When they are too far apart for both to be right.
-    pub(super) fn with_server(self, server: SystemTime) -> Result<Self, Refused> {
+    pub(crate) fn with_server(self, server: SystemTime) -> Result<Self, Refused> {
         let (ahead, by) = match server.duration_since(self.now) {
             Ok(by) => (true, by),
             Err(behind) => (false, behind.duration()),
@@ -57,17 +57,17 @@ impl Present {
     }
 
     /// What is older than this may go: time stands still at the oldest frame that waits.
-    pub(super) fn bound(&self, age: Duration) -> SystemTime {
+    pub(crate) fn bound(&self, age: Duration) -> SystemTime {
         before(self.waiting_since.map_or(self.now, |since| since.min(self.now)), age)
     }
 
     /// What is older than this would go if nothing waited.
-    pub(super) fn wanted(&self, age: Duration) -> SystemTime {
+    pub(crate) fn wanted(&self, age: Duration) -> SystemTime {
         before(self.now, age)
     }
 
     /// The reason to give where the two differ. Under load something waits at any moment, which is nothing to speak of.
-    pub(super) fn waiting(&self) -> Option<Refused> {
+    pub(crate) fn waiting(&self) -> Option<Refused> {
         let since = self.waiting_since?;
         let long = self.now.duration_since(since).is_ok_and(|waited| waited > USUAL);
         long.then_some(Refused::Waiting { since })

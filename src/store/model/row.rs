@@ -3,7 +3,7 @@
 use teltonika_codecs::{Imei, Value};
 
 use super::columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS};
-use crate::checkpoint::Position;
+use odograph_journal::Position;
 
 /// One position, ready to be stored. Identity: (imei, `ts_ms`, fingerprint).
 #[derive(Clone, Debug, PartialEq)]
@@ -120,7 +120,7 @@ impl TypedElements {
 
     /// The bits that are kept of a column's value: 0 where there is none.
     #[inline]
-    pub(super) fn bits(&self, column: usize) -> u32 {
+    pub(crate) fn bits(&self, column: usize) -> u32 {
         self.values.get(column).copied().unwrap_or_default()
     }
 
@@ -155,31 +155,31 @@ impl TypedElements {
 /// Start and end of a row's `io` object and of its wire bytes, in the collection that holds the row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spans {
-    pub(super) io: Span,
-    pub(super) wire: Span,
+    pub(crate) io: Span,
+    pub(crate) wire: Span,
 }
 
 /// Start and end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Span {
+pub(crate) struct Span {
     start: u32,
     end: u32,
 }
 
 impl Span {
     /// Batches are bounded far below 4 GiB; what lay past it would be an empty span and an empty `io`.
-    pub(super) fn new(start: usize, end: usize) -> Self {
+    pub(crate) fn new(start: usize, end: usize) -> Self {
         match (u32::try_from(start), u32::try_from(end)) {
             (Ok(start), Ok(end)) => Self { start, end },
             _ => Self::default(),
         }
     }
 
-    pub(super) fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.start == self.end
     }
 
-    pub(super) fn range(self) -> std::ops::Range<usize> {
+    pub(crate) fn range(self) -> std::ops::Range<usize> {
         let at = |offset| usize::try_from(offset).unwrap_or(usize::MAX);
         at(self.start)..at(self.end)
     }

@@ -60,12 +60,12 @@ impl Rows {
     }
 
     /// The keys of one device after another, once the rows are sorted.
-    pub(super) fn devices(&self) -> impl Iterator<Item = &[(Key, u32)]> {
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &[(Key, u32)]> {
         self.order.chunk_by(|(one, _), (next, _)| one.imei == next.imei)
     }
 
     /// All rows in that order.
-    pub(super) fn whole(&self) -> Part<'_> {
+    pub(crate) fn whole(&self) -> Part<'_> {
         Part { rows: self, order: &self.order }
     }
 
@@ -119,19 +119,19 @@ impl Rows {
     }
 
     /// A copy without the rows of these keys.
-    pub(super) fn without(&self, keys: &[Key]) -> Self {
+    pub(crate) fn without(&self, keys: &[Key]) -> Self {
         let (mut copy, keys): (_, HashSet<_>) = (self.clone(), keys.iter().collect());
         copy.order.retain(|(key, _)| !keys.contains(key));
         copy
     }
 
     /// Of each record only the one in front, once the rows are sorted.
-    pub(super) fn dedup(&mut self) {
+    pub(crate) fn dedup(&mut self) {
         self.order.dedup_by_key(|(key, _)| *key);
     }
 
     /// A copy of the rows of these keys only.
-    pub(super) fn only(&self, keys: &HashSet<Key>) -> Self {
+    pub(crate) fn only(&self, keys: &HashSet<Key>) -> Self {
         let mut copy = self.clone();
         copy.order.retain(|(key, _)| keys.contains(key));
         copy
@@ -151,22 +151,22 @@ impl Rows {
 
 /// Some of a collection's rows, in their order.
 #[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
-    pub(super) rows: &'a Rows,
+pub(crate) struct Part<'a> {
+    pub(crate) rows: &'a Rows,
     order: &'a [(Key, u32)],
 }
 
 impl<'a> Part<'a> {
-    pub(super) fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         self.order.len()
     }
 
-    pub(super) fn get(self, index: usize) -> Option<&'a Row> {
+    pub(crate) fn get(self, index: usize) -> Option<&'a Row> {
         Some(self.rows.at(*self.order.get(index)?))
     }
 
     /// The two halves of what is more than one row, else the only row, if any.
-    pub(super) fn halves(self) -> Result<[Self; 2], Option<&'a Row>> {
+    pub(crate) fn halves(self) -> Result<[Self; 2], Option<&'a Row>> {
         if self.order.len() < 2 {
             return Err(self.get(0));
         }
@@ -175,7 +175,7 @@ impl<'a> Part<'a> {
     }
 
     /// In parts of at most so many rows.
-    pub(super) fn chunks(self, rows: usize) -> impl DoubleEndedIterator<Item = Self> {
+    pub(crate) fn chunks(self, rows: usize) -> impl DoubleEndedIterator<Item = Self> {
         self.order.chunks(rows.max(1)).map(move |order| Self { order, ..self })
     }
 }

@@ -3,14 +3,14 @@
 
 use super::sql::Kind;
 use super::transaction::Transaction;
-use crate::store::batch::{Batch, QuarantineReason, Quarantined};
-use crate::store::row::Row;
-use crate::store::rows::{Part, Rows};
-use crate::store::verdict::Verdict;
+use crate::store::error::classify::Verdict;
+use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
+use crate::store::model::row::Row;
+use crate::store::model::rows::{Part, Rows};
 use crate::store::{CommitWay, Committed, StoreError};
 
 /// Inserts every row that the database takes; those that it refuses are added to `quarantined`.
-pub(super) async fn insert(
+pub(crate) async fn insert(
     transaction: &mut Transaction<'_>,
     batch: &Batch,
     quarantined: &mut Vec<Quarantined>,
@@ -31,7 +31,7 @@ pub(super) async fn insert(
 
 /// Writes every newest position that the database takes. One that it does not take is left out: its record is in
 /// `positions` or in quarantine.
-pub(super) async fn newest(transaction: &mut Transaction<'_>, rows: &Rows) -> Result<(), StoreError> {
+pub(crate) async fn newest(transaction: &mut Transaction<'_>, rows: &Rows) -> Result<(), StoreError> {
     let into = [Kind::CopyNewest, Kind::InsertNewest];
     divide(transaction, rows.whole(), into, |_, error| {
         tracing::warn!(detail = error.detail(), "the database refuses a newest position");
@@ -41,7 +41,7 @@ pub(super) async fn newest(transaction: &mut Transaction<'_>, rows: &Rows) -> Re
 }
 
 /// Gives the number of rows that were written.
-pub(super) async fn divide(
+pub(crate) async fn divide(
     transaction: &mut Transaction<'_>,
     whole: Part<'_>,
     into: [Kind; 2],

@@ -11,25 +11,25 @@ use tokio_postgres::{Row as Answer, Statement};
 
 use super::copy::{COPY_PART, Encoder};
 use super::sql::{CREATE_INCOMING, Kind, LOCK_LANE};
-use crate::store::fence::Lane;
-use crate::store::known::KnownFlags;
-use crate::store::rows::Part;
-use crate::store::sql::ColumnSet;
+use crate::store::flags::cache::KnownFlags;
+use crate::store::model::column_set::ColumnSet;
+use crate::store::model::fence::Lane;
+use crate::store::model::rows::Part;
 use crate::store::{CLAIMING, ErrorClass, StoreError};
 
 /// A connection that we own: dropping it closes the socket, and the server rolls back what was open.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     client: ClientWrapper,
     prepared: HashMap<(Kind, ColumnSet), Statement>,
     texts: HashMap<&'static str, Statement>,
     has_incoming: bool,
     has_lane: bool,
     /// What is known of the ledger of flags on this connection.
-    pub(super) flags: KnownFlags,
+    pub(crate) flags: KnownFlags,
 }
 
 impl Connection {
-    pub(super) fn new(client: ClientWrapper) -> Self {
+    pub(crate) fn new(client: ClientWrapper) -> Self {
         Self {
             client,
             prepared: HashMap::new(),
@@ -40,13 +40,13 @@ impl Connection {
         }
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
     /// Makes this session the owner of the lane, as long as it lasts. One that was cut off holds it until the server
     /// notices, so nobody writes while an earlier attempt may still be running.
-    pub(super) async fn claim(&mut self, lane: Lane) -> Result<(), StoreError> {
+    pub(crate) async fn claim(&mut self, lane: Lane) -> Result<(), StoreError> {
         if !self.has_lane {
             self.execute(CLAIMING, LOCK_LANE, &[&key_of(lane)]).await?;
             self.has_lane = true;
@@ -55,12 +55,12 @@ impl Connection {
     }
 
     /// Sends statements without parameters.
-    pub(super) async fn batch(&self, doing: &'static str, text: &str) -> Result<(), StoreError> {
+    pub(crate) async fn batch(&self, doing: &'static str, text: &str) -> Result<(), StoreError> {
         self.client.batch_execute(text).await.map_err(|error| StoreError::postgres(doing, error))
     }
 
     /// Runs a statement; gives the number of rows it touched.
-    pub(super) async fn execute(
+    pub(crate) async fn execute(
         &mut self,
         doing: &'static str,
         text: &'static str,
@@ -71,7 +71,7 @@ impl Connection {
     }
 
     /// Runs a query.
-    pub(super) async fn query(
+    pub(crate) async fn query(
         &mut self,
         doing: &'static str,
         text: &'static str,
@@ -82,7 +82,7 @@ impl Connection {
     }
 
     /// Runs a statement that may give many rows, and hands over one after the other.
-    pub(super) async fn each(
+    pub(crate) async fn each(
         &mut self,
         doing: &'static str,
         text: &'static str,
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// The tables in which rows land before the keys decide.
-    pub(super) async fn need_incoming(&mut self) -> Result<(), StoreError> {
+    pub(crate) async fn need_incoming(&mut self) -> Result<(), StoreError> {
         if !self.has_incoming {
             self.batch("making the tables incoming", CREATE_INCOMING).await?;
             self.has_incoming = true;
@@ -109,7 +109,7 @@ impl Connection {
     }
 
     /// Runs a statement over a set of columns; gives the number of rows it wrote.
-    pub(super) async fn insert(
+    pub(crate) async fn insert(
         &mut self,
         doing: &'static str,
         kind: Kind,
@@ -121,7 +121,7 @@ impl Connection {
 
     /// Copies rows in their order; encodes a part while the server works on the one before. Gives what the server counted,
     /// which is the number of the rows.
-    pub(super) async fn copy(
+    pub(crate) async fn copy(
         &mut self,
         doing: &'static str,
         kind: Kind,
@@ -178,12 +178,12 @@ impl Connection {
     }
 }
 
-pub(super) fn miscounted(found: u64, expected: u64) -> StoreError {
+pub(crate) fn miscounted(found: u64, expected: u64) -> StoreError {
     StoreError::new(ErrorClass::Refuses, "counting rows", format!("the server counts {found} rows of {expected}"))
 }
 
 /// The number under which a lane is locked: sixty-four bits of the journal's id, and the lane.
-pub(super) fn key_of(lane: Lane) -> i64 {
+pub(crate) fn key_of(lane: Lane) -> i64 {
     let (high, _) = lane.journal.uuid().as_u64_pair();
     high.wrapping_add(u64::from(lane.number)).cast_signed()
 }

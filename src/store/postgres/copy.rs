@@ -3,13 +3,13 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::store::columns::{ColumnType, ELEMENTS};
-use crate::store::row::Row;
-use crate::store::rows::{Part, Rows};
-use crate::store::sql::{BASE_COLUMNS, ColumnSet};
+use crate::store::model::column_set::{BASE_COLUMNS, ColumnSet};
+use crate::store::model::columns::{ColumnType, ELEMENTS};
+use crate::store::model::row::Row;
+use crate::store::model::rows::{Part, Rows};
 
 /// Encodes rows one by one. One for each COPY.
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     fields: i16,
     has_generation_type: bool,
     has_io: bool,
@@ -23,7 +23,7 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// For these columns; writes the header.
-    pub(super) fn begin(columns: ColumnSet, out: &mut BytesMut) -> Self {
+    pub(crate) fn begin(columns: ColumnSet, out: &mut BytesMut) -> Self {
         out.put_slice(HEADER);
         let mut full = 0;
         let elements: Vec<_> = columns
@@ -46,7 +46,7 @@ impl Encoder {
     }
 
     /// Appends rows from `next` on, until the buffer holds so many bytes or there are no more.
-    pub(super) fn fill(
+    pub(crate) fn fill(
         &self,
         part: Part<'_>,
         next: &mut usize,
@@ -105,7 +105,7 @@ impl Encoder {
     }
 
     /// Writes the trailer.
-    pub(super) fn end(out: &mut BytesMut) {
+    pub(crate) fn end(out: &mut BytesMut) {
         out.put_i16(TRAILER);
     }
 }
@@ -266,7 +266,7 @@ fn timestamp(unix_us: i64) -> Option<[u8; 8]> {
 }
 
 /// Bytes handed to the connection at a time. Larger parts are no faster, and the connection keeps as much.
-pub(super) const COPY_PART: usize = 64 * 1024;
+pub(crate) const COPY_PART: usize = 64 * 1024;
 /// Signature, no flags, no header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;

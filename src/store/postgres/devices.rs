@@ -12,11 +12,12 @@ use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Devices, READING, no_table};
-use crate::store::session::failed;
-use crate::store::{PostgresUrl, StoreError, remedy};
+use crate::store::devices::{Devices, READING, no_table};
+use crate::store::error::remedy;
+use crate::store::postgres::session::failed;
+use crate::store::{PostgresUrl, StoreError};
 
-pub(super) struct Session {
+pub(crate) struct Session {
     client: Client,
     /// Somebody said that devices have changed.
     told: Arc<Notify>,
@@ -26,7 +27,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects, and listens before anything is read: no change falls in between.
-    pub(super) async fn open(url: &PostgresUrl) -> Result<Self, StoreError> {
+    pub(crate) async fn open(url: &PostgresUrl) -> Result<Self, StoreError> {
         let (config, tls) = (url.maintenance_config(), url.tls()?);
         let (client, mut connection) = timeout(url.connect_timeout(), config.connect(tls))
             .await
@@ -52,18 +53,18 @@ impl Session {
         Ok(session)
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         !self.client.is_closed() && !self.ended.is_cancelled()
     }
 
-    pub(super) async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         tokio::select! {
             () = self.told.notified() => {}
             () = self.ended.cancelled() => {}
         }
     }
 
-    pub(super) async fn read(&self, most: usize) -> Result<Devices, StoreError> {
+    pub(crate) async fn read(&self, most: usize) -> Result<Devices, StoreError> {
         timeout(PATIENCE, self.read_all(most)).await.map_err(|_| StoreError::timed_out(READING, PATIENCE))?
     }
 

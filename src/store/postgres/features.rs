@@ -2,7 +2,8 @@
 
 use tokio_postgres::Client;
 
-use super::{DatabaseUrl, ErrorClass, StoreError, session};
+use super::session;
+use crate::store::{DatabaseUrl, ErrorClass, StoreError};
 
 /// What this server's build of TimescaleDB, or its lack, makes of `positions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +64,7 @@ impl Features {
         }
     }
 
-    pub(super) async fn of(client: &Client) -> Result<Self, StoreError> {
+    pub(crate) async fn of(client: &Client) -> Result<Self, StoreError> {
         let looking = || session::failed("looking for TimescaleDB");
         let Some(timescaledb) = client
             .query_opt("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'", &[])
@@ -103,7 +104,7 @@ pub async fn features(url: &DatabaseUrl) -> Result<Features, StoreError> {
 }
 
 /// Refuses a TimescaleDB that the migrations cannot work with: the one that is there, or would be made.
-pub(super) async fn check_version(client: &Client) -> Result<(), StoreError> {
+pub(crate) async fn check_version(client: &Client) -> Result<(), StoreError> {
     const CHECKING: &str = "checking the version of TimescaleDB";
     let Some(row) = client.query_opt(VERSION, &[]).await.map_err(session::failed(CHECKING))? else { return Ok(()) };
     let (version, installed): (&str, bool) = (row.get(0), row.get(1));

@@ -14,25 +14,25 @@ use super::connection::Connection;
 use super::flag_sql::{
     LEDGER_LIVE, LEDGER_LOCK, LEDGER_NEWER, LEDGER_VERSION, LIVE_OVER, PLAN_AS_USUAL, PLAN_BY_KEY, SHARE_LEDGER,
 };
-use super::follow::{follow, millis, time};
-use super::newest::{Repair, repair};
-use crate::store::batch::Batch;
-use crate::store::cover::Part;
-use crate::store::known::{Entry, KnownFlags, REMEMBERED_MAX};
-use crate::store::row::Key;
+use crate::store::flags::cache::{Entry, KnownFlags, REMEMBERED_MAX};
+use crate::store::flags::intervals::Part;
+use crate::store::model::batch::Batch;
+use crate::store::model::row::Key;
+use crate::store::postgres::flag_update::{follow, millis, time};
+use crate::store::postgres::latest::{Repair, repair};
 use crate::store::{ErrorClass, StoreError, Window};
 
 /// What live flags cover of a batch.
 #[derive(Debug, Default)]
-pub(super) struct Covered {
+pub(crate) struct Covered {
     /// Among its rows.
     rows: Vec<Key>,
     /// Among its newest positions.
-    pub(super) newest: Vec<Key>,
+    pub(crate) newest: Vec<Key>,
 }
 
 /// Takes the lock, learns what is new in the ledger, and finds what of the batch, which is sorted, is covered.
-pub(super) async fn look(connection: &mut Connection, batch: &Batch) -> Result<Covered, StoreError> {
+pub(crate) async fn look(connection: &mut Connection, batch: &Batch) -> Result<Covered, StoreError> {
     if batch.new.is_empty() && batch.perhaps_stored.is_empty() && batch.newest.is_empty() {
         return Ok(Covered::default());
     }
@@ -101,7 +101,7 @@ async fn over(connection: &mut Connection, batch: &Batch) -> Result<KnownFlags, 
 }
 
 /// Marks the covered rows. By their keys: other rows under the flag are not this batch's.
-pub(super) async fn mend(connection: &mut Connection, covered: &Covered) -> Result<(), StoreError> {
+pub(crate) async fn mend(connection: &mut Connection, covered: &Covered) -> Result<(), StoreError> {
     if covered.rows.is_empty() {
         return Ok(());
     }
@@ -116,7 +116,7 @@ pub(super) async fn mend(connection: &mut Connection, covered: &Covered) -> Resu
 }
 
 /// Looks for the newest positions of the devices whose newest one in the batch is covered.
-pub(super) async fn mend_newest(connection: &mut Connection, covered: &Covered) -> Result<(), StoreError> {
+pub(crate) async fn mend_newest(connection: &mut Connection, covered: &Covered) -> Result<(), StoreError> {
     if covered.newest.is_empty() {
         return Ok(());
     }
@@ -136,13 +136,13 @@ fn instant(key: &Key) -> Option<Window> {
 }
 
 /// Flag, device, bounds, whether it is live.
-pub(super) fn entry(row: &Answer) -> Result<Entry, StoreError> {
+pub(crate) fn entry(row: &Answer) -> Result<Entry, StoreError> {
     let (flag, live) = (row.try_get(0).map_err(failed)?, row.try_get::<_, bool>(4).map_err(failed)?);
     Ok(Entry { flag, live: if live { window(row, 1)? } else { None } })
 }
 
 /// Device and bounds from that column on; `None` where they are NULL.
-pub(super) fn window(row: &Answer, column: usize) -> Result<Option<Window>, StoreError> {
+pub(crate) fn window(row: &Answer, column: usize) -> Result<Option<Window>, StoreError> {
     let imei: Option<i64> = row.try_get(column).map_err(failed)?;
     let from: Option<SystemTime> = row.try_get(column + 1).map_err(failed)?;
     let to: Option<SystemTime> = row.try_get(column + 2).map_err(failed)?;

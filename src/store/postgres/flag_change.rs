@@ -14,15 +14,15 @@ use super::flag_sql::{
     CORRECT, DEVICE_LOCK, FORGET_WINDOWS, LEDGER_LOCK, LIVE_OVER, MARK_APPLIED, PLAN_BY_KEY, RECORD, TAKE_DEVICES,
     TAKE_LEDGER, UNAPPLIED_WINDOWS,
 };
-use super::follow::{follow, time};
-use super::mend::{entry, window};
-use super::newest::{Repair, repair};
 use crate::store::StoreError;
-use crate::store::cover::{Tally, merged, parts};
-use crate::store::flag::{FlagChange, FlagState, Window};
+use crate::store::flags::intervals::{Tally, merged, parts};
+use crate::store::model::flag::{FlagChange, FlagState, Window};
+use crate::store::postgres::flag_batch::{entry, window};
+use crate::store::postgres::flag_update::{follow, time};
+use crate::store::postgres::latest::{Repair, repair};
 
 /// Writes changes down, at most one of each flag, in the order of the flags.
-pub(super) async fn record(connection: &mut Connection, changes: &[FlagChange]) -> Result<(), StoreError> {
+pub(crate) async fn record(connection: &mut Connection, changes: &[FlagChange]) -> Result<(), StoreError> {
     const RECORDING: &str = "writing flags down";
     let new: Vec<_> = changes.iter().map(|change| Columns::of(&change.state)).collect();
     let old: Vec<_> = changes.iter().map(|change| Bounds::of(change.old)).collect();
@@ -51,7 +51,7 @@ pub(super) async fn record(connection: &mut Connection, changes: &[FlagChange]) 
 
 /// Makes positions follow those of the flags that are written down and not applied; gives them with the change that they
 /// follow now.
-pub(super) async fn apply(connection: &mut Connection, flags: &[Uuid]) -> Result<HashMap<Uuid, i64>, StoreError> {
+pub(crate) async fn apply(connection: &mut Connection, flags: &[Uuid]) -> Result<HashMap<Uuid, i64>, StoreError> {
     connection.batch(APPLYING, "BEGIN").await?;
     connection.batch(APPLYING, PLAN_BY_KEY).await?;
     let unapplied = under_lock(connection, flags).await?;

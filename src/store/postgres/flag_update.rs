@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 use super::connection::Connection;
 use super::flag_sql::{FIRST_POSITION, FOLLOW};
 use crate::store::StoreError;
-use crate::store::cover::Part;
+use crate::store::flags::intervals::Part;
 
 /// Sets `faulty` in the parts where it differs. Calls `changed` with device and time of every position that it changed.
-pub(super) async fn follow(
+pub(crate) async fn follow(
     connection: &mut Connection,
     parts: &[Part],
     mut changed: impl FnMut(u64, i64),
@@ -66,12 +66,12 @@ fn day(part: &Part) -> i64 {
 }
 
 /// For a parameter. Every time that a position can have is inside what a clock holds.
-pub(super) fn time(ms: i64) -> SystemTime {
+pub(crate) fn time(ms: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
 /// Milliseconds since 1970; what lies before does not occur, and is its beginning.
-pub(super) fn millis(time: SystemTime) -> i64 {
+pub(crate) fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

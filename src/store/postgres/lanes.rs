@@ -4,10 +4,10 @@ use super::connection::{Connection, key_of};
 use super::sql::{FORGET_LANES, LANES, LOCK_LANES, MAKE_LANES};
 use super::transaction::{lane_number, position_number, stored};
 use crate::store::StoreError;
-use crate::store::fence::{Checkpoint, Lane, Stored, lanes_at};
+use crate::store::model::fence::{Checkpoint, Lane, Stored, lanes_at};
 
 /// Where the lane stands, after its rows were made or made anew where that is needed.
-pub(super) async fn open(connection: &mut Connection, lane: Lane) -> Result<Checkpoint, StoreError> {
+pub(crate) async fn open(connection: &mut Connection, lane: Lane) -> Result<Checkpoint, StoreError> {
     const OPENING: &str = "opening a lane";
     let journal = lane.journal.uuid();
     connection.batch(OPENING, "BEGIN").await?;
@@ -27,7 +27,7 @@ pub(super) async fn open(connection: &mut Connection, lane: Lane) -> Result<Chec
 }
 
 /// Deletes the rows of the journal.
-pub(super) async fn forget(connection: &mut Connection, lane: Lane) -> Result<(), StoreError> {
+pub(crate) async fn forget(connection: &mut Connection, lane: Lane) -> Result<(), StoreError> {
     connection.execute("forgetting a journal", FORGET_LANES, &[&lane.journal.uuid()]).await?;
     Ok(())
 }

@@ -7,24 +7,24 @@ use std::collections::{HashMap, HashSet};
 
 use super::connection::Connection;
 use super::flag_sql::{DEVICE_LOCK, DROP_FAULTY_NEWEST, FIND_NEWEST, LOCK_NEWEST, TAKE_DEVICES};
-use super::follow::{millis, time};
 use super::replay_sql::{DROP_REPLACED_NEWEST, NEWEST_STANDS, UNSETTLED};
 use crate::store::StoreError;
-use crate::store::row::{Key, Row};
-use crate::store::rows::Rows;
+use crate::store::model::row::{Key, Row};
+use crate::store::model::rows::Rows;
+use crate::store::postgres::flag_update::{millis, time};
 
 /// A device whose newest position may have to be another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Repair {
-    pub(super) imei: u64,
+pub(crate) struct Repair {
+    pub(crate) imei: u64,
     /// The last instant at which something changed.
-    pub(super) until_ms: i64,
+    pub(crate) until_ms: i64,
     /// Whether a position can be the newest one though the device has none now.
-    pub(super) may_begin: bool,
+    pub(crate) may_begin: bool,
 }
 
 /// Makes each device's newest position the newest one that counts. One row of `repairs` a device, in order.
-pub(super) async fn repair(connection: &mut Connection, repairs: &[Repair]) -> Result<(), StoreError> {
+pub(crate) async fn repair(connection: &mut Connection, repairs: &[Repair]) -> Result<(), StoreError> {
     let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei.cast_signed()).collect();
     let mut stands = HashMap::new();
     connection
@@ -73,7 +73,7 @@ pub(super) async fn repair(connection: &mut Connection, repairs: &[Repair]) -> R
 }
 
 /// Lets the newest positions follow rows, which are sorted, that were inserted or have changed. Under the ledger's lock.
-pub(super) async fn replace(connection: &mut Connection, rows: &Rows) -> Result<(), StoreError> {
+pub(crate) async fn replace(connection: &mut Connection, rows: &Rows) -> Result<(), StoreError> {
     let last = |device: &[(Key, u32)]| {
         let (last, _) = device.last()?;
         Some(Repair { imei: last.imei, until_ms: last.ts_ms, may_begin: true })

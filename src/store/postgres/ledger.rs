@@ -1,6 +1,6 @@
 //! The ledger in PostgreSQL, over a connection of its own, which is made when it is needed.
 //!
-//! A change takes two transactions, see [`super::steps`]. A connection that met an error or was left in mid-operation is
+//! A change takes two transactions, see [`crate::store::postgres::flag_change`]. A connection that met an error or was left in mid-operation is
 //! closed and never used again.
 
 use std::time::Duration;
@@ -13,10 +13,11 @@ use super::flag_sql::{
     BEHIND, CORRECTIONS, FORGET_CORRECTIONS, PUBLISHER_LOCK, STATE_EXISTS, TRIM_CORRECTIONS, TRY_PUBLISHER,
     UNAPPLIED_FLAGS,
 };
-use super::mend::window;
-use super::{bounded, connect, pool, steps};
-use crate::store::flag::{Applied, Correction, FlagChange, FlagState};
-use crate::store::ledger::{Ledger, OUTBOX_MAX, newest_of_each, outcomes};
+use super::{bounded, connect, pool};
+use crate::store::flags::ledger::{Ledger, OUTBOX_MAX, newest_of_each, outcomes};
+use crate::store::model::flag::{Applied, Correction, FlagChange, FlagState};
+use crate::store::postgres::flag_batch::window;
+use crate::store::postgres::flag_change;
 use crate::store::{DatabaseUrl, ErrorClass, StoreError};
 
 /// Writes the ledger of flags in PostgreSQL, and makes positions follow.
@@ -55,9 +56,9 @@ impl Ledger for TimescaleLedger {
         }
         let mut connection = self.connection().await?;
         let applying = async {
-            steps::record(&mut connection, &newest).await?;
+            flag_change::record(&mut connection, &newest).await?;
             let flags: Vec<_> = newest.iter().map(|change| change.flag).collect();
-            steps::apply(&mut connection, &flags).await
+            flag_change::apply(&mut connection, &flags).await
         };
         let applied =
             timeout(PATIENCE, applying).await.map_err(|_| StoreError::timed_out("applying flags", PATIENCE))??;
@@ -72,7 +73,7 @@ impl Ledger for TimescaleLedger {
             let rows = connection.query(FINISHING, UNAPPLIED_FLAGS, &[&limit(most)]).await?;
             let failed = |error| StoreError::postgres(FINISHING, error);
             let flags: Vec<_> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failed)?;
-            Ok(if flags.is_empty() { 0 } else { steps::apply(&mut connection, &flags).await?.len() })
+            Ok(if flags.is_empty() { 0 } else { flag_change::apply(&mut connection, &flags).await?.len() })
         };
         let finished = timeout(PATIENCE, finishing).await.map_err(|_| StoreError::timed_out(FINISHING, PATIENCE))??;
         self.connection = Some(connection);

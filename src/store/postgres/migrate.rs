@@ -5,12 +5,14 @@
 
 use tokio_postgres::Client;
 
-use super::{APPLYING, DIRECTUS, HYPERTABLE, MIGRATIONS, MigrateOptions, MigrateReport, Schema};
-use crate::store::features::{Features, check_version};
-use crate::store::sql::BASE_COLUMNS;
-use crate::store::{ELEMENTS, ErrorClass, PositionsTable, PostgresUrl, StoreError, session};
+use crate::store::Schema;
+use crate::store::migrate::{APPLYING, DIRECTUS, HYPERTABLE, MIGRATIONS, MigrateOptions, MigrateReport};
+use crate::store::model::column_set::BASE_COLUMNS;
+use crate::store::postgres::features::{Features, check_version};
+use crate::store::postgres::session;
+use crate::store::{ELEMENTS, ErrorClass, PositionsTable, PostgresUrl, StoreError};
 
-pub(super) async fn migrate(url: &PostgresUrl, options: &MigrateOptions) -> Result<MigrateReport, StoreError> {
+pub(crate) async fn migrate(url: &PostgresUrl, options: &MigrateOptions) -> Result<MigrateReport, StoreError> {
     let mut client = session::connect_to_primary(url, "connecting to the database for migrations").await?;
     // A lock of the session, which closing ends, also after an error.
     let waiting = session::failed("waiting for another migration");

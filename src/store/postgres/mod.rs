@@ -4,20 +4,28 @@
 //! A connection that met an error, a timeout or a cancelled commit is closed and never used again: what state it was left
 //! in is nobody's guess.
 
-mod apart;
+mod bisect;
 mod connection;
 mod copy;
+pub(crate) mod devices;
+pub(crate) mod features;
+mod flag_batch;
+mod flag_change;
 mod flag_sql;
-mod follow;
+mod flag_update;
 mod lanes;
+mod latest;
 mod ledger;
-mod mend;
-mod newest;
+pub(crate) mod migrate;
+pub(crate) mod quarantine;
 mod replay;
 mod replay_sql;
+pub(crate) mod retain;
+pub(crate) mod session;
 mod sql;
-mod steps;
+pub(crate) mod tls;
 mod transaction;
+pub(crate) mod url;
 
 use std::time::Duration;
 
@@ -28,12 +36,12 @@ use tokio::time::timeout;
 use self::connection::Connection;
 pub use self::copy::{DoesNotFit, encode_copy};
 pub use self::ledger::TimescaleLedger;
-pub(super) use self::replay::TimescaleRewriter;
+pub(crate) use self::replay::TimescaleRewriter;
 use self::transaction::Transaction;
-use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
 use super::migrate::{APPLIED, MIGRATIONS, MIGRATIONS_TABLE_EXISTS};
-use super::way::{Way, next_way};
 use super::{Batch, DatabaseUrl, ErrorClass, QuarantineCap, Schema, Store, StoreError};
+use crate::store::commit::write_strategy::{Way, next_way};
+use crate::store::model::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
 
 /// Writes one lane to PostgreSQL over one connection, which is made when it is needed: the database may be away at the
 /// start.

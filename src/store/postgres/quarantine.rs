@@ -2,20 +2,20 @@
 
 use tokio_postgres::{Client, Row};
 
-use super::{
+use crate::store::postgres::session::{connect, failed};
+use crate::store::quarantine::{
     Dialect, Kept, OPENING, Order, PURGING, Place, QuarantineFilter, READING, Raw, STEP, Total, conditions, ordered,
 };
-use crate::store::session::{connect, failed};
 use crate::store::{PostgresUrl, StoreError};
 
-pub(super) struct PostgresQuarantine(Client);
+pub(crate) struct PostgresQuarantine(Client);
 
 impl PostgresQuarantine {
-    pub(super) async fn open(url: &PostgresUrl) -> Result<Self, StoreError> {
+    pub(crate) async fn open(url: &PostgresUrl) -> Result<Self, StoreError> {
         connect(url, OPENING).await.map(Self)
     }
 
-    pub(super) async fn totals(&mut self, filter: &QuarantineFilter) -> Result<Vec<Total>, StoreError> {
+    pub(crate) async fn totals(&mut self, filter: &QuarantineFilter) -> Result<Vec<Total>, StoreError> {
         let conditions = conditions(filter, None, &DIALECT);
         let query = format!(
             "SELECT reason, count(*), sum(seen)::bigint FROM quarantined_records{conditions} GROUP BY reason ORDER BY 1"
@@ -28,7 +28,7 @@ impl PostgresQuarantine {
         rows.iter().map(total).collect::<Result<_, _>>().map_err(failed(READING))
     }
 
-    pub(super) async fn page(
+    pub(crate) async fn page(
         &mut self,
         filter: &QuarantineFilter,
         order: Order,
@@ -45,7 +45,7 @@ impl PostgresQuarantine {
         rows.iter().map(|row| raw(row).map_err(failed(READING))?.kept()).collect()
     }
 
-    pub(super) async fn purge_some(&mut self, filter: &QuarantineFilter) -> Result<u64, StoreError> {
+    pub(crate) async fn purge_some(&mut self, filter: &QuarantineFilter) -> Result<u64, StoreError> {
         let delete = format!(
             "DELETE FROM quarantined_records WHERE (imei, digest) IN ( \
                  SELECT imei, digest FROM quarantined_records{}{})",

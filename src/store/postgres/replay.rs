@@ -14,26 +14,27 @@ use tokio::time::timeout;
 
 use super::connection::Connection;
 use super::flag_sql::{PLAN_AS_USUAL, PLAN_BY_KEY};
-use super::follow::{millis, time};
-use super::newest::replace;
 use super::replay_sql::{
     COUNT_DIFFERING, DIFFERING, EXAMPLES, HAS_QUARANTINE, LANES_STAND, RESOLVE, RESOLVED, STANDS_SOMEWHERE,
 };
 use super::sql::Kind;
 use super::transaction::{Transaction, rows_cannot_vanish};
-use super::{Way, apart, applied_migrations, bounded, connect, mend, pool};
-use crate::checkpoint::{JournalId, Position};
-use crate::store::batch::{Batch, QuarantineReason, Quarantined};
-use crate::store::fence::Lane;
+use super::{Way, applied_migrations, bounded, connect, pool};
 use crate::store::migrate::MIGRATIONS;
+use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
+use crate::store::model::column_set::{ColumnSet, decoded_columns};
+use crate::store::model::fence::Lane;
+use crate::store::model::row::Key;
+use crate::store::model::rows::Rows;
+use crate::store::postgres::flag_update::{millis, time};
+use crate::store::postgres::latest::replace;
+use crate::store::postgres::{bisect, flag_batch};
 use crate::store::replay::{Again, Differences, Differing, EXAMPLES as MOST_EXAMPLES, LaneStand, Round, Sum, missing};
-use crate::store::row::Key;
-use crate::store::rows::Rows;
-use crate::store::sql::{ColumnSet, decoded_columns};
 use crate::store::{DatabaseUrl, ErrorClass, Schema, StoreError, digest};
+use odograph_journal::{JournalId, Position};
 
 /// Writes over one connection, which is made when it is needed.
-pub(in crate::store) struct TimescaleRewriter {
+pub(crate) struct TimescaleRewriter {
     pool: Pool,
     /// Taken out for each transaction and put back only when all went well.
     connection: Option<Connection>,
@@ -194,7 +195,7 @@ async fn write(
                 let record = Quarantined::record(row, QuarantineReason::Refused, detail, wire);
                 quarantined.push((row.key(), record));
             };
-            apart::divide(transaction, changing.whole(), into, refuse).await.map_err(failed)?
+            bisect::divide(transaction, changing.whole(), into, refuse).await.map_err(failed)?
         }
         Way::Copy | Way::Conflict => {
             copy(transaction.connection, &changing, transaction.buffer).await?;
@@ -214,8 +215,8 @@ async fn write(
     let mut batch = Batch { new: changing.without(&refused_keys), ..Batch::default() };
     if written > 0 {
         // From here to the end nobody changes the ledger of flags.
-        let covered = mend::look(transaction.connection, &batch).await?;
-        mend::mend(transaction.connection, &covered).await?;
+        let covered = flag_batch::look(transaction.connection, &batch).await?;
+        flag_batch::mend(transaction.connection, &covered).await?;
         transaction.connection.batch(WRITING, PLAN_BY_KEY).await?;
         replace(transaction.connection, &batch.new).await?;
     }

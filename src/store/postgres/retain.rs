@@ -5,14 +5,15 @@ use std::time::{Duration, SystemTime};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
-use super::{
-    CLEARING, CONNECTING, DROPPING, DroppedChunk, FORGETTING, PAUSE, Present, Refused, Retained, Retention, STEP,
+use crate::store::model::retention_clock::{Present, Refused};
+use crate::store::postgres::features::Features;
+use crate::store::postgres::session::{connect_to_primary, failed};
+use crate::store::retain::{
+    CLEARING, CONNECTING, DROPPING, DroppedChunk, FORGETTING, PAUSE, Retained, Retention, STEP,
 };
-use crate::store::features::Features;
-use crate::store::session::{connect_to_primary, failed};
 use crate::store::{PositionsTable, PostgresUrl, StoreError};
 
-pub(super) async fn retain(
+pub(crate) async fn retain(
     url: &PostgresUrl,
     retention: &Retention,
     present: &Present,

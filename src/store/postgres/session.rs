@@ -3,7 +3,8 @@
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
-use super::{ErrorClass, PostgresUrl, StoreError, remedy};
+use crate::store::error::remedy;
+use crate::store::{ErrorClass, PostgresUrl, StoreError};
 
 /// Connects to the first host of the URL that answers, within its time limit.
 ///
@@ -21,7 +22,7 @@ pub async fn connect(url: &PostgresUrl, doing: &'static str) -> Result<Client, S
 }
 
 /// The same, and refuses a server that takes no writes.
-pub(super) async fn connect_to_primary(url: &PostgresUrl, doing: &'static str) -> Result<Client, StoreError> {
+pub(crate) async fn connect_to_primary(url: &PostgresUrl, doing: &'static str) -> Result<Client, StoreError> {
     let client = connect(url, doing).await?;
     let standby: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(failed(doing))?.get(0);
     if standby {
@@ -33,12 +34,12 @@ pub(super) async fn connect_to_primary(url: &PostgresUrl, doing: &'static str) -
 }
 
 /// What makes a client's error one of ours, with its remedy.
-pub(super) fn failed(doing: &'static str) -> impl FnOnce(Error) -> StoreError {
+pub(crate) fn failed(doing: &'static str) -> impl FnOnce(Error) -> StoreError {
     move |error| remedy::explain(doing, None, error)
 }
 
 /// The same for a statement of a migration, which is named. What an assertion in it says is for the operator.
-pub(super) fn failed_in(doing: &'static str, migration: &'static str) -> impl FnOnce(Error) -> StoreError {
+pub(crate) fn failed_in(doing: &'static str, migration: &'static str) -> impl FnOnce(Error) -> StoreError {
     move |error| {
         let asserted = error.code() == Some(&SqlState::RAISE_EXCEPTION);
         let mut failed = remedy::explain(doing, Some(migration), error);

@@ -1,10 +1,10 @@
 //! The texts of the statements, for the columns that they fill.
 
-use crate::store::sql::{ColumnSet, decoded_wins, newest_wins};
+use crate::store::model::column_set::{ColumnSet, decoded_wins, newest_wins};
 
 /// What a statement does; with its columns it is what is prepared once on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// The fast way, into `positions` itself.
     CopyPositions,
     /// The conflict-safe way, first part: into the table `incoming`.
@@ -21,7 +21,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// The text for these columns.
-    pub(super) fn text(self, columns: ColumnSet) -> String {
+    pub(crate) fn text(self, columns: ColumnSet) -> String {
         let names = columns.names();
         match self {
             Self::CopyPositions => format!("COPY positions ({names}) FROM STDIN (FORMAT binary)"),
@@ -49,41 +49,41 @@ impl Kind {
 }
 
 /// Where rows land before the keys decide, as COPY itself cannot skip a row. Each connection has its own.
-pub(super) const CREATE_INCOMING: &str =
+pub(crate) const CREATE_INCOMING: &str =
     "CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE positions) ON COMMIT DELETE ROWS;
      CREATE TEMPORARY TABLE IF NOT EXISTS incoming_newest (LIKE latest_positions) ON COMMIT DELETE ROWS";
 
 /// $1 the lane's key. Waits no longer than the lock timeout; ends with the session.
-pub(super) const LOCK_LANE: &str = "SELECT pg_advisory_lock($1)";
+pub(crate) const LOCK_LANE: &str = "SELECT pg_advisory_lock($1)";
 /// $1 journal, $2 lane. Waits for the backend of an earlier attempt to end.
-pub(super) const FENCE: &str = "SELECT lanes, position, tag, latest_position FROM ingest_checkpoints \
+pub(crate) const FENCE: &str = "SELECT lanes, position, tag, latest_position FROM ingest_checkpoints \
      WHERE journal_id = $1 AND lane = $2 FOR UPDATE";
 /// Whether somebody's trigger before each inserted row, or a rule, could make a row vanish without a word: it would pass for
 /// one that stood there before. By the bits of a trigger's type: row 1, before 2, insert 4.
-pub(super) const ROWS_CAN_VANISH: &str = "SELECT EXISTS (SELECT FROM pg_trigger \
+pub(crate) const ROWS_CAN_VANISH: &str = "SELECT EXISTS (SELECT FROM pg_trigger \
          WHERE tgrelid = 'positions'::regclass AND NOT tgisinternal AND tgname <> 'ts_insert_blocker' \
          AND tgtype & 7 = 7 AND tgenabled <> 'D') \
      OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = 'positions'::regclass)";
 /// $1 journal, $2 lane, $3 position, $4 tag, $5 latest position.
-pub(super) const CHECKPOINT: &str = "UPDATE ingest_checkpoints \
+pub(crate) const CHECKPOINT: &str = "UPDATE ingest_checkpoints \
      SET position = $3, tag = $4, latest_position = $5, updated_at = now() WHERE journal_id = $1 AND lane = $2";
 
 /// Serialises those who look at a journal's lanes and may make them anew; ends with the transaction.
-pub(super) const LOCK_LANES: &str = "SELECT pg_advisory_xact_lock($1)";
+pub(crate) const LOCK_LANES: &str = "SELECT pg_advisory_xact_lock($1)";
 /// $1 journal.
-pub(super) const LANES: &str = "SELECT lane, lanes, position, tag, latest_position FROM ingest_checkpoints \
+pub(crate) const LANES: &str = "SELECT lane, lanes, position, tag, latest_position FROM ingest_checkpoints \
      WHERE journal_id = $1 ORDER BY lane FOR UPDATE";
 /// $1 journal.
-pub(super) const FORGET_LANES: &str = "DELETE FROM ingest_checkpoints WHERE journal_id = $1";
+pub(crate) const FORGET_LANES: &str = "DELETE FROM ingest_checkpoints WHERE journal_id = $1";
 /// $1 journal, $2 lanes, $3 position, $4 tag, $5 latest position.
-pub(super) const MAKE_LANES: &str = "INSERT INTO ingest_checkpoints \
+pub(crate) const MAKE_LANES: &str = "INSERT INTO ingest_checkpoints \
      (journal_id, lane, lanes, position, tag, latest_position) \
      SELECT $1, lane, $2, $3, $4, $5 FROM generate_series(0, $2::smallint - 1) lane";
 
 /// Arrays, one element each, the same bytes of a device once: $1 imei, $2 reason, $3 detail, $4 received µs, $5 frame,
 /// $6 record index, $7 codec, $8 bytes, $9 digest, $10 how often they came; $11 journal; $12 most records of a device and hour,
 /// or NULL. Gives how many were over that. Bytes that are there already always count up.
-pub(super) const QUARANTINE: &str = "WITH offered AS MATERIALIZED ( \
+pub(crate) const QUARANTINE: &str = "WITH offered AS MATERIALIZED ( \
          SELECT t.*, t.received_us / 3600000000 AS hour, q.imei IS NOT NULL AS known \
          FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::smallint[], $7::smallint[], \
                      $8::bytea[], $9::bytea[], $10::bigint[]) \
@@ -108,7 +108,7 @@ pub(super) const QUARANTINE: &str = "WITH offered AS MATERIALIZED ( \
          ON CONFLICT (imei, digest) DO UPDATE SET seen = quarantined_records.seen + excluded.seen) \
      SELECT coalesce(sum(seen), 0)::bigint FROM judged WHERE over";
 /// Arrays, one element each: frame, imei, received µs, codec, type, bytes, text; $8 journal.
-pub(super) const MESSAGES: &str = "INSERT INTO device_messages \
+pub(crate) const MESSAGES: &str = "INSERT INTO device_messages \
      (journal_id, position, imei, received_at, codec, type, bytes, text) \
      SELECT $8, frame, imei, timestamptz 'epoch' + received_us * interval '1 microsecond', codec, type, bytes, text \
      FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::smallint[], $6::bytea[], $7::text[]) \

@@ -20,11 +20,11 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{ErrorClass, InvalidDatabaseUrl, StoreError};
+use crate::store::{ErrorClass, InvalidDatabaseUrl, StoreError};
 
 /// What a URL says about TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TlsSettings {
+pub(crate) struct TlsSettings {
     when: When,
     server: Server,
     /// Certificate chain and key of this client.
@@ -61,17 +61,17 @@ enum Roots {
 
 /// The parameters of a URL, as they stand there.
 #[derive(Debug, Default)]
-pub(super) struct TlsParameters {
-    pub(super) sslmode: Option<String>,
-    pub(super) sslrootcert: Option<String>,
-    pub(super) sslcert: Option<String>,
-    pub(super) sslkey: Option<String>,
+pub(crate) struct TlsParameters {
+    pub(crate) sslmode: Option<String>,
+    pub(crate) sslrootcert: Option<String>,
+    pub(crate) sslcert: Option<String>,
+    pub(crate) sslkey: Option<String>,
 }
 
 impl TlsSettings {
     /// As libpq has it, with two exceptions: `allow` is `prefer`, and no certificate is looked for in a home directory,
     /// so that the URL alone decides.
-    pub(super) fn of(parameters: TlsParameters) -> Result<Self, InvalidDatabaseUrl> {
+    pub(crate) fn of(parameters: TlsParameters) -> Result<Self, InvalidDatabaseUrl> {
         let file = |text: Option<String>| text.filter(|text| !text.is_empty()).map(PathBuf::from);
         let system = parameters.sslrootcert.as_deref() == Some("system");
         let roots = file(parameters.sslrootcert);
@@ -97,7 +97,7 @@ impl TlsSettings {
         Ok(Self { when, server, identity })
     }
 
-    pub(super) fn client_mode(&self) -> SslMode {
+    pub(crate) fn client_mode(&self) -> SslMode {
         match self.when {
             When::Never => SslMode::Disable,
             When::IfOffered => SslMode::Prefer,
@@ -106,7 +106,7 @@ impl TlsSettings {
     }
 
     /// Reads the certificates. Done anew for each client, not for each connection.
-    pub(super) fn connector(&self) -> Result<MakeTls, StoreError> {
+    pub(crate) fn connector(&self) -> Result<MakeTls, StoreError> {
         const PREPARING: &str = "preparing TLS for the database";
         let refused = |wrong: TlsFileError| StoreError::new(ErrorClass::Refuses, PREPARING, wrong);
         let provider = Arc::new(ring::default_provider());

@@ -5,30 +5,30 @@ use tokio_postgres::types::ToSql;
 
 use super::connection::{Connection, miscounted};
 use super::sql::{CHECKPOINT, FENCE, Kind, MESSAGES, QUARANTINE, ROWS_CAN_VANISH};
-use super::{apart, mend};
-use crate::checkpoint::{Mark, Position};
-use crate::store::batch::{Batch, Message, Quarantined};
-use crate::store::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge};
-use crate::store::offered::{QuarantineCap, offered};
-use crate::store::row::Key;
-use crate::store::rows::{Part, Rows};
-use crate::store::sql::ColumnSet;
-use crate::store::way::Way;
+use crate::store::commit::quarantine_input::{QuarantineCap, offered};
+use crate::store::commit::write_strategy::Way;
+use crate::store::model::batch::{Batch, Message, Quarantined};
+use crate::store::model::column_set::ColumnSet;
+use crate::store::model::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge};
+use crate::store::model::row::Key;
+use crate::store::model::rows::{Part, Rows};
+use crate::store::postgres::{bisect, flag_batch};
 use crate::store::{CommitWay, Committed, ErrorClass, StoreError};
+use odograph_journal::{Mark, Position};
 
 /// A connection within a transaction. Any error ends both.
-pub(super) struct Transaction<'a> {
-    pub(super) connection: &'a mut Connection,
-    pub(super) lane: Lane,
-    pub(super) cap: QuarantineCap,
+pub(crate) struct Transaction<'a> {
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) lane: Lane,
+    pub(crate) cap: QuarantineCap,
     /// For encoding; its memory serves the next batch.
-    pub(super) buffer: &'a mut BytesMut,
+    pub(crate) buffer: &'a mut BytesMut,
 }
 
 impl Transaction<'_> {
     /// Offers a batch, its rows sorted. From the moment that the commit is sent until it is answered, `doubt` says what is
     /// not known, also when this future is dropped.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         &mut self,
         way: Way,
         batch: &Batch,
@@ -52,16 +52,16 @@ impl Transaction<'_> {
         let committed = match way {
             Way::Copy => self.copy(batch).await?,
             Way::Conflict => self.insert(batch).await?,
-            Way::Apart => apart::insert(self, batch, &mut quarantined).await?,
+            Way::Apart => bisect::insert(self, batch, &mut quarantined).await?,
         };
         let capped = self.quarantine(&batch.quarantined).await? + self.quarantine(&quarantined).await?;
         let committed = committed.with_capped(capped);
         self.messages(&batch.messages).await?;
         // From here to the end nobody changes the ledger of flags, so what takes long comes before.
-        let covered = mend::look(self.connection, batch).await?;
-        mend::mend(self.connection, &covered).await?;
+        let covered = flag_batch::look(self.connection, batch).await?;
+        flag_batch::mend(self.connection, &covered).await?;
         self.newest(way, batch, committed.refused(), &covered.newest).await?;
-        mend::mend_newest(self.connection, &covered).await?;
+        flag_batch::mend_newest(self.connection, &covered).await?;
         self.checkpoint(&step.to).await?;
 
         *doubt = Some(Doubt { to: step.to.mark, committed: committed.clone() });
@@ -115,7 +115,7 @@ impl Transaction<'_> {
     }
 
     /// Some rows under the key, for the third way.
-    pub(super) async fn insert_part(&mut self, part: Part<'_>, into: [Kind; 2]) -> Result<u64, StoreError> {
+    pub(crate) async fn insert_part(&mut self, part: Part<'_>, into: [Kind; 2]) -> Result<u64, StoreError> {
         let ([copy, insert], columns) = (into, ColumnSet::of(part.rows));
         self.connection.copy("copying rows", copy, columns, &[part], self.buffer).await?;
         self.connection.insert("inserting rows", insert, columns).await
@@ -135,7 +135,7 @@ impl Transaction<'_> {
             return Ok(());
         }
         if way == Way::Apart {
-            return apart::newest(self, &rows.without(refused)).await;
+            return bisect::newest(self, &rows.without(refused)).await;
         }
         let columns = ColumnSet::of(rows);
         self.connection.copy(WRITING, Kind::CopyNewest, columns, &[rows.whole()], self.buffer).await?;
@@ -144,7 +144,7 @@ impl Transaction<'_> {
     }
 
     /// Gives the number of records that were over what is kept.
-    pub(super) async fn quarantine(&mut self, records: &[Quarantined]) -> Result<u64, StoreError> {
+    pub(crate) async fn quarantine(&mut self, records: &[Quarantined]) -> Result<u64, StoreError> {
         const KEEPING: &str = "writing into quarantine";
         let (offered, over) = offered(records, self.cap);
         if offered.is_empty() {
@@ -171,7 +171,7 @@ impl Transaction<'_> {
     }
 
     /// Gives the number of those that were not there.
-    pub(super) async fn messages(&mut self, messages: &[Message]) -> Result<u64, StoreError> {
+    pub(crate) async fn messages(&mut self, messages: &[Message]) -> Result<u64, StoreError> {
         if messages.is_empty() {
             return Ok(0);
         }
@@ -202,7 +202,7 @@ impl Transaction<'_> {
 }
 
 /// Whether a row could be dropped without a word.
-pub(super) async fn rows_cannot_vanish(connection: &mut Connection) -> Result<(), StoreError> {
+pub(crate) async fn rows_cannot_vanish(connection: &mut Connection) -> Result<(), StoreError> {
     const LOOKING: &str = "looking for triggers and rules on positions";
     let rows = connection.query(LOOKING, ROWS_CAN_VANISH, &[]).await?;
     if rows.first().and_then(|row| row.try_get(0).ok()) == Some(false) {
@@ -213,14 +213,14 @@ pub(super) async fn rows_cannot_vanish(connection: &mut Connection) -> Result<()
 }
 
 /// What was committed, once the sum is right.
-pub(super) fn counted(batch: &Batch, inserted: u64, way: CommitWay) -> Result<Committed, StoreError> {
+pub(crate) fn counted(batch: &Batch, inserted: u64, way: CommitWay) -> Result<Committed, StoreError> {
     let offered = batch.offered();
     let duplicates = offered.checked_sub(inserted).ok_or_else(|| miscounted(inserted, offered))?;
     Ok(Committed::new(inserted, duplicates, Vec::new(), way))
 }
 
 /// A checkpoint row: lanes, position, tag, latest position, from that column on.
-pub(super) fn stored(row: &tokio_postgres::Row, column: usize) -> Result<Stored, StoreError> {
+pub(crate) fn stored(row: &tokio_postgres::Row, column: usize) -> Result<Stored, StoreError> {
     const READING: &str = "reading a checkpoint";
     let failed = |error| StoreError::postgres(READING, error);
     let refused =
@@ -235,11 +235,11 @@ pub(super) fn stored(row: &tokio_postgres::Row, column: usize) -> Result<Stored,
 }
 
 /// Lanes are few: a `smallint` holds their number.
-pub(super) fn lane_number(number: u16) -> i16 {
+pub(crate) fn lane_number(number: u16) -> i16 {
     i16::try_from(number).unwrap_or(i16::MAX)
 }
 
-pub(super) fn position_number(position: Position) -> Result<i64, StoreError> {
+pub(crate) fn position_number(position: Position) -> Result<i64, StoreError> {
     i64::try_from(position.0)
         .map_err(|_| StoreError::new(ErrorClass::Refuses, "writing the checkpoint", "a position past 2^63"))
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-use super::InvalidDatabaseUrl;
 use crate::store::StoreError;
-use crate::store::tls::{MakeTls, TlsParameters, TlsSettings};
+use crate::store::postgres::tls::{MakeTls, TlsParameters, TlsSettings};
+use crate::store::url::InvalidDatabaseUrl;
 
 /// One or more hosts, who logs in, and the options of a session.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ pub struct PostgresUrl {
 }
 
 impl PostgresUrl {
-    pub(super) fn parse(url: &str) -> Result<Self, InvalidDatabaseUrl> {
+    pub(crate) fn parse(url: &str) -> Result<Self, InvalidDatabaseUrl> {
         check_separators(url)?;
         let (url, tls) = without_tls_parameters(url)?;
         let tls = TlsSettings::of(tls)?;
@@ -212,7 +212,7 @@ fn parse_options(text: &str) -> Result<Vec<(String, String)>, InvalidDatabaseUrl
 }
 
 /// Every parameter of a PostgreSQL URL.
-pub(super) const PARAMETERS: [&str; 14] = [
+pub(crate) const PARAMETERS: [&str; 14] = [
     "sslmode",
     "sslrootcert",
     "sslcert",

@@ -8,10 +8,10 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::time::timeout;
 
-use super::{Devices, READING, no_table};
 use crate::store::StoreError;
+use crate::store::devices::{Devices, READING, no_table};
 
-pub(super) async fn read(path: &Path, most: usize) -> Result<Devices, StoreError> {
+pub(crate) async fn read(path: &Path, most: usize) -> Result<Devices, StoreError> {
     let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).disable_statement_logging();
     let mut connection = options.connect().await.map_err(|error| StoreError::sqlx(READING, error))?;
     let reading = timeout(PATIENCE, read_all(&mut connection, most)).await;

@@ -6,11 +6,11 @@ use teltonika_codecs::Imei;
 
 use super::failed;
 use super::flags::{entry, follow, repair_newest};
-use crate::store::batch::Batch;
-use crate::store::cover::Part;
-use crate::store::known::{Entry, KnownFlags, REMEMBERED_MAX};
-use crate::store::row::Key;
-use crate::store::rows::Rows;
+use crate::store::flags::cache::{Entry, KnownFlags, REMEMBERED_MAX};
+use crate::store::flags::intervals::Part;
+use crate::store::model::batch::Batch;
+use crate::store::model::row::Key;
+use crate::store::model::rows::Rows;
 use crate::store::{StoreError, Window};
 
 /// Learns what is new in the ledger.

@@ -9,10 +9,10 @@ use teltonika_codecs::Imei;
 use uuid::Uuid;
 
 use super::failed;
-use crate::store::cover::{Part, merged};
-use crate::store::flag::Window;
-use crate::store::known::Entry;
-use crate::store::sql::{all_columns, newest_wins};
+use crate::store::flags::cache::Entry;
+use crate::store::flags::intervals::{Part, merged};
+use crate::store::model::column_set::{all_columns, newest_wins};
+use crate::store::model::flag::Window;
 use crate::store::{ErrorClass, StoreError};
 
 /// Sets `faulty` in a part where it differs; gives the number of positions that changed.

@@ -6,11 +6,11 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe};
 
 use crate::store::StoreError;
-use crate::store::columns::{ColumnType, ELEMENTS};
-use crate::store::row::Row;
-use crate::store::rows::{Part, Rows};
-use crate::store::sql::{ColumnSet, newest_wins};
-use crate::store::verdict::Verdict;
+use crate::store::error::classify::Verdict;
+use crate::store::model::column_set::{ColumnSet, newest_wins};
+use crate::store::model::columns::{ColumnType, ELEMENTS};
+use crate::store::model::row::Row;
+use crate::store::model::rows::{Part, Rows};
 
 /// The two inserts of a column set.
 pub(super) struct Statements {

@@ -2,8 +2,8 @@
 
 use sqlx::{Executor, SqliteConnection};
 
-use super::{APPLYING, MigrateOptions};
 use crate::store::StoreError;
+use crate::store::migrate::{APPLYING, MigrateOptions};
 
 /// Makes what the options ask for, and the view over `devices` where that table is. Says whether the view is there.
 pub(in crate::store) async fn steps(

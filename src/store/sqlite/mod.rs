@@ -3,11 +3,15 @@
 //! Write-ahead log and full synchronisation: a commit is in the log and synced when it returns. As with the other store, a
 //! connection that met an error or a cancelled commit is closed and never used again.
 
+pub(crate) mod devices;
+mod flag_batch;
 mod flags;
 mod insert;
 mod ledger;
-mod mend;
+pub(crate) mod migrate;
+pub(crate) mod quarantine;
 mod replay;
+pub(crate) mod retain;
 mod transaction;
 
 use std::collections::HashMap;
@@ -21,11 +25,11 @@ use self::insert::Statements;
 pub use self::ledger::SqliteLedger;
 pub(super) use self::replay::SqliteRewriter;
 use self::transaction::Transaction;
-use super::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
-use super::known::KnownFlags;
-use super::migrate::{APPLIED, APPLYING, MigrateOptions, MigrateReport, SQLITE_MIGRATIONS, sqlite_steps};
-use super::sql::ColumnSet;
+use super::migrate::{APPLIED, APPLYING, MigrateOptions, MigrateReport, SQLITE_MIGRATIONS};
 use super::{Batch, Columnstore, DatabaseUrl, ErrorClass, PositionsTable, QuarantineCap, Schema, Store, StoreError};
+use crate::store::flags::cache::KnownFlags;
+use crate::store::model::column_set::ColumnSet;
+use crate::store::model::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
 
 /// Writes the only lane of a journal to a SQLite file over one connection.
 pub struct SqliteStore {
@@ -84,7 +88,7 @@ impl SqliteStore {
         if schema == Schema::Newer {
             return Err(StoreError::new(ErrorClass::Refuses, APPLYING, "the schema is newer than this program"));
         }
-        let by_device = sqlite_steps(&mut connection, asked).await?;
+        let by_device = migrate::steps(&mut connection, asked).await?;
         connection.close().await.map_err(failed("closing the database file"))?;
         let (positions, columnstore) = (PositionsTable::Embedded, Columnstore::NoChunks);
         Ok(MigrateReport { applied, restored: Vec::new(), positions, columnstore, by_device })

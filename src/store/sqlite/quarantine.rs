@@ -6,20 +6,20 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
-use super::{
+use crate::store::StoreError;
+use crate::store::quarantine::{
     Dialect, Kept, OPENING, Order, PURGING, Place, QuarantineFilter, READING, Raw, STEP, Total, conditions, ordered,
 };
-use crate::store::StoreError;
 
-pub(super) struct SqliteQuarantine(SqliteConnection);
+pub(crate) struct SqliteQuarantine(SqliteConnection);
 
 impl SqliteQuarantine {
-    pub(super) async fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).disable_statement_logging();
         options.connect().await.map(Self).map_err(failed(OPENING))
     }
 
-    pub(super) async fn totals(&mut self, filter: &QuarantineFilter) -> Result<Vec<Total>, StoreError> {
+    pub(crate) async fn totals(&mut self, filter: &QuarantineFilter) -> Result<Vec<Total>, StoreError> {
         let conditions = conditions(filter, None, &DIALECT);
         let query = format!(
             "SELECT reason, count(*), sum(seen) FROM quarantined_records{conditions} GROUP BY reason ORDER BY 1"
@@ -32,7 +32,7 @@ impl SqliteQuarantine {
         rows.iter().map(total).collect::<Result<_, _>>().map_err(failed(READING))
     }
 
-    pub(super) async fn page(
+    pub(crate) async fn page(
         &mut self,
         filter: &QuarantineFilter,
         order: Order,
@@ -49,7 +49,7 @@ impl SqliteQuarantine {
         rows.iter().map(|row| raw(row).map_err(failed(READING))?.kept()).collect()
     }
 
-    pub(super) async fn purge_some(&mut self, filter: &QuarantineFilter) -> Result<u64, StoreError> {
+    pub(crate) async fn purge_some(&mut self, filter: &QuarantineFilter) -> Result<u64, StoreError> {
         let delete = format!(
             "DELETE FROM quarantined_records WHERE rowid IN (SELECT rowid FROM quarantined_records{}{})",
             conditions(filter, None, &DIALECT),

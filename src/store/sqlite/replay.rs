@@ -12,17 +12,18 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use super::flags::repair_newest;
 use super::insert::Insert;
 use super::transaction::{lanes, messages, quarantine, rows_cannot_vanish};
-use super::{applied, connect, failed, mend, options};
-use crate::checkpoint::JournalId;
-use crate::store::batch::{Batch, QuarantineReason, Quarantined};
-use crate::store::fence::Lane;
-use crate::store::known::KnownFlags;
+use super::{applied, connect, failed, options};
+use crate::store::flags::cache::KnownFlags;
 use crate::store::migrate::SQLITE_MIGRATIONS;
+use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
+use crate::store::model::column_set::{ColumnSet, decoded_columns, decoded_of, decoded_wins};
+use crate::store::model::fence::Lane;
+use crate::store::model::row::{Key, Row};
+use crate::store::model::rows::Rows;
 use crate::store::replay::{Again, Differences, Differing, EXAMPLES as MOST_EXAMPLES, LaneStand, Round, Sum, missing};
-use crate::store::row::{Key, Row};
-use crate::store::rows::Rows;
-use crate::store::sql::{ColumnSet, decoded_columns, decoded_of, decoded_wins};
+use crate::store::sqlite::flag_batch;
 use crate::store::{Schema, StoreError, digest};
+use odograph_journal::JournalId;
 
 /// Writes over one connection.
 pub(in crate::store) struct SqliteRewriter {
@@ -65,7 +66,7 @@ impl SqliteRewriter {
         let mut connection = self.connection().await?;
         let stored = lanes(&mut connection, Lane::only(journal)).await?;
         self.connection = Some(connection);
-        let stand = |(number, stored): (u16, crate::store::fence::Stored)| {
+        let stand = |(number, stored): (u16, crate::store::model::fence::Stored)| {
             let position = stored.checkpoint.mark.position;
             LaneStand { number, lanes: stored.lanes, position }
         };
@@ -104,8 +105,8 @@ impl SqliteRewriter {
         let refused_keys: Vec<_> = refused.iter().copied().collect();
         let batch = Batch { new: changing.without(&refused_keys), ..Batch::default() };
         if written > 0 {
-            mend::learn(&mut transaction, &mut self.flags).await?;
-            mend::mend(&mut transaction, &self.flags, &batch).await?;
+            flag_batch::learn(&mut transaction, &mut self.flags).await?;
+            flag_batch::mend(&mut transaction, &self.flags, &batch).await?;
             replace_newest(&mut transaction, &batch.new).await?;
         }
         let mut cleared = 0;

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::{CLEARING, CONNECTING, DROPPING, FORGETTING, PAUSE, Present, Retained, Retention, STEP};
 use crate::store::StoreError;
+use crate::store::model::retention_clock::Present;
+use crate::store::retain::{CLEARING, CONNECTING, DROPPING, FORGETTING, PAUSE, Retained, Retention, STEP};
 
-pub(super) async fn retain(path: &Path, retention: &Retention, present: &Present) -> Result<Retained, StoreError> {
+pub(crate) async fn retain(path: &Path, retention: &Retention, present: &Present) -> Result<Retained, StoreError> {
     let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).disable_statement_logging();
     let mut connection = options.connect().await.map_err(|error| StoreError::sqlx(CONNECTING, error))?;
     let retained = clear(&mut connection, retention, present).await;

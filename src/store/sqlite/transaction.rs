@@ -7,16 +7,17 @@ use std::time::SystemTime;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row as _};
 
+use super::failed;
 use super::insert::{Insert, Statements};
-use super::{failed, mend};
-use crate::checkpoint::{Mark, Position};
-use crate::store::batch::{Batch, Message, QuarantineReason, Quarantined};
-use crate::store::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge, lanes_at};
-use crate::store::known::KnownFlags;
-use crate::store::offered::{HOUR_US, Offered, QuarantineCap, offered};
-use crate::store::rows::Rows;
-use crate::store::sql::ColumnSet;
+use crate::store::commit::quarantine_input::{HOUR_US, Offered, QuarantineCap, offered};
+use crate::store::flags::cache::KnownFlags;
+use crate::store::model::batch::{Batch, Message, QuarantineReason, Quarantined};
+use crate::store::model::column_set::ColumnSet;
+use crate::store::model::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge, lanes_at};
+use crate::store::model::rows::Rows;
+use crate::store::sqlite::flag_batch;
 use crate::store::{CommitWay, Committed, ErrorClass, StoreError};
+use odograph_journal::{Mark, Position};
 
 /// A connection, and what it writes with. Any error ends both.
 pub(super) struct Transaction<'a> {
@@ -58,13 +59,13 @@ impl Transaction<'_> {
             };
             inserted += statements.positions.run(&mut transaction, rows, refuse).await?;
         }
-        mend::learn(&mut transaction, flags).await?;
-        mend::mend(&mut transaction, flags, batch).await?;
+        flag_batch::learn(&mut transaction, flags).await?;
+        flag_batch::mend(&mut transaction, flags, batch).await?;
         if let Some(statements) = statements_of(statements, &batch.newest) {
-            let covered = mend::covered(&mut transaction, flags, &batch.newest).await?;
+            let covered = flag_batch::covered(&mut transaction, flags, &batch.newest).await?;
             let rows = batch.newest.without(&keys).without(&covered);
             newest(&statements.latest, &mut transaction, &rows).await?;
-            mend::mend_newest(&mut transaction, &covered).await?;
+            flag_batch::mend_newest(&mut transaction, &covered).await?;
         }
         let mut capped = quarantine(&mut transaction, lane, &batch.quarantined, cap).await?;
         capped += quarantine(&mut transaction, lane, &quarantined, cap).await?;

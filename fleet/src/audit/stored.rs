@@ -4,38 +4,19 @@ use std::collections::HashSet;
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
-use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row as _};
 use teltonika_codecs::{AvlData, Imei};
-use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::compare::Stored;
 use super::expected::{COLUMNS, Kind, Values};
 use super::{AuditError, Range, key};
-use crate::store::{DatabaseUrl, connect};
-
-/// A connection.
-pub(super) enum Database {
-    Postgres(Client),
-    Sqlite(SqliteConnection),
-}
+use crate::database::Database;
 
 type Rows<'a> = Pin<Box<dyn Stream<Item = Result<Stored, AuditError>> + Send + 'a>>;
 
 impl Database {
-    pub(super) async fn connect(url: &DatabaseUrl) -> Result<Self, AuditError> {
-        Ok(match url {
-            DatabaseUrl::Postgres(target) => {
-                Self::Postgres(connect(target, "connecting to the database for the audit").await?)
-            }
-            DatabaseUrl::Sqlite(file) => {
-                let options = SqliteConnectOptions::new().filename(file).read_only(true);
-                Self::Sqlite(SqliteConnection::connect_with(&options).await?)
-            }
-        })
-    }
-
     /// The rows of a fleet in the order of the key, as they are fetched.
     pub(super) async fn positions(&mut self, range: Range) -> Result<Rows<'_>, AuditError> {
         let Range { first, last, since_ms } = range;

@@ -1,0 +1,26 @@
+//! The database that an audit reads: a connection that the caller opens, so that this crate knows no URL and no TLS.
+
+use std::error::Error;
+
+use sqlx::SqliteConnection;
+use tokio_postgres::Client;
+
+/// An open connection.
+pub enum Database {
+    /// To PostgreSQL.
+    Postgres(Client),
+    /// To a SQLite file.
+    Sqlite(SqliteConnection),
+}
+
+/// Opens connections to one database.
+pub trait Connect {
+    /// Opens a connection. `doing` says what for, in an error.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    fn connect(&self, doing: &'static str) -> impl Future<Output = Result<Database, DatabaseError>> + Send;
+}
+
+/// Any failure to reach or to read the database.
+pub type DatabaseError = Box<dyn Error + Send + Sync>;
