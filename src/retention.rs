@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::ingest::drain::{Draining, NotKnown, judge_clock};
 use crate::metrics::Registry;
-use crate::store::{DatabaseUrl, Present, Retained, Retention, StoreError, retain};
+use crate::store::{DatabaseUrl, Retention, RetentionClock, RetentionReport, StoreError, retain};
 
 /// What retention counts.
 pub struct RetentionMetrics {
@@ -35,7 +35,7 @@ impl RetentionMetrics {
         })
     }
 
-    fn expired(&self, retained: &Retained) {
+    fn expired(&self, retained: &RetentionReport) {
         self.chunks.increment(u64::try_from(retained.chunks.len()).unwrap_or(u64::MAX));
         self.positions.increment(retained.positions);
         self.messages.increment(retained.messages);
@@ -100,9 +100,9 @@ impl Retainer {
         }
     }
 
-    async fn attempt(&self) -> Result<Retained, Failed> {
+    async fn attempt(&self) -> Result<RetentionReport, Failed> {
         let waiting_since = self.waiting_since().await?;
-        Ok(retain(&self.url, &self.retention, &Present::new(SystemTime::now(), waiting_since)).await?)
+        Ok(retain(&self.url, &self.retention, &RetentionClock::new(SystemTime::now(), waiting_since)).await?)
     }
 
     /// When the oldest frame that waits in the journal was received.
@@ -116,9 +116,9 @@ impl Retainer {
         Ok(oldest_us.map(|us| UNIX_EPOCH + Duration::from_micros(u64::try_from(us).unwrap_or(0))))
     }
 
-    fn tell(&self, retained: &Retained) {
+    fn tell(&self, retained: &RetentionReport) {
         self.metrics.expired(retained);
-        let Retained { chunks, positions, messages, quarantined, refused } = retained;
+        let RetentionReport { chunks, positions, messages, quarantined, refused } = retained;
         for chunk in chunks.iter().take(LINES) {
             let time = humantime::format_rfc3339_seconds;
             tracing::info!(chunk = chunk.name, from = %time(chunk.from), to = %time(chunk.to), "dropped, as it is older than positions are kept");

@@ -5,7 +5,7 @@
 mod support_store;
 
 use odograph::store::features;
-use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, Present, Retention, migrate, retain};
+use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, Retention, RetentionClock, migrate, retain};
 use support_store::{IMEI, NOON, PostgresDatabase, PrivateServer, TestDatabase, batch, row, timescale};
 
 /// What `odograph migrate` says.
@@ -61,7 +61,7 @@ async fn a_table_that_somebody_dropped() {
     let mut database = PostgresDatabase::new().await;
     database.client.batch_execute("DROP TABLE IF EXISTS quarantined_records").await.unwrap();
     let retention = Retention { positions: None, quarantine: Some(std::time::Duration::from_hours(24)) };
-    let present = Present::new(std::time::SystemTime::now(), None);
+    let present = RetentionClock::new(std::time::SystemTime::now(), None);
     let error = retain(&database.url, &retention, &present).await.unwrap_err();
     let said = error.source.to_string();
     assert!(said.contains("42P01") && said.contains("run `odograph migrate`"), "{said}");

@@ -6,7 +6,9 @@ mod support_store;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use odograph::store::{DatabaseUrl, ErrorClass, Present, Refused, Retained, Retention, StoreError};
+use odograph::store::{
+    DatabaseUrl, ErrorClass, Retention, RetentionClock, RetentionRefusal, RetentionReport, StoreError,
+};
 use support_store::{IMEI, OTHER, PostgresDatabase, Sample, SqliteDatabase, TestDatabase, batch, class, counts, row};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -14,8 +16,8 @@ const A_MONTH: Retention = Retention { positions: Some(Duration::from_hours(30 *
 const QUARANTINE: Retention = Retention { positions: None, quarantine: Some(Duration::from_hours(30 * 24)) };
 
 /// Now, with nothing waiting in the journal.
-async fn retain(url: &DatabaseUrl, retention: &Retention) -> Result<Retained, StoreError> {
-    odograph::store::retain(url, retention, &Present::new(SystemTime::now(), None)).await
+async fn retain(url: &DatabaseUrl, retention: &Retention) -> Result<RetentionReport, StoreError> {
+    odograph::store::retain(url, retention, &RetentionClock::new(SystemTime::now(), None)).await
 }
 
 fn ago(days: u32) -> SystemTime {
@@ -44,7 +46,7 @@ async fn whole_chunks_of_a_hypertable_are_dropped() {
     // The chunk of 31 days ago may reach over the bound by less than a day.
     let retention = Retention { positions: Some(Duration::from_hours(29 * 24 + 12)), quarantine: None };
     let retained = retain(&database.url, &retention).await.unwrap();
-    assert_eq!(retained, Retained { chunks: retained.chunks.clone(), ..Retained::default() });
+    assert_eq!(retained, RetentionReport { chunks: retained.chunks.clone(), ..RetentionReport::default() });
     let day = |days: u32| humantime::format_rfc3339_seconds(ago(days)).to_string()[..10].to_owned();
     let dropped: Vec<_> = retained.chunks.iter().map(|chunk| humantime::format_rfc3339_seconds(chunk.from)).collect();
     assert_eq!(dropped.iter().map(|from| from.to_string()[..10].to_owned()).collect::<Vec<_>>(), [day(40), day(31)]);
@@ -71,7 +73,7 @@ async fn rows_of_an_ordinary_table_are_deleted_in_steps() {
     }
     database.client.batch_execute(fill).await.unwrap();
     let retained = retain(&database.url, &A_MONTH).await.unwrap();
-    assert_eq!(retained, Retained { positions: 5_101, ..Retained::default() });
+    assert_eq!(retained, RetentionReport { positions: 5_101, ..RetentionReport::default() });
     assert_eq!(database.count("positions").await, 1);
 }
 
@@ -81,7 +83,7 @@ async fn rows_of_a_file_are_deleted_in_steps_while_it_is_written_to() {
     database.store.commit(&batch(&samples())).await.unwrap();
     let more = batch([&row(IMEI, days_ago(1), 1)]);
     let (retained, committed) = tokio::join!(retain(&database.url, &A_MONTH), database.store.commit(&more));
-    assert_eq!(retained.unwrap(), Retained { positions: 5_101, ..Retained::default() });
+    assert_eq!(retained.unwrap(), RetentionReport { positions: 5_101, ..RetentionReport::default() });
     assert_eq!(counts(committed.unwrap()), (1, 0));
     assert_eq!(database.count("positions").await, 3);
 }
@@ -95,7 +97,7 @@ async fn the_quarantine_is_cleared_by_its_own_age() {
                 '00000000-0000-0000-0000-000000000000', n, 8, '' FROM generate_series(1, 4) AS n";
     database.client.batch_execute(fill).await.unwrap();
     let retained = retain(&database.url, &QUARANTINE).await.unwrap();
-    assert_eq!(retained, Retained { quarantined: 2, ..Retained::default() });
+    assert_eq!(retained, RetentionReport { quarantined: 2, ..RetentionReport::default() });
     assert_eq!(database.count("quarantined_records").await, 2);
 
     let embedded = SqliteDatabase::new().await;
@@ -104,7 +106,10 @@ async fn the_quarantine_is_cleared_by_its_own_age() {
                 SELECT 17, CAST(value AS BLOB), 'time', '', (unixepoch() - value * 864000) * 1000000, x'00', value, 8, x'' \
                 FROM json_each('[1,2,3,4]')";
     sqlx::raw_sql(fill).execute(&mut embedded.connect().await).await.unwrap();
-    assert_eq!(retain(&embedded.url, &QUARANTINE).await.unwrap(), Retained { quarantined: 2, ..Retained::default() });
+    assert_eq!(
+        retain(&embedded.url, &QUARANTINE).await.unwrap(),
+        RetentionReport { quarantined: 2, ..RetentionReport::default() }
+    );
     assert_eq!(embedded.count("quarantined_records").await, 2);
 }
 
@@ -126,9 +131,9 @@ async fn chunks_stay_while_frames_wait_that_may_belong_to_them() {
     database.store.commit(&batch(&times)).await.unwrap();
     // The database was away for five days: time stands still there, and 35 days is what is too old.
     let since = ago(5);
-    let behind = Present::new(SystemTime::now(), Some(since));
+    let behind = RetentionClock::new(SystemTime::now(), Some(since));
     let retained = odograph::store::retain(&database.url, &A_MONTH, &behind).await.unwrap();
-    assert_eq!((retained.chunks.len(), retained.refused), (2, Some(Refused::Waiting { since })));
+    assert_eq!((retained.chunks.len(), retained.refused), (2, Some(RetentionRefusal::Waiting { since })));
     assert_eq!(database.count("positions").await, 1);
     // A frame that waited brings what was young enough when it came: its chunk is still there, and goes but once.
     database.store.commit(&batch([&row(IMEI, days_ago(34), 1)])).await.unwrap();
@@ -150,9 +155,13 @@ async fn rows_stay_while_frames_wait_that_may_belong_to_them() {
                 SELECT 17, now() - n * interval '1 day', 1, true, now() FROM unnest(ARRAY[50, 33, 1]) AS n";
     plain.client.batch_execute(fill).await.unwrap();
     let since = ago(5);
-    let behind = Present::new(SystemTime::now(), Some(since));
-    let held = Retained { positions: 1, refused: Some(Refused::Waiting { since }), ..Retained::default() };
-    let rest = Retained { positions: 1, ..Retained::default() };
+    let behind = RetentionClock::new(SystemTime::now(), Some(since));
+    let held = RetentionReport {
+        positions: 1,
+        refused: Some(RetentionRefusal::Waiting { since }),
+        ..RetentionReport::default()
+    };
+    let rest = RetentionReport { positions: 1, ..RetentionReport::default() };
     for url in [&plain.url, &embedded.url] {
         assert_eq!(odograph::store::retain(url, &A_MONTH, &behind).await.unwrap(), held);
         assert_eq!(retain(url, &A_MONTH).await.unwrap(), rest);
@@ -166,10 +175,10 @@ async fn a_server_whose_clock_is_a_year_ahead_or_behind_keeps_everything() {
     database.store.commit(&batch([&row(IMEI, days_ago(40), 1)])).await.unwrap();
     let both = Retention { quarantine: A_MONTH.positions, ..A_MONTH };
     for (now, server_is_ahead) in [(ago(365), true), (SystemTime::now() + 365 * DAY, false)] {
-        let retained = odograph::store::retain(&database.url, &both, &Present::new(now, None)).await.unwrap();
-        let Some(Refused::Clocks { ahead, by }) = retained.refused else { panic!("{retained:?}") };
+        let retained = odograph::store::retain(&database.url, &both, &RetentionClock::new(now, None)).await.unwrap();
+        let Some(RetentionRefusal::Clocks { ahead, by }) = retained.refused else { panic!("{retained:?}") };
         assert!(ahead == server_is_ahead && by > 364 * DAY, "{by:?}");
-        assert_eq!(retained, Retained { refused: retained.refused, ..Retained::default() });
+        assert_eq!(retained, RetentionReport { refused: retained.refused, ..RetentionReport::default() });
     }
     assert_eq!(database.count("positions").await, 1);
 }
@@ -182,7 +191,7 @@ async fn messages_of_devices_go_with_the_positions() {
                 FROM generate_series(1, 60000) AS n";
     database.client.batch_execute(fill).await.unwrap();
     let retained = retain(&database.url, &A_MONTH).await.unwrap();
-    assert_eq!(retained, Retained { messages: retained.messages, ..Retained::default() });
+    assert_eq!(retained, RetentionReport { messages: retained.messages, ..RetentionReport::default() });
     // A month has 43,200 minutes; a few may pass.
     assert!((16_800..16_810).contains(&retained.messages), "{retained:?}");
     assert!(retain(&database.url, &QUARANTINE).await.unwrap().is_empty(), "the quarantine's age is not theirs");
@@ -194,6 +203,6 @@ async fn messages_of_devices_go_with_the_positions() {
     sqlx::raw_sql(fill).execute(&mut embedded.connect().await).await.unwrap();
     // The last one lies on the bound, or a little behind it.
     let retained = retain(&embedded.url, &A_MONTH).await.unwrap();
-    assert_eq!(retained, Retained { messages: 2, ..Retained::default() });
+    assert_eq!(retained, RetentionReport { messages: 2, ..RetentionReport::default() });
     assert_eq!(embedded.count("device_messages").await, 2);
 }

@@ -14,7 +14,7 @@ use super::{Failure, lookup, runtime, settings, start_logging};
 use crate::config::{AckAfter, Settings};
 use crate::ingest::drain::TimeWindow;
 use crate::replay::{self, Mode, Outcome, ReplayError, Request};
-use crate::store::{Difference, Rewriter};
+use crate::store::{Rewriter, RowDifference};
 use odograph_journal::{Archive, Files, Filter};
 
 /// Decode again what the journal has kept, beside a running service
@@ -186,7 +186,7 @@ fn told(live: &mut Live, request: &Request, outcome: &Outcome) {
     for (column, rows) in &differences.columns {
         live.say(&format!("  {column}: {} rows", grouped(*rows)));
     }
-    for Difference { key, columns } in &differences.examples {
+    for RowDifference { key, columns } in &differences.examples {
         let at = shown(key.ts_ms.saturating_mul(1000));
         let columns: Vec<_> = columns.iter().map(|(name, now, then)| format!("{name} {now} → {then}")).collect();
         live.say(&format!("  for instance {:015} {at}: {}", key.imei, columns.join(", ")));

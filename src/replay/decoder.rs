@@ -3,14 +3,14 @@
 use teltonika_codecs::{AvlData, Message, MessageCodec};
 
 use crate::ingest::drain::{BuiltRow, Frame, Seen, SeenKeys, Sizes, TimeWindow, open_frame, stored_message};
-use crate::store::{Again, QuarantineReason};
+use crate::store::{QuarantineReason, ReplayBatch};
 use odograph_journal::{JournalId, Position};
 use odograph_journal::{Kind, NewEntry};
 
 /// Gathers what entries hold, until it is written.
 pub struct Decoder {
     window: TimeWindow,
-    again: Again,
+    again: ReplayBatch,
     refused: Refused,
     /// Where nothing is written, so that the table does not tell: what was looked at just before.
     seen: Option<SeenKeys>,
@@ -40,7 +40,7 @@ impl Decoder {
     /// For entries of one journal.
     #[must_use]
     pub fn new(journal: JournalId, window: TimeWindow) -> Self {
-        Self { window, again: Again::new(journal), refused: Refused::default(), seen: None, repeats: 0 }
+        Self { window, again: ReplayBatch::new(journal), refused: Refused::default(), seen: None, repeats: 0 }
     }
 
     /// The same, leaving out what a device sends again shortly after: where nothing is written it would count twice.
@@ -137,7 +137,7 @@ impl Decoder {
     /// Whether there is enough for a transaction.
     #[must_use]
     pub fn is_full(&self, rows: usize) -> bool {
-        let Again { rows: built, messages, .. } = &self.again;
+        let ReplayBatch { rows: built, messages, .. } = &self.again;
         built.len() >= rows || built.bytes() >= BYTES_MAX || messages.len() >= MESSAGES_MAX
     }
 
@@ -148,7 +148,7 @@ impl Decoder {
     }
 
     /// What was gathered, for the store.
-    pub fn again(&mut self) -> &mut Again {
+    pub fn again(&mut self) -> &mut ReplayBatch {
         &mut self.again
     }
 

@@ -16,7 +16,7 @@ pub use decoder::{Decoder, Refused, alone};
 pub use retry::{Retried, retry};
 
 use crate::ingest::drain::{TimeWindow, believed, lane_of};
-use crate::store::{Differences, LaneStand, Rewriter, Rewritten, StoreError};
+use crate::store::{Differences, LanePosition, RewriteReport, Rewriter, StoreError};
 use odograph_journal::system_us;
 use odograph_journal::{Archive, Entry, Filter, OpenError};
 use odograph_journal::{JournalId, Position};
@@ -47,7 +47,7 @@ pub struct Outcome {
     /// Frames and messages that were decoded again.
     pub entries: u64,
     /// What became of their records.
-    pub rewritten: Rewritten,
+    pub rewritten: RewriteReport,
     /// Records and frames that are no rows by today's program and settings.
     pub refused: Refused,
     /// How rows would change, if they were compared only.
@@ -179,10 +179,10 @@ struct Committed {
 }
 
 impl Committed {
-    fn new(stand: Vec<LaneStand>) -> Option<Self> {
+    fn new(stand: Vec<LanePosition>) -> Option<Self> {
         let number = stand.iter().map(|lane| lane.lanes).max()?.max(1);
         let mut lanes = vec![Position(0); usize::from(number)];
-        for LaneStand { number, position, .. } in stand {
+        for LanePosition { number, position, .. } in stand {
             if let Some(lane) = lanes.get_mut(usize::from(number)) {
                 *lane = position;
             }
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_committed_where_its_own_lane_has_passed_it() {
-        let stand = |number, position| LaneStand { number, lanes: 2, position: Position(position) };
+        let stand = |number, position| LanePosition { number, lanes: 2, position: Position(position) };
         let committed = Committed::new(vec![stand(0, 100), stand(1, 50)]).unwrap();
         let of_lane = |lane| {
             let imeis = (1..100).map(|number| Imei::try_from(number).unwrap());

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Decoder, Mode};
 use crate::ingest::drain::TimeWindow;
 use crate::store::{
-    Differences, Kept, Quarantine, QuarantineFilter, QuarantineReason, Rewriter, Rewritten, StoreError,
+    Differences, Quarantine, QuarantineEntry, QuarantineFilter, QuarantineReason, RewriteReport, Rewriter, StoreError,
 };
 use odograph_journal::{Kind, NewEntry};
 
@@ -15,7 +15,7 @@ pub struct Retried {
     /// Records and whole frames that were tried.
     pub tried: u64,
     /// What became of their rows. `resolved` of those that were tried are gone from quarantine.
-    pub rewritten: Rewritten,
+    pub rewritten: RewriteReport,
     /// Those that stay, by [`QuarantineReason`].
     pub stay: [u64; QuarantineReason::ALL.len()],
     /// It was stopped before the end.
@@ -34,11 +34,11 @@ pub async fn retry(
     stop: &CancellationToken,
     mut progress: impl FnMut(&Retried),
 ) -> Result<Retried, StoreError> {
-    let (mut retried, mut place) = (Retried::default(), None);
+    let (mut retried, mut cursor) = (Retried::default(), None);
     loop {
-        let page = quarantine.behind(filter, place, PAGE).await?;
+        let page = quarantine.after(filter, cursor, PAGE).await?;
         let Some(last) = page.last() else { return Ok(retried) };
-        place = Some(last.place());
+        cursor = Some(last.cursor());
         // Messages are known by their journal.
         for kept in page.chunk_by(|one, next| one.journal == next.journal) {
             some(kept, rewriter, window, mode, &mut retried).await?;
@@ -53,7 +53,7 @@ pub async fn retry(
 }
 
 async fn some(
-    kept: &[Kept],
+    kept: &[QuarantineEntry],
     rewriter: &mut Rewriter,
     window: TimeWindow,
     mode: Mode,
@@ -62,7 +62,7 @@ async fn some(
     let Some(first) = kept.first() else { return Ok(()) };
     let (mut decoder, mut stay) = (Decoder::new(first.journal, window), [0; QuarantineReason::ALL.len()]);
     for one in kept {
-        let Kept { imei, received_at_us, position, codec, record_index, ref bytes, .. } = *one;
+        let QuarantineEntry { imei, received_at_us, position, codec, record_index, ref bytes, .. } = *one;
         let entry = NewEntry { kind: Kind::Undecodable, imei, received_at_us, records: 0, bytes };
         let refused = match record_index {
             Some(index) => decoder.quarantined_record(position, (codec, index), &entry),

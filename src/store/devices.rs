@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use teltonika_codecs::Imei;
 
 use super::{DatabaseUrl, ErrorClass, PostgresUrl, StoreError};
-use crate::store::postgres::devices::Session;
+use crate::store::postgres::devices::DeviceSession;
 
 /// What one reading of the table found.
 #[derive(Debug, Default)]
@@ -15,14 +15,14 @@ pub struct Devices {
     /// Rows whose `imei` is not 15 digits.
     pub ignored: u64,
     /// Whether a trigger tells of changes.
-    pub tells: bool,
+    pub notifies: bool,
 }
 
 /// The table, over a connection of its own that is made when it is needed. One that met an error is never used again.
 pub struct DeviceTable(Kind);
 
 pub(crate) enum Kind {
-    Postgres { url: Box<PostgresUrl>, session: Option<Session> },
+    Postgres { url: Box<PostgresUrl>, session: Option<DeviceSession> },
     Sqlite(PathBuf),
 }
 
@@ -45,9 +45,9 @@ impl DeviceTable {
         match &mut self.0 {
             Kind::Sqlite(path) => super::sqlite::devices::read(path, most).await,
             Kind::Postgres { url, session } => {
-                let open = match session.take().filter(Session::is_open) {
+                let open = match session.take().filter(DeviceSession::is_open) {
                     Some(open) => open,
-                    None => Session::open(url).await?,
+                    None => DeviceSession::open(url).await?,
                 };
                 let devices = open.read(most).await?;
                 *session = Some(open);
@@ -58,7 +58,7 @@ impl DeviceTable {
 
     /// Whether a trigger could tell of changes.
     #[must_use]
-    pub const fn can_tell(&self) -> bool {
+    pub const fn can_notify(&self) -> bool {
         matches!(self.0, Kind::Postgres { .. })
     }
 

@@ -32,7 +32,7 @@ pub use model::batch::{Batch, Message, QuarantineReason, Quarantined};
 pub use model::columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
 pub use model::fence::{Checkpoint, Lane, Outcome, Step};
 pub use model::flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window};
-pub use model::retention_clock::{Present, Refused};
+pub use model::retention_clock::{RetentionClock, RetentionRefusal};
 pub use model::row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
 pub use model::rows::Rows;
 pub use postgres::features::{Columnstore, Features, PositionsTable, features};
@@ -40,15 +40,15 @@ pub use postgres::session::connect;
 pub use postgres::tls::{HandshakeError, MakeTls};
 pub use postgres::url::PostgresUrl;
 pub use postgres::{DoesNotFit, TimescaleLedger, TimescaleStore, encode_copy};
-pub use quarantine::{Kept, Place, Quarantine, QuarantineFilter, Total};
-pub use replay::{Again, Difference, Differences, LaneStand, Rewriter, Rewritten};
-pub use retain::{DroppedChunk, Retained, Retention, retain};
+pub use quarantine::{Quarantine, QuarantineCursor, QuarantineEntry, QuarantineFilter, QuarantineTotal};
+pub use replay::{Differences, LanePosition, ReplayBatch, RewriteReport, Rewriter, RowDifference};
+pub use retain::{DroppedChunk, Retention, RetentionReport, retain};
 pub use sqlite::{SqliteLedger, SqliteStore};
 pub use url::{DatabaseUrl, InvalidDatabaseUrl};
 
 use sha2::{Digest, Sha256};
 
-use self::error::classify::Verdict;
+use self::error::classify::SqlErrorKind;
 
 /// A database that takes the batches of one lane. Implemented by [`TimescaleStore`] and [`SqliteStore`].
 pub trait Store {
@@ -184,7 +184,7 @@ pub struct StoreError {
     /// The cause.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
-    verdict: Verdict,
+    kind: SqlErrorKind,
     in_doubt: bool,
 }
 
@@ -195,11 +195,11 @@ impl StoreError {
         doing: &'static str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        let verdict = match class {
-            ErrorClass::Unavailable => Verdict::Retry,
-            ErrorClass::Refuses => Verdict::Refuse,
+        let kind = match class {
+            ErrorClass::Unavailable => SqlErrorKind::Retry,
+            ErrorClass::Refuses => SqlErrorKind::Refuse,
         };
-        Self { class, doing, source: source.into(), verdict, in_doubt: false }
+        Self { class, doing, source: source.into(), kind, in_doubt: false }
     }
 
     /// Whether the commit was sent and not answered: it may stand, or come to stand a moment later.
@@ -212,7 +212,7 @@ impl StoreError {
     /// connection of this one that the server has not noticed yet.
     #[must_use]
     pub fn lane_is_held(&self) -> bool {
-        self.doing == CLAIMING && self.verdict == Verdict::Retry
+        self.doing == CLAIMING && self.kind == SqlErrorKind::Retry
     }
 }
 

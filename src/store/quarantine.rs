@@ -27,7 +27,7 @@ pub struct QuarantineFilter {
 
 /// A record, or a whole frame, that is in quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct QuarantineEntry {
     /// Who sent it.
     pub imei: Imei,
     /// SHA-256 of its bytes: with the device, its name.
@@ -53,19 +53,19 @@ pub struct Kept {
 }
 
 /// Where a record stands in the order of time.
-pub type Place = (i64, Imei, [u8; 32]);
+pub type QuarantineCursor = (i64, Imei, [u8; 32]);
 
-impl Kept {
+impl QuarantineEntry {
     /// Where it stands in the order of time.
     #[must_use]
-    pub const fn place(&self) -> Place {
+    pub const fn cursor(&self) -> QuarantineCursor {
         (self.received_at_us, self.imei, self.digest)
     }
 }
 
 /// How much there is for a reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Total {
+pub struct QuarantineTotal {
     /// The reason.
     pub reason: String,
     /// Records and whole frames.
@@ -76,7 +76,7 @@ pub struct Total {
 
 /// In which order records are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum QuarantineOrder {
     Oldest,
     Newest,
 }
@@ -105,7 +105,7 @@ impl Quarantine {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn totals(&mut self, filter: &QuarantineFilter) -> Result<Vec<Total>, StoreError> {
+    pub async fn totals(&mut self, filter: &QuarantineFilter) -> Result<Vec<QuarantineTotal>, StoreError> {
         match &mut self.0 {
             Kind::Postgres(quarantine) => quarantine.totals(filter).await,
             Kind::Sqlite(quarantine) => quarantine.totals(filter).await,
@@ -116,30 +116,30 @@ impl Quarantine {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn newest(&mut self, filter: &QuarantineFilter, most: u32) -> Result<Vec<Kept>, StoreError> {
-        self.page(filter, Order::Newest, None, most).await
+    pub async fn newest(&mut self, filter: &QuarantineFilter, most: u32) -> Result<Vec<QuarantineEntry>, StoreError> {
+        self.page(filter, QuarantineOrder::Newest, None, most).await
     }
 
     /// The oldest ones behind a place, at most so many.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn behind(
+    pub async fn after(
         &mut self,
         filter: &QuarantineFilter,
-        place: Option<Place>,
+        cursor: Option<QuarantineCursor>,
         most: u32,
-    ) -> Result<Vec<Kept>, StoreError> {
-        self.page(filter, Order::Oldest, place, most).await
+    ) -> Result<Vec<QuarantineEntry>, StoreError> {
+        self.page(filter, QuarantineOrder::Oldest, cursor, most).await
     }
 
     pub(crate) async fn page(
         &mut self,
         filter: &QuarantineFilter,
-        order: Order,
-        behind: Option<Place>,
+        order: QuarantineOrder,
+        behind: Option<QuarantineCursor>,
         most: u32,
-    ) -> Result<Vec<Kept>, StoreError> {
+    ) -> Result<Vec<QuarantineEntry>, StoreError> {
         match &mut self.0 {
             Kind::Postgres(quarantine) => quarantine.page(filter, order, behind, most).await,
             Kind::Sqlite(quarantine) => quarantine.page(filter, order, behind, most).await,
@@ -159,7 +159,7 @@ impl Quarantine {
 }
 
 /// What the two databases write differently.
-pub(crate) struct Dialect {
+pub(crate) struct QuarantineDialect {
     /// The digest as hexadecimal digits in lower case.
     pub(crate) digest_hex: &'static str,
     pub(crate) time: fn(i64) -> String,
@@ -167,7 +167,11 @@ pub(crate) struct Dialect {
 }
 
 /// What a statement has behind its table. Only numbers, the words of an enum and hexadecimal digits come into its text.
-pub(crate) fn conditions(filter: &QuarantineFilter, behind: Option<Place>, dialect: &Dialect) -> String {
+pub(crate) fn conditions(
+    filter: &QuarantineFilter,
+    behind: Option<QuarantineCursor>,
+    dialect: &QuarantineDialect,
+) -> String {
     let QuarantineFilter { reason, imei, from_us, to_us, digest } = filter;
     let mut text = " WHERE true".to_owned();
     let mut and = |condition: String| {
@@ -199,10 +203,10 @@ pub(crate) fn conditions(filter: &QuarantineFilter, behind: Option<Place>, diale
     text
 }
 
-pub(crate) fn ordered(order: Order, most: u32) -> String {
+pub(crate) fn ordered(order: QuarantineOrder, most: u32) -> String {
     let way = match order {
-        Order::Oldest => "ASC",
-        Order::Newest => "DESC",
+        QuarantineOrder::Oldest => "ASC",
+        QuarantineOrder::Newest => "DESC",
     };
     format!(" ORDER BY received_at {way}, imei {way}, digest {way} LIMIT {most}")
 }
@@ -213,7 +217,7 @@ pub(crate) fn not_ours() -> StoreError {
 }
 
 /// As a database holds it.
-pub(crate) struct Raw {
+pub(crate) struct QuarantineRow {
     pub(crate) imei: i64,
     pub(crate) digest: Vec<u8>,
     pub(crate) reason: String,
@@ -227,13 +231,13 @@ pub(crate) struct Raw {
     pub(crate) seen: i64,
 }
 
-impl Raw {
-    pub(crate) fn kept(self) -> Result<Kept, StoreError> {
+impl QuarantineRow {
+    pub(crate) fn entry(self) -> Result<QuarantineEntry, StoreError> {
         let Self { imei, digest, reason, detail, received_at_us, journal, position, record_index, codec, bytes, seen } =
             self;
         let imei = u64::try_from(imei).ok().and_then(|imei| Imei::try_from(imei).ok()).ok_or_else(not_ours)?;
         let small = |number: i16| u8::try_from(number).map_err(|_| not_ours());
-        Ok(Kept {
+        Ok(QuarantineEntry {
             imei,
             digest: digest.try_into().map_err(|_| not_ours())?,
             reason,

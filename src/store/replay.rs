@@ -22,7 +22,7 @@ use odograph_journal::{JournalId, Position};
 
 /// What entries of one journal hold by today's program.
 #[derive(Clone, Debug)]
-pub struct Again {
+pub struct ReplayBatch {
     /// The journal.
     pub journal: JournalId,
     /// Every record that is a row.
@@ -33,7 +33,7 @@ pub struct Again {
     whole: Vec<(Imei, [u8; 32])>,
 }
 
-impl Again {
+impl ReplayBatch {
     /// Nothing yet.
     #[must_use]
     pub fn new(journal: JournalId) -> Self {
@@ -77,7 +77,7 @@ impl Again {
 
 /// What became of records that were decoded again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rewritten {
+pub struct RewriteReport {
     /// Rows that were missing.
     pub inserted: u64,
     /// Rows of which some decoded column changed.
@@ -92,7 +92,7 @@ pub struct Rewritten {
     pub messages: u64,
 }
 
-impl Rewritten {
+impl RewriteReport {
     /// Adds the counts of another batch.
     pub fn add(&mut self, other: Self) {
         let Self { inserted, updated, unchanged, refused, resolved, messages } = other;
@@ -111,12 +111,12 @@ pub struct Differences {
     /// By column: rows of which it would change.
     pub columns: BTreeMap<String, u64>,
     /// The first few rows that would change.
-    pub examples: Vec<Difference>,
+    pub examples: Vec<RowDifference>,
 }
 
 /// How one row would change.
 #[derive(Clone, Debug)]
-pub struct Difference {
+pub struct RowDifference {
     /// The row.
     pub key: Key,
     /// Column, value now, value then.
@@ -143,13 +143,13 @@ impl Differences {
             (name.to_owned(), value(now), value(then))
         });
         let columns = pairs.filter(|(_, now, then)| now != then).collect();
-        self.examples.push(Difference { key, columns });
+        self.examples.push(RowDifference { key, columns });
     }
 }
 
 /// Where a lane stood when it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneStand {
+pub struct LanePosition {
     /// The lane, from 0.
     pub number: u16,
     /// How many share the journal.
@@ -202,7 +202,7 @@ impl Rewriter {
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn lanes(&mut self, journal: JournalId) -> Result<Vec<LaneStand>, StoreError> {
+    pub async fn lanes(&mut self, journal: JournalId) -> Result<Vec<LanePosition>, StoreError> {
         match &mut self.0 {
             Kind::Timescale(rewriter) => rewriter.lanes(journal).await,
             Kind::Sqlite(rewriter) => rewriter.lanes(journal).await,
@@ -214,9 +214,9 @@ impl Rewriter {
     ///
     /// # Errors
     /// Whatever was not committed has not happened. What was stays right.
-    pub async fn rewrite(&mut self, again: &mut Again) -> Result<Rewritten, StoreError> {
+    pub async fn rewrite(&mut self, again: &mut ReplayBatch) -> Result<RewriteReport, StoreError> {
         let offered = prepare(again);
-        let mut sum = Sum::default();
+        let mut sum = RewriteCounts::default();
         let mut failures = 0;
         loop {
             let round = match &mut self.0 {
@@ -224,8 +224,8 @@ impl Rewriter {
                 Kind::Sqlite(rewriter) => rewriter.round(again, &mut sum).await,
             };
             match round {
-                Ok(Round::Whole) => return Ok(sum.rewritten(offered)),
-                Ok(Round::Part) => failures = 0,
+                Ok(RewriteProgress::Whole) => return Ok(sum.rewritten(offered)),
+                Ok(RewriteProgress::Part) => failures = 0,
                 Err(wrong) if wrong.class == ErrorClass::Refuses || failures >= TRIES => return Err(wrong),
                 Err(wrong) => {
                     let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(5)).mul_f64(0.5 + fastrand::f64() / 2.0);
@@ -242,9 +242,13 @@ impl Rewriter {
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn compare(&mut self, again: &mut Again, differences: &mut Differences) -> Result<Rewritten, StoreError> {
+    pub async fn compare(
+        &mut self,
+        again: &mut ReplayBatch,
+        differences: &mut Differences,
+    ) -> Result<RewriteReport, StoreError> {
         let offered = prepare(again);
-        let mut sum = Sum::default();
+        let mut sum = RewriteCounts::default();
         match &mut self.0 {
             Kind::Timescale(rewriter) => rewriter.compare(again, differences, &mut sum).await?,
             Kind::Sqlite(rewriter) => rewriter.compare(again, differences, &mut sum).await?,
@@ -254,7 +258,7 @@ impl Rewriter {
 }
 
 /// Sorts, and leaves one row a record: a statement cannot meet a row of its own twice.
-pub(crate) fn prepare(again: &mut Again) -> u64 {
+pub(crate) fn prepare(again: &mut ReplayBatch) -> u64 {
     let offered = u64::try_from(again.rows.len()).unwrap_or(u64::MAX);
     again.rows.sort();
     again.rows.dedup();
@@ -262,7 +266,7 @@ pub(crate) fn prepare(again: &mut Again) -> u64 {
 }
 
 /// How much of a batch a transaction settled.
-pub(crate) enum Round {
+pub(crate) enum RewriteProgress {
     /// Some of its rows.
     Part,
     /// All that was left.
@@ -271,7 +275,7 @@ pub(crate) enum Round {
 
 /// What the transactions of a batch did.
 #[derive(Debug, Default)]
-pub(crate) struct Sum {
+pub(crate) struct RewriteCounts {
     pub(crate) inserted: u64,
     pub(crate) updated: u64,
     pub(crate) resolved: u64,
@@ -280,7 +284,7 @@ pub(crate) struct Sum {
     pub(crate) refused: HashSet<Key>,
 }
 
-impl Sum {
+impl RewriteCounts {
     /// Takes in a committed transaction: the rows that differed, those of them that were missing, and how many were written.
     pub(crate) fn rows(&mut self, missing: u64, written: u64) {
         // Somebody else may have inserted one in between.
@@ -289,24 +293,24 @@ impl Sum {
         self.updated += written - inserted;
     }
 
-    pub(crate) fn rewritten(self, offered: u64) -> Rewritten {
+    pub(crate) fn rewritten(self, offered: u64) -> RewriteReport {
         let Self { inserted, updated, resolved, messages, refused } = self;
         let refused = u64::try_from(refused.len()).unwrap_or(u64::MAX);
         let unchanged = offered.saturating_sub(inserted).saturating_sub(updated).saturating_sub(refused);
-        Rewritten { inserted, updated, unchanged, refused, resolved, messages }
+        RewriteReport { inserted, updated, unchanged, refused, resolved, messages }
     }
 }
 
 /// A row that does not stand as it is decoded.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Differing {
+pub(crate) struct ChangedRow {
     pub(crate) key: Key,
     /// It does not stand at all.
     pub(crate) missing: bool,
 }
 
 /// Number of those that do not stand at all.
-pub(crate) fn missing(differing: &[Differing], refused: &HashSet<Key>) -> u64 {
+pub(crate) fn missing(differing: &[ChangedRow], refused: &HashSet<Key>) -> u64 {
     let missing = differing.iter().filter(|row| row.missing && !refused.contains(&row.key)).count();
     u64::try_from(missing).unwrap_or(u64::MAX)
 }

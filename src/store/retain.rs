@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::model::retention_clock::{Present, Refused};
+use super::model::retention_clock::{RetentionClock, RetentionRefusal};
 use super::{DatabaseUrl, StoreError, postgres, sqlite};
 
 /// How long to keep what.
@@ -20,7 +20,7 @@ pub struct Retention {
 
 /// What was dropped, and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Retained {
+pub struct RetentionReport {
     /// Chunks of the hypertable. The rows in them are not counted, as they are not read.
     pub chunks: Vec<DroppedChunk>,
     /// Rows of an ordinary table.
@@ -30,7 +30,7 @@ pub struct Retained {
     /// Quarantined records.
     pub quarantined: u64,
     /// Why something is still there that is old enough to go.
-    pub refused: Option<Refused>,
+    pub refused: Option<RetentionRefusal>,
 }
 
 /// A chunk that is gone.
@@ -52,7 +52,7 @@ impl Retention {
     }
 }
 
-impl Retained {
+impl RetentionReport {
     /// Whether nothing was old enough.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -65,9 +65,13 @@ impl Retained {
 ///
 /// # Errors
 /// What was dropped until then stays dropped; running it again goes on from there.
-pub async fn retain(url: &DatabaseUrl, retention: &Retention, present: &Present) -> Result<Retained, StoreError> {
+pub async fn retain(
+    url: &DatabaseUrl,
+    retention: &Retention,
+    present: &RetentionClock,
+) -> Result<RetentionReport, StoreError> {
     if retention.keeps_all() {
-        return Ok(Retained::default());
+        return Ok(RetentionReport::default());
     }
     match url {
         DatabaseUrl::Postgres(url) => postgres::retain::retain(url, retention, present).await,

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use super::super::live::grouped;
 use super::super::when::shown;
 use super::{Failure, Filter, SHORT_ID, hex, object, open, runtime, written};
-use crate::store::{Kept, Total};
+use crate::store::{QuarantineEntry, QuarantineTotal};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -34,15 +34,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     written(printed.and_then(|()| out.flush()))
 }
 
-fn objects(records: &[Kept], out: &mut impl io::Write) -> io::Result<()> {
+fn objects(records: &[QuarantineEntry], out: &mut impl io::Write) -> io::Result<()> {
     records.iter().try_for_each(|kept| writeln!(out, "{}", object(kept)))
 }
 
-fn table(records: &[Kept], totals: &[Total], out: &mut impl io::Write) -> io::Result<()> {
+fn table(records: &[QuarantineEntry], totals: &[QuarantineTotal], out: &mut impl io::Write) -> io::Result<()> {
     if !records.is_empty() {
         writeln!(out, "{:12}  {:24}  {:15}  {:>6}  {:11}  detail", "id", "first received", "imei", "seen", "reason")?;
     }
-    for Kept { imei, digest, reason, detail, received_at_us, seen, record_index, .. } in records {
+    for QuarantineEntry { imei, digest, reason, detail, received_at_us, seen, record_index, .. } in records {
         let id = hex(digest);
         let id = id.get(..SHORT_ID).unwrap_or_default();
         let whole = if record_index.is_none() { " (a whole frame)" } else { "" };
@@ -53,7 +53,7 @@ fn table(records: &[Kept], totals: &[Total], out: &mut impl io::Write) -> io::Re
     if printed < all {
         writeln!(out, "… and {} more (--limit)", grouped(all - printed))?;
     }
-    for Total { reason, records, seen } in totals {
+    for QuarantineTotal { reason, records, seen } in totals {
         writeln!(out, "{reason}: {} in quarantine, came {} times", grouped(*records), grouped(*seen))?;
     }
     if totals.is_empty() { writeln!(out, "nothing of the kind is in quarantine") } else { Ok(()) }

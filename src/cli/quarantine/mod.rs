@@ -14,7 +14,7 @@ use super::replay::{in_order, window};
 use super::when::time;
 use super::{Failure, lookup, runtime, settings, start_logging};
 use crate::config::Settings;
-use crate::store::{Kept, Quarantine, QuarantineFilter, QuarantineReason};
+use crate::store::{Quarantine, QuarantineEntry, QuarantineFilter, QuarantineReason};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -109,9 +109,20 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// One object for scripts.
-fn object(kept: &Kept) -> serde_json::Value {
-    let Kept { imei, digest, reason, detail, received_at_us, journal, position, record_index, codec, bytes, seen } =
-        kept;
+fn object(kept: &QuarantineEntry) -> serde_json::Value {
+    let QuarantineEntry {
+        imei,
+        digest,
+        reason,
+        detail,
+        received_at_us,
+        journal,
+        position,
+        record_index,
+        codec,
+        bytes,
+        seen,
+    } = kept;
     serde_json::json!({
         "id": hex(digest), "imei": imei.to_string(), "reason": reason, "detail": detail,
         "received_at": super::when::shown(*received_at_us), "seen": seen, "journal": journal.to_string(),

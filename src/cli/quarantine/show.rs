@@ -8,7 +8,7 @@ use super::super::json::{Line, Refusal};
 use super::super::when::shown;
 use super::{Failure, Filter, SHORT_ID, hex, object, open, runtime, written};
 use crate::replay::alone;
-use crate::store::Kept;
+use crate::store::QuarantineEntry;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// By today's program, as far as it goes, in the words of `odograph decode`.
-fn decode(kept: &Kept, line: &mut Line) {
+fn decode(kept: &QuarantineEntry, line: &mut Line) {
     let read = if kept.record_index.is_some() {
         AvlData::open(&alone(kept.codec, &kept.bytes)).map(|avl| line.avl(&avl))
     } else {
@@ -77,9 +77,20 @@ fn whole(data: &[u8], line: &mut Line) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn table(kept: &Kept, decoded: &str, out: &mut impl io::Write) -> io::Result<()> {
-    let Kept { imei, digest, reason, detail, received_at_us, journal, position, record_index, codec, bytes, seen } =
-        kept;
+fn table(kept: &QuarantineEntry, decoded: &str, out: &mut impl io::Write) -> io::Result<()> {
+    let QuarantineEntry {
+        imei,
+        digest,
+        reason,
+        detail,
+        received_at_us,
+        journal,
+        position,
+        record_index,
+        codec,
+        bytes,
+        seen,
+    } = kept;
     let what = match record_index {
         Some(index) => format!("record {index} of a frame, counted from 0"),
         None => "a whole frame: its data field, from codec id to second count".to_owned(),

@@ -53,7 +53,7 @@ impl Loader {
             match read {
                 Ok(devices) => {
                     backoff.reset();
-                    let tells = devices.tells;
+                    let tells = devices.notifies;
                     self.take_in(devices);
                     attempted.take();
                     self.wait(took, tells).await;
@@ -105,7 +105,7 @@ impl Loader {
     }
 
     fn take_in(&mut self, devices: Devices) {
-        let Devices { imeis, ignored, tells } = devices;
+        let Devices { imeis, ignored, notifies } = devices;
         let (list, now) = (DeviceList::from(imeis), SystemTime::now());
         let devices = list.len();
         let Change { added, removed, first } = self.install(list, now);
@@ -125,7 +125,7 @@ impl Loader {
         if std::mem::replace(&mut self.state.ignored, ignored) != ignored && ignored > 0 {
             tracing::warn!(rows = ignored, "rows of the table devices are left out: their imei is not 15 digits");
         }
-        let without_trigger = self.table.can_tell() && !tells;
+        let without_trigger = self.table.can_notify() && !notifies;
         if std::mem::replace(&mut self.state.without_trigger, without_trigger) != without_trigger && without_trigger {
             tracing::info!(
                 "no trigger tells of changes of the table devices, so it is read every few seconds; \

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::store::Batch;
-use crate::store::error::classify::Verdict;
+use crate::store::error::classify::SqlErrorKind;
 
 /// How the rows of a batch are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +18,10 @@ pub(crate) enum Way {
 
 impl Way {
     /// The way to take after an error on this one, if another helps.
-    pub(crate) fn after(self, verdict: Verdict) -> Option<Self> {
-        match (self, verdict) {
-            (Self::Copy, Verdict::Stored) => Some(Self::Conflict),
-            (Self::Copy | Self::Conflict, Verdict::Row) => Some(Self::Apart),
+    pub(crate) fn after(self, kind: SqlErrorKind) -> Option<Self> {
+        match (self, kind) {
+            (Self::Copy, SqlErrorKind::Stored) => Some(Self::Conflict),
+            (Self::Copy | Self::Conflict, SqlErrorKind::Row) => Some(Self::Apart),
             _ => None,
         }
     }

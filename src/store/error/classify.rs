@@ -6,7 +6,7 @@ use crate::store::model::columns::ELEMENTS;
 
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum SqlErrorKind {
     /// It passes by itself: try again, a little later each time.
     Retry,
     /// The operator must act: try again slowly, quarantine nothing.
@@ -17,7 +17,7 @@ pub(crate) enum Verdict {
     Stored,
 }
 
-impl Verdict {
+impl SqlErrorKind {
     /// For what leaves the store: an error about rows that it could not settle itself is one for the operator.
     pub(crate) const fn class(self) -> ErrorClass {
         match self {
@@ -27,8 +27,8 @@ impl Verdict {
     }
 
     /// By SQLSTATE and what the server names beside it.
-    pub(crate) fn of_sqlstate(code: &str, named: Named<'_>) -> Self {
-        let Named { constraint, schema, column } = named;
+    pub(crate) fn of_sqlstate(code: &str, named: SqlErrorContext<'_>) -> Self {
+        let SqlErrorContext { constraint, schema, column } = named;
         match code {
             // invalid_binary_representation and bad_copy_file_format: a column of another type, or our own encoding, and
             // no row. read_only_sql_transaction. undefined_file: the extension's library is missing.
@@ -65,7 +65,7 @@ impl Verdict {
 
 /// What an error names.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Named<'a> {
+pub(crate) struct SqlErrorContext<'a> {
     pub(crate) constraint: Option<&'a str>,
     pub(crate) schema: Option<&'a str>,
     pub(crate) column: Option<&'a str>,
@@ -95,45 +95,52 @@ mod tests {
 
     #[test]
     fn each_code_has_its_verdict() {
-        let plain = |code| Verdict::of_sqlstate(code, Named { schema: Some("public"), ..Named::default() });
+        let plain = |code| {
+            SqlErrorKind::of_sqlstate(code, SqlErrorContext { schema: Some("public"), ..SqlErrorContext::default() })
+        };
         for code in ["22003", "22021", "22P02", "23502", "23514", "23505"] {
-            assert_eq!(plain(code), Verdict::Row, "{code}");
+            assert_eq!(plain(code), SqlErrorKind::Row, "{code}");
         }
         for code in [
             "42P01", "42703", "42501", "28000", "28P01", "3D000", "3F000", "25006", "0A000", "23503", "P0001", "22P03",
             "22P04", "58P01",
         ] {
-            assert_eq!(plain(code), Verdict::Refuse, "{code}");
+            assert_eq!(plain(code), SqlErrorKind::Refuse, "{code}");
         }
         for code in [
             "08006", "53100", "53200", "53300", "57P01", "57P03", "57014", "58030", "40P01", "40001", "55P03", "25P03",
             "XX000", "",
         ] {
-            assert_eq!(plain(code), Verdict::Retry, "{code}");
+            assert_eq!(plain(code), SqlErrorKind::Retry, "{code}");
         }
         let unique = |constraint, schema| {
-            Verdict::of_sqlstate("23505", Named { constraint: Some(constraint), schema: Some(schema), column: None })
+            SqlErrorKind::of_sqlstate(
+                "23505",
+                SqlErrorContext { constraint: Some(constraint), schema: Some(schema), column: None },
+            )
         };
-        let not_null = |column| Verdict::of_sqlstate("23502", Named { column: Some(column), ..Named::default() });
-        assert_eq!(not_null("valid"), Verdict::Row);
-        assert_eq!(not_null("a_column_that_somebody_added"), Verdict::Refuse);
-        assert_eq!(unique("positions_pkey", "public"), Verdict::Stored);
-        assert_eq!(unique("12_7_positions_pkey", "_timescaledb_internal"), Verdict::Stored);
-        assert_eq!(unique("chunk_schema_name_table_name_key", "_timescaledb_catalog"), Verdict::Retry);
-        assert_eq!(unique("one_position_a_second", "public"), Verdict::Row);
-        assert_eq!(unique("_hyper_1_1_chunk_one_position_a_second", "_timescaledb_internal"), Verdict::Row);
+        let not_null = |column| {
+            SqlErrorKind::of_sqlstate("23502", SqlErrorContext { column: Some(column), ..SqlErrorContext::default() })
+        };
+        assert_eq!(not_null("valid"), SqlErrorKind::Row);
+        assert_eq!(not_null("a_column_that_somebody_added"), SqlErrorKind::Refuse);
+        assert_eq!(unique("positions_pkey", "public"), SqlErrorKind::Stored);
+        assert_eq!(unique("12_7_positions_pkey", "_timescaledb_internal"), SqlErrorKind::Stored);
+        assert_eq!(unique("chunk_schema_name_table_name_key", "_timescaledb_catalog"), SqlErrorKind::Retry);
+        assert_eq!(unique("one_position_a_second", "public"), SqlErrorKind::Row);
+        assert_eq!(unique("_hyper_1_1_chunk_one_position_a_second", "_timescaledb_internal"), SqlErrorKind::Row);
     }
 
     #[test]
     fn each_result_code_of_sqlite_has_its_verdict() {
         for code in [5, 517, 6, 7, 9, 10, 778, 13] {
-            assert_eq!(Verdict::of_sqlite(code), Verdict::Retry, "{code}");
+            assert_eq!(SqlErrorKind::of_sqlite(code), SqlErrorKind::Retry, "{code}");
         }
         for code in [18, 19, 275, 3091, 20] {
-            assert_eq!(Verdict::of_sqlite(code), Verdict::Row, "{code}");
+            assert_eq!(SqlErrorKind::of_sqlite(code), SqlErrorKind::Row, "{code}");
         }
         for code in [1, 8, 11, 14, 26] {
-            assert_eq!(Verdict::of_sqlite(code), Verdict::Refuse, "{code}");
+            assert_eq!(SqlErrorKind::of_sqlite(code), SqlErrorKind::Refuse, "{code}");
         }
     }
 }

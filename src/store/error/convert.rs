@@ -9,25 +9,25 @@ use deadpool_postgres::PoolError;
 use sqlx::migrate::MigrateError;
 use tokio_postgres::error::Severity;
 
-use super::remedy::{Told, remedy};
-use crate::store::error::classify::{Named, Verdict};
+use super::remedy::{ClientFailure, remedy};
+use crate::store::error::classify::{SqlErrorContext, SqlErrorKind};
 use crate::store::{ErrorClass, StoreError};
 
 impl StoreError {
-    fn judged(verdict: Verdict, doing: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { class: verdict.class(), doing, source: source.into(), verdict, in_doubt: false }
+    fn judged(kind: SqlErrorKind, doing: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { class: kind.class(), doing, source: source.into(), kind, in_doubt: false }
     }
 
     /// An error with which a server answers a statement, and ends its transaction.
     pub(crate) fn answered(doing: &'static str, code: &str, constraint: Option<&str>) -> Self {
-        let verdict = Verdict::of_sqlstate(code, Named { constraint, ..Named::default() });
+        let kind = SqlErrorKind::of_sqlstate(code, SqlErrorContext { constraint, ..SqlErrorContext::default() });
         let (message, constraint) = ("refused".to_owned(), constraint.map(str::to_owned));
-        Self::judged(verdict, doing, ServerAnswer { message, code: code.to_owned(), constraint, is_final: true })
+        Self::judged(kind, doing, ServerAnswer { message, code: code.to_owned(), constraint, is_final: true })
     }
 
     /// What to do about it.
-    pub(crate) const fn verdict(&self) -> Verdict {
-        self.verdict
+    pub(crate) const fn kind(&self) -> SqlErrorKind {
+        self.kind
     }
 
     /// The SQLSTATE and the constraint, where the server named them: what quarantine says of a row.
@@ -54,7 +54,7 @@ impl StoreError {
         // An ERROR is an answer: it was rolled back. A server that panics, or a proxy in between, may say something before
         // it falls silent, and the commit may stand in the log all the same.
         let is_final = self.source.downcast_ref::<ServerAnswer>().is_some_and(|answer| answer.is_final);
-        let is_final = is_final && self.verdict != Verdict::Retry;
+        let is_final = is_final && self.kind != SqlErrorKind::Retry;
         Self { in_doubt: !is_final, ..self }
     }
 
@@ -63,16 +63,17 @@ impl StoreError {
         match error.as_db_error() {
             Some(answer) => {
                 let (constraint, schema, column) = (answer.constraint(), answer.schema(), answer.column());
-                let verdict = Verdict::of_sqlstate(answer.code().code(), Named { constraint, schema, column });
+                let kind =
+                    SqlErrorKind::of_sqlstate(answer.code().code(), SqlErrorContext { constraint, schema, column });
                 let answer = ServerAnswer {
                     message: answer.message().to_owned(),
                     code: answer.code().code().to_owned(),
                     constraint: constraint.map(str::to_owned),
                     is_final: answer.parsed_severity() == Some(Severity::Error),
                 };
-                Self::judged(verdict, doing, answer)
+                Self::judged(kind, doing, answer)
             }
-            None => Self::new(ErrorClass::Unavailable, doing, Told::of(error)),
+            None => Self::new(ErrorClass::Unavailable, doing, ClientFailure::of(error)),
         }
     }
 
@@ -83,7 +84,7 @@ impl StoreError {
             PoolError::Backend(error)
                 if error.as_db_error().is_none() && !error.is_closed() && !has_io_cause(&error) =>
             {
-                Self::new(ErrorClass::Refuses, doing, Told::of(error))
+                Self::new(ErrorClass::Refuses, doing, ClientFailure::of(error))
             }
             PoolError::Backend(error) => Self::postgres(doing, error),
             other => Self::new(ErrorClass::Unavailable, doing, other),
@@ -122,17 +123,17 @@ struct ServerAnswer {
 #[error("no answer within {0:?}")]
 struct NoAnswer(Duration);
 
-fn verdict_of_sqlx(error: &sqlx::Error) -> Verdict {
+fn verdict_of_sqlx(error: &sqlx::Error) -> SqlErrorKind {
     match error {
         sqlx::Error::Database(answer) => match answer.code() {
-            Some(code) => code.parse().map_or(Verdict::Refuse, Verdict::of_sqlite),
-            None => Verdict::Retry,
+            Some(code) => code.parse().map_or(SqlErrorKind::Refuse, SqlErrorKind::of_sqlite),
+            None => SqlErrorKind::Retry,
         },
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed | sqlx::Error::BeginFailed => {
-            Verdict::Retry
+            SqlErrorKind::Retry
         }
         // Configuration, types and columns: it will be the same the next time.
-        _ => Verdict::Refuse,
+        _ => SqlErrorKind::Refuse,
     }
 }
 

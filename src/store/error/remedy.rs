@@ -78,15 +78,15 @@ fn without_code(error: &tokio_postgres::Error) -> Option<&'static str> {
 /// What went wrong without an answer from the server: the whole chain of causes, and what to do about it. The last cause
 /// of a failed handshake is the one that says why, and a log line shows but the first.
 #[derive(Debug)]
-pub(crate) struct Told(tokio_postgres::Error);
+pub(crate) struct ClientFailure(tokio_postgres::Error);
 
-impl Told {
+impl ClientFailure {
     pub(crate) fn of(error: tokio_postgres::Error) -> Self {
         Self(error)
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for ClientFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut cause = self.0.source();
@@ -98,7 +98,7 @@ impl fmt::Display for Told {
     }
 }
 
-impl Error for Told {}
+impl Error for ClientFailure {}
 
 #[cfg(test)]
 mod tests {

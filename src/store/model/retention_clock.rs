@@ -4,14 +4,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What time it is, and what is still on its way into the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Present {
+pub struct RetentionClock {
     now: SystemTime,
     waiting_since: Option<SystemTime>,
 }
 
 /// Why something was not dropped although it is old enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum RetentionRefusal {
     /// One of the clocks is wrong, and which one cannot be said: nothing was dropped.
     #[error(
         "the clock of the database server is {} {} this machine's: nothing is dropped until they agree; set both by the network",
@@ -34,7 +34,7 @@ pub enum Refused {
     },
 }
 
-impl Present {
+impl RetentionClock {
     /// `now` by this machine's clock, and the receive time of the oldest frame that is not in the database, if there is one.
     #[must_use]
     pub const fn new(now: SystemTime, waiting_since: Option<SystemTime>) -> Self {
@@ -45,13 +45,13 @@ impl Present {
     ///
     /// # Errors
     /// When they are too far apart for both to be right.
-    pub(crate) fn with_server(self, server: SystemTime) -> Result<Self, Refused> {
+    pub(crate) fn with_server(self, server: SystemTime) -> Result<Self, RetentionRefusal> {
         let (ahead, by) = match server.duration_since(self.now) {
             Ok(by) => (true, by),
             Err(behind) => (false, behind.duration()),
         };
         if by > APART {
-            return Err(Refused::Clocks { ahead, by });
+            return Err(RetentionRefusal::Clocks { ahead, by });
         }
         Ok(Self { now: self.now.min(server), ..self })
     }
@@ -67,10 +67,10 @@ impl Present {
     }
 
     /// The reason to give where the two differ. Under load something waits at any moment, which is nothing to speak of.
-    pub(crate) fn waiting(&self) -> Option<Refused> {
+    pub(crate) fn waiting(&self) -> Option<RetentionRefusal> {
         let since = self.waiting_since?;
         let long = self.now.duration_since(since).is_ok_and(|waited| waited > USUAL);
-        long.then_some(Refused::Waiting { since })
+        long.then_some(RetentionRefusal::Waiting { since })
     }
 }
 
@@ -95,28 +95,28 @@ mod tests {
 
     #[test]
     fn time_stands_still_at_the_oldest_frame_that_waits() {
-        let idle = Present::new(at(100), None);
+        let idle = RetentionClock::new(at(100), None);
         assert_eq!((idle.bound(HOUR), idle.waiting()), (at(99), None));
-        let behind = Present::new(at(100), Some(at(70)));
+        let behind = RetentionClock::new(at(100), Some(at(70)));
         assert_eq!((behind.bound(HOUR), behind.wanted(HOUR)), (at(69), at(99)));
-        assert_eq!(behind.waiting(), Some(Refused::Waiting { since: at(70) }));
-        let usual = Present::new(at(100), Some(at(100) - Duration::from_secs(5)));
+        assert_eq!(behind.waiting(), Some(RetentionRefusal::Waiting { since: at(70) }));
+        let usual = RetentionClock::new(at(100), Some(at(100) - Duration::from_secs(5)));
         assert_eq!(usual.waiting(), None);
         // A clock that was set back since then.
-        assert_eq!(Present::new(at(100), Some(at(101))).bound(HOUR), at(99));
+        assert_eq!(RetentionClock::new(at(100), Some(at(101))).bound(HOUR), at(99));
     }
 
     #[test]
     fn clocks_that_disagree_by_more_than_an_hour_drop_nothing() {
-        let present = Present::new(at(100), None);
+        let present = RetentionClock::new(at(100), None);
         let minutes = |minutes| Duration::from_mins(minutes);
         assert_eq!(present.with_server(at(100) + minutes(59)), Ok(present), "the earlier one counts");
-        let earlier = Present::new(at(100) - minutes(59), None);
+        let earlier = RetentionClock::new(at(100) - minutes(59), None);
         assert_eq!(present.with_server(at(100) - minutes(59)), Ok(earlier));
         let year = Duration::from_hours(24 * 365);
-        assert_eq!(present.with_server(at(100) + year), Err(Refused::Clocks { ahead: true, by: year }));
-        assert_eq!(present.with_server(at(98)), Err(Refused::Clocks { ahead: false, by: 2 * HOUR }));
-        let said = Refused::Clocks { ahead: true, by: 2 * HOUR }.to_string();
+        assert_eq!(present.with_server(at(100) + year), Err(RetentionRefusal::Clocks { ahead: true, by: year }));
+        assert_eq!(present.with_server(at(98)), Err(RetentionRefusal::Clocks { ahead: false, by: 2 * HOUR }));
+        let said = RetentionRefusal::Clocks { ahead: true, by: 2 * HOUR }.to_string();
         assert!(said.contains("is 2h ahead of this machine's"), "{said}");
     }
 }

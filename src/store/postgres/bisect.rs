@@ -1,9 +1,9 @@
 //! The third way: a batch in which the database refuses some row. Halves are tried within savepoints until the refused rows
 //! stand alone; they go into quarantine, and all others commit.
 
-use super::sql::Kind;
+use super::sql::StatementKind;
 use super::transaction::Transaction;
-use crate::store::error::classify::Verdict;
+use crate::store::error::classify::SqlErrorKind;
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::row::Row;
 use crate::store::model::rows::{Part, Rows};
@@ -17,7 +17,7 @@ pub(crate) async fn insert(
 ) -> Result<Committed, StoreError> {
     let (mut inserted, mut keys) = (0, Vec::new());
     for rows in [&batch.new, &batch.perhaps_stored] {
-        let into = [Kind::CopyIncoming, Kind::InsertPositions];
+        let into = [StatementKind::CopyIncoming, StatementKind::InsertPositions];
         inserted += divide(transaction, rows.whole(), into, |row, error| {
             keys.push(row.key());
             quarantined.push(Quarantined::record(row, QuarantineReason::Refused, error.detail(), rows.wire(row)));
@@ -32,7 +32,7 @@ pub(crate) async fn insert(
 /// Writes every newest position that the database takes. One that it does not take is left out: its record is in
 /// `positions` or in quarantine.
 pub(crate) async fn newest(transaction: &mut Transaction<'_>, rows: &Rows) -> Result<(), StoreError> {
-    let into = [Kind::CopyNewest, Kind::InsertNewest];
+    let into = [StatementKind::CopyNewest, StatementKind::InsertNewest];
     divide(transaction, rows.whole(), into, |_, error| {
         tracing::warn!(detail = error.detail(), "the database refuses a newest position");
     })
@@ -44,7 +44,7 @@ pub(crate) async fn newest(transaction: &mut Transaction<'_>, rows: &Rows) -> Re
 pub(crate) async fn divide(
     transaction: &mut Transaction<'_>,
     whole: Part<'_>,
-    into: [Kind; 2],
+    into: [StatementKind; 2],
     mut refuse: impl FnMut(&Row, &StoreError),
 ) -> Result<u64, StoreError> {
     const DIVIDING: &str = "setting a savepoint";
@@ -62,7 +62,7 @@ pub(crate) async fn divide(
                 let forget = "TRUNCATE incoming, incoming_newest; RELEASE part";
                 transaction.connection.batch(DIVIDING, forget).await?;
             }
-            Err(error) if error.verdict() == Verdict::Row => {
+            Err(error) if error.kind() == SqlErrorKind::Row => {
                 transaction.connection.batch(DIVIDING, "ROLLBACK TO part; RELEASE part").await?;
                 match part.halves() {
                     Ok([front, back]) => parts.extend([back, front]),

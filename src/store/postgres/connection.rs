@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row as Answer, Statement};
 
 use super::copy::{COPY_PART, Encoder};
-use super::sql::{CREATE_INCOMING, Kind, LOCK_LANE};
+use super::sql::{CREATE_INCOMING, LOCK_LANE, StatementKind};
 use crate::store::flags::cache::KnownFlags;
 use crate::store::model::column_set::ColumnSet;
 use crate::store::model::fence::Lane;
@@ -20,7 +20,7 @@ use crate::store::{CLAIMING, ErrorClass, StoreError};
 /// A connection that we own: dropping it closes the socket, and the server rolls back what was open.
 pub(crate) struct Connection {
     client: ClientWrapper,
-    prepared: HashMap<(Kind, ColumnSet), Statement>,
+    prepared: HashMap<(StatementKind, ColumnSet), Statement>,
     texts: HashMap<&'static str, Statement>,
     has_incoming: bool,
     has_lane: bool,
@@ -112,7 +112,7 @@ impl Connection {
     pub(crate) async fn insert(
         &mut self,
         doing: &'static str,
-        kind: Kind,
+        kind: StatementKind,
         columns: ColumnSet,
     ) -> Result<u64, StoreError> {
         let statement = self.prepared(doing, kind, columns).await?;
@@ -124,7 +124,7 @@ impl Connection {
     pub(crate) async fn copy(
         &mut self,
         doing: &'static str,
-        kind: Kind,
+        kind: StatementKind,
         columns: ColumnSet,
         parts: &[Part<'_>],
         buffer: &mut BytesMut,
@@ -164,7 +164,12 @@ impl Connection {
         Ok(statement)
     }
 
-    async fn prepared(&mut self, doing: &'static str, kind: Kind, columns: ColumnSet) -> Result<Statement, StoreError> {
+    async fn prepared(
+        &mut self,
+        doing: &'static str,
+        kind: StatementKind,
+        columns: ColumnSet,
+    ) -> Result<Statement, StoreError> {
         if let Some(statement) = self.prepared.get(&(kind, columns)) {
             return Ok(statement.clone());
         }

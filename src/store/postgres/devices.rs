@@ -17,7 +17,7 @@ use crate::store::error::remedy;
 use crate::store::postgres::session::failed;
 use crate::store::{PostgresUrl, StoreError};
 
-pub(crate) struct Session {
+pub(crate) struct DeviceSession {
     client: Client,
     /// Somebody said that devices have changed.
     told: Arc<Notify>,
@@ -25,7 +25,7 @@ pub(crate) struct Session {
     _driver: AbortOnDropHandle<()>,
 }
 
-impl Session {
+impl DeviceSession {
     /// Connects, and listens before anything is read: no change falls in between.
     pub(crate) async fn open(url: &PostgresUrl) -> Result<Self, StoreError> {
         let (config, tls) = (url.maintenance_config(), url.tls()?);
@@ -70,11 +70,11 @@ impl Session {
 
     async fn read_all(&self, most: usize) -> Result<Devices, StoreError> {
         let found = self.client.query_one(LOOK, &[]).await.map_err(failed(READING))?;
-        let (there, tells): (bool, bool) = (found.get(0), found.get(1));
+        let (there, notifies): (bool, bool) = (found.get(0), found.get(1));
         if !there {
             return Err(no_table());
         }
-        let mut devices = Devices { tells, ..Devices::default() };
+        let mut devices = Devices { notifies, ..Devices::default() };
         let most_rows = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
         let rows = self.client.query_raw(DEVICES, [most_rows]).await.map_err(failed(READING))?;
         let mut rows = pin!(rows);

@@ -130,7 +130,7 @@ impl Store for TimescaleStore {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => error,
             };
-            match way.after(error.verdict()) {
+            match way.after(error.kind()) {
                 Some(next) if self.doubt.is_none() => way = next,
                 _ => return Err(error.with_doubt(self.doubt.is_some())),
             }

@@ -4,7 +4,8 @@ use tokio_postgres::{Client, Row};
 
 use crate::store::postgres::session::{connect, failed};
 use crate::store::quarantine::{
-    Dialect, Kept, OPENING, Order, PURGING, Place, QuarantineFilter, READING, Raw, STEP, Total, conditions, ordered,
+    OPENING, PURGING, QuarantineCursor, QuarantineDialect, QuarantineEntry, QuarantineFilter, QuarantineOrder,
+    QuarantineRow, QuarantineTotal, READING, STEP, conditions, ordered,
 };
 use crate::store::{PostgresUrl, StoreError};
 
@@ -15,15 +16,15 @@ impl PostgresQuarantine {
         connect(url, OPENING).await.map(Self)
     }
 
-    pub(crate) async fn totals(&mut self, filter: &QuarantineFilter) -> Result<Vec<Total>, StoreError> {
+    pub(crate) async fn totals(&mut self, filter: &QuarantineFilter) -> Result<Vec<QuarantineTotal>, StoreError> {
         let conditions = conditions(filter, None, &DIALECT);
         let query = format!(
             "SELECT reason, count(*), sum(seen)::bigint FROM quarantined_records{conditions} GROUP BY reason ORDER BY 1"
         );
         let rows = self.0.query(&query, &[]).await.map_err(failed(READING))?;
-        let total = |row: &Row| -> Result<Total, tokio_postgres::Error> {
+        let total = |row: &Row| -> Result<QuarantineTotal, tokio_postgres::Error> {
             let count = |column| row.try_get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or(0));
-            Ok(Total { reason: row.try_get(0)?, records: count(1)?, seen: count(2)? })
+            Ok(QuarantineTotal { reason: row.try_get(0)?, records: count(1)?, seen: count(2)? })
         };
         rows.iter().map(total).collect::<Result<_, _>>().map_err(failed(READING))
     }
@@ -31,10 +32,10 @@ impl PostgresQuarantine {
     pub(crate) async fn page(
         &mut self,
         filter: &QuarantineFilter,
-        order: Order,
-        behind: Option<Place>,
+        order: QuarantineOrder,
+        behind: Option<QuarantineCursor>,
         most: u32,
-    ) -> Result<Vec<Kept>, StoreError> {
+    ) -> Result<Vec<QuarantineEntry>, StoreError> {
         let query = format!(
             "SELECT imei, digest, reason, detail, (extract(epoch FROM received_at) * 1000000)::bigint, journal_id, \
              position, record_index, codec, bytes, seen FROM quarantined_records{}{}",
@@ -42,7 +43,7 @@ impl PostgresQuarantine {
             ordered(order, most)
         );
         let rows = self.0.query(&query, &[]).await.map_err(failed(READING))?;
-        rows.iter().map(|row| raw(row).map_err(failed(READING))?.kept()).collect()
+        rows.iter().map(|row| raw(row).map_err(failed(READING))?.entry()).collect()
     }
 
     pub(crate) async fn purge_some(&mut self, filter: &QuarantineFilter) -> Result<u64, StoreError> {
@@ -50,15 +51,15 @@ impl PostgresQuarantine {
             "DELETE FROM quarantined_records WHERE (imei, digest) IN ( \
                  SELECT imei, digest FROM quarantined_records{}{})",
             conditions(filter, None, &DIALECT),
-            ordered(Order::Oldest, STEP)
+            ordered(QuarantineOrder::Oldest, STEP)
         );
         self.0.execute(&delete, &[]).await.map_err(failed(PURGING))
     }
 }
 
-fn raw(row: &Row) -> Result<Raw, tokio_postgres::Error> {
+fn raw(row: &Row) -> Result<QuarantineRow, tokio_postgres::Error> {
     let journal: uuid::Uuid = row.try_get(5)?;
-    Ok(Raw {
+    Ok(QuarantineRow {
         imei: row.try_get(0)?,
         digest: row.try_get(1)?,
         reason: row.try_get(2)?,
@@ -73,7 +74,7 @@ fn raw(row: &Row) -> Result<Raw, tokio_postgres::Error> {
     })
 }
 
-const DIALECT: Dialect = Dialect {
+const DIALECT: QuarantineDialect = QuarantineDialect {
     digest_hex: "encode(digest, 'hex')",
     time: |us| format!("timestamptz 'epoch' + {us} * interval '1 microsecond'"),
     bytes: |hex| format!("'\\x{hex}'::bytea"),

@@ -17,7 +17,7 @@ use super::flag_sql::{PLAN_AS_USUAL, PLAN_BY_KEY};
 use super::replay_sql::{
     COUNT_DIFFERING, DIFFERING, EXAMPLES, HAS_QUARANTINE, LANES_STAND, RESOLVE, RESOLVED, STANDS_SOMEWHERE,
 };
-use super::sql::Kind;
+use super::sql::StatementKind;
 use super::transaction::{Transaction, rows_cannot_vanish};
 use super::{Way, applied_migrations, bounded, connect, pool};
 use crate::store::migrate::MIGRATIONS;
@@ -29,7 +29,10 @@ use crate::store::model::rows::Rows;
 use crate::store::postgres::flag_update::{millis, time};
 use crate::store::postgres::latest::replace;
 use crate::store::postgres::{bisect, flag_batch};
-use crate::store::replay::{Again, Differences, Differing, EXAMPLES as MOST_EXAMPLES, LaneStand, Round, Sum, missing};
+use crate::store::replay::{
+    ChangedRow, Differences, EXAMPLES as MOST_EXAMPLES, LanePosition, ReplayBatch, RewriteCounts, RewriteProgress,
+    missing,
+};
 use crate::store::{DatabaseUrl, ErrorClass, Schema, StoreError, digest};
 use odograph_journal::{JournalId, Position};
 
@@ -62,23 +65,27 @@ impl TimescaleRewriter {
         Ok(MIGRATIONS.compare(&applied))
     }
 
-    pub(in crate::store) async fn lanes(&mut self, journal: JournalId) -> Result<Vec<LaneStand>, StoreError> {
+    pub(in crate::store) async fn lanes(&mut self, journal: JournalId) -> Result<Vec<LanePosition>, StoreError> {
         const READING: &str = "reading the checkpoints";
         let mut connection = self.connection().await?;
         let rows = bounded(READING, connection.query(READING, LANES_STAND, &[&journal.uuid()])).await?;
         self.connection = Some(connection);
-        let stand = |row: &tokio_postgres::Row| -> Result<LaneStand, tokio_postgres::Error> {
+        let stand = |row: &tokio_postgres::Row| -> Result<LanePosition, tokio_postgres::Error> {
             let (number, lanes): (i16, i16) = (row.try_get(0)?, row.try_get(1)?);
             let position: i64 = row.try_get(2)?;
             let small = |number: i16| u16::try_from(number).unwrap_or(0);
             let position = Position(u64::try_from(position).unwrap_or(0));
-            Ok(LaneStand { number: small(number), lanes: small(lanes), position })
+            Ok(LanePosition { number: small(number), lanes: small(lanes), position })
         };
         rows.iter().map(|row| stand(row).map_err(|error| StoreError::postgres(READING, error))).collect()
     }
 
     /// One transaction: all that differs, or a part of it.
-    pub(in crate::store) async fn round(&mut self, again: &Again, sum: &mut Sum) -> Result<Round, StoreError> {
+    pub(in crate::store) async fn round(
+        &mut self,
+        again: &ReplayBatch,
+        sum: &mut RewriteCounts,
+    ) -> Result<RewriteProgress, StoreError> {
         let mut way = Way::Conflict;
         loop {
             let (most, mut connection) = (self.most, self.connection().await?);
@@ -91,21 +98,21 @@ impl TimescaleRewriter {
                     self.connection = Some(connection);
                     return Ok(round);
                 }
-                Ok(Err(Failed { wrong, .. })) if way.after(wrong.verdict()).is_some() => {
+                Ok(Err(RewriteFailure { wrong, .. })) if way.after(wrong.kind()).is_some() => {
                     way = Way::Apart;
                     continue;
                 }
                 Ok(Err(failed)) => failed,
-                Err(_) => Failed { wrong: StoreError::timed_out(WRITING, way.patience()), rows: 0 },
+                Err(_) => RewriteFailure { wrong: StoreError::timed_out(WRITING, way.patience()), rows: 0 },
             };
             match wrong {
-                Failed { wrong, rows } if wrong.code() == Some(TOO_MUCH_TO_UNPACK) => {
+                RewriteFailure { wrong, rows } if wrong.code() == Some(TOO_MUCH_TO_UNPACK) => {
                     if rows <= 1 {
                         return Err(StoreError { class: ErrorClass::Refuses, ..wrong });
                     }
                     self.most = rows / 2;
                 }
-                Failed { wrong, .. } => return Err(wrong),
+                RewriteFailure { wrong, .. } => return Err(wrong),
             }
         }
     }
@@ -113,9 +120,9 @@ impl TimescaleRewriter {
     /// What differs, read only.
     pub(in crate::store) async fn compare(
         &mut self,
-        again: &Again,
+        again: &ReplayBatch,
         differences: &mut Differences,
-        sum: &mut Sum,
+        sum: &mut RewriteCounts,
     ) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         connection.need_incoming().await?;
@@ -157,12 +164,12 @@ impl TimescaleRewriter {
 }
 
 /// Why a transaction ended early, and how many rows it was to change.
-struct Failed {
+struct RewriteFailure {
     wrong: StoreError,
     rows: usize,
 }
 
-impl From<StoreError> for Failed {
+impl From<StoreError> for RewriteFailure {
     fn from(wrong: StoreError) -> Self {
         Self { wrong, rows: 0 }
     }
@@ -171,10 +178,10 @@ impl From<StoreError> for Failed {
 async fn write(
     transaction: &mut Transaction<'_>,
     way: Way,
-    again: &Again,
+    again: &ReplayBatch,
     most: usize,
-    sum: &mut Sum,
-) -> Result<Round, Failed> {
+    sum: &mut RewriteCounts,
+) -> Result<RewriteProgress, RewriteFailure> {
     transaction.connection.need_incoming().await?;
     transaction.connection.batch("beginning a transaction", "BEGIN").await?;
     rows_cannot_vanish(transaction.connection).await?;
@@ -183,12 +190,12 @@ async fn write(
     differing.truncate(most);
     let keys: HashSet<_> = differing.iter().map(|row| row.key).collect();
     let changing = again.rows.only(&keys);
-    let failed = |wrong| Failed { wrong, rows: keys.len() };
+    let failed = |wrong| RewriteFailure { wrong, rows: keys.len() };
     let (mut refused, mut quarantined) = (HashSet::new(), Vec::new());
     let written = match way {
         _ if keys.is_empty() => 0,
         Way::Apart => {
-            let into = [Kind::CopyIncoming, Kind::RewritePositions];
+            let into = [StatementKind::CopyIncoming, StatementKind::RewritePositions];
             let refuse = |row: &crate::store::Row, error: &StoreError| {
                 refused.insert(row.key());
                 let (detail, wire) = (error.detail(), changing.wire(row));
@@ -200,7 +207,7 @@ async fn write(
         Way::Copy | Way::Conflict => {
             copy(transaction.connection, &changing, transaction.buffer).await?;
             let columns = ColumnSet::of(&changing);
-            transaction.connection.insert(WRITING, Kind::RewritePositions, columns).await.map_err(failed)?
+            transaction.connection.insert(WRITING, StatementKind::RewritePositions, columns).await.map_err(failed)?
         }
     };
     let (mut resolving, mut messages) = (0, 0);
@@ -226,7 +233,7 @@ async fn write(
     sum.resolved += resolving;
     sum.messages += messages;
     sum.refused.extend(refused);
-    Ok(if whole { Round::Whole } else { Round::Part })
+    Ok(if whole { RewriteProgress::Whole } else { RewriteProgress::Part })
 }
 
 /// The rows that do not stand as they are decoded, in the order of the key.
@@ -234,7 +241,7 @@ async fn differ(
     transaction: &mut Transaction<'_>,
     rows: &Rows,
     refused: &HashSet<Key>,
-) -> Result<Vec<Differing>, StoreError> {
+) -> Result<Vec<ChangedRow>, StoreError> {
     let connection = &mut *transaction.connection;
     if rows.is_empty() {
         return Ok(Vec::new());
@@ -261,13 +268,13 @@ async fn differ(
 async fn copy(connection: &mut Connection, rows: &Rows, buffer: &mut BytesMut) -> Result<(), StoreError> {
     if !rows.is_empty() {
         let (columns, part) = (ColumnSet::of(rows), rows.whole());
-        connection.copy("copying rows", Kind::CopyIncoming, columns, &[part], buffer).await?;
+        connection.copy("copying rows", StatementKind::CopyIncoming, columns, &[part], buffer).await?;
     }
     Ok(())
 }
 
-fn differing(row: &tokio_postgres::Row) -> Result<Differing, tokio_postgres::Error> {
-    Ok(Differing { key: key(row)?, missing: row.try_get(3)? })
+fn differing(row: &tokio_postgres::Row) -> Result<ChangedRow, tokio_postgres::Error> {
+    Ok(ChangedRow { key: key(row)?, missing: row.try_get(3)? })
 }
 
 fn key(row: &tokio_postgres::Row) -> Result<Key, tokio_postgres::Error> {
@@ -291,7 +298,7 @@ fn object(text: Option<String>) -> Map<String, Value> {
 /// Device and digest of what belongs into quarantine no longer, where there can be any.
 async fn resolved(
     connection: &mut Connection,
-    again: &Again,
+    again: &ReplayBatch,
     refused: &HashSet<Key>,
 ) -> Result<(Vec<i64>, Vec<[u8; 32]>), StoreError> {
     let devices: Vec<_> = again.devices().into_iter().map(|imei| imei.get().cast_signed()).collect();
@@ -305,7 +312,7 @@ async fn resolved(
     Ok(if among.is_empty() { (Vec::new(), Vec::new()) } else { again.resolved(&among, refused) })
 }
 
-async fn resolve(connection: &mut Connection, again: &Again, refused: &HashSet<Key>) -> Result<u64, StoreError> {
+async fn resolve(connection: &mut Connection, again: &ReplayBatch, refused: &HashSet<Key>) -> Result<u64, StoreError> {
     let (imeis, digests) = resolved(connection, again, refused).await?;
     if imeis.is_empty() {
         return Ok(0);

@@ -5,26 +5,26 @@ use std::time::{Duration, SystemTime};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
-use crate::store::model::retention_clock::{Present, Refused};
+use crate::store::model::retention_clock::{RetentionClock, RetentionRefusal};
 use crate::store::postgres::features::Features;
 use crate::store::postgres::session::{connect_to_primary, failed};
 use crate::store::retain::{
-    CLEARING, CONNECTING, DROPPING, DroppedChunk, FORGETTING, PAUSE, Retained, Retention, STEP,
+    CLEARING, CONNECTING, DROPPING, DroppedChunk, FORGETTING, PAUSE, Retention, RetentionReport, STEP,
 };
 use crate::store::{PositionsTable, PostgresUrl, StoreError};
 
 pub(crate) async fn retain(
     url: &PostgresUrl,
     retention: &Retention,
-    present: &Present,
-) -> Result<Retained, StoreError> {
+    present: &RetentionClock,
+) -> Result<RetentionReport, StoreError> {
     let client = connect_to_primary(url, CONNECTING).await?;
     let server: SystemTime = client.query_one("SELECT now()", &[]).await.map_err(failed(CONNECTING))?.get(0);
     let present = match present.with_server(server) {
         Ok(present) => present,
-        Err(refused) => return Ok(Retained { refused: Some(refused), ..Retained::default() }),
+        Err(refused) => return Ok(RetentionReport { refused: Some(refused), ..RetentionReport::default() }),
     };
-    let mut retained = Retained::default();
+    let mut retained = RetentionReport::default();
     if let Some(age) = retention.positions {
         let table = match Features::of(&client).await?.positions {
             PositionsTable::Hypertable { .. } => drop_chunks(&client, age, &present, &mut retained).await?,
@@ -49,9 +49,9 @@ pub(crate) async fn retain(
 async fn drop_chunks(
     client: &Client,
     age: Duration,
-    present: &Present,
-    retained: &mut Retained,
-) -> Result<Option<Refused>, StoreError> {
+    present: &RetentionClock,
+    retained: &mut RetentionReport,
+) -> Result<Option<RetentionRefusal>, StoreError> {
     const OLD: &str = "SELECT format('%I.%I', chunk_schema, chunk_name), range_start, range_end
         FROM timescaledb_information.chunks
         WHERE hypertable_name = 'positions' AND range_end <= $1 AND hypertable_schema =
@@ -75,7 +75,11 @@ async fn drop_chunks(
 }
 
 /// Whether rows stay that are old enough. Looked for only where something waits.
-async fn held_back(client: &Client, age: Duration, present: &Present) -> Result<Option<Refused>, StoreError> {
+async fn held_back(
+    client: &Client,
+    age: Duration,
+    present: &RetentionClock,
+) -> Result<Option<RetentionRefusal>, StoreError> {
     const HELD: &str = "SELECT EXISTS (SELECT FROM positions WHERE ts < $1)";
     let Some(waiting) = present.waiting() else { return Ok(None) };
     let held = client.query_one(HELD, &[&present.wanted(age)]).await.map_err(failed(DROPPING))?.get(0);

@@ -4,7 +4,7 @@ use crate::store::model::column_set::{ColumnSet, decoded_wins, newest_wins};
 
 /// What a statement does; with its columns it is what is prepared once on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum StatementKind {
     /// The fast way, into `positions` itself.
     CopyPositions,
     /// The conflict-safe way, first part: into the table `incoming`.
@@ -19,7 +19,7 @@ pub(crate) enum Kind {
     InsertNewest,
 }
 
-impl Kind {
+impl StatementKind {
     /// The text for these columns.
     pub(crate) fn text(self, columns: ColumnSet) -> String {
         let names = columns.names();

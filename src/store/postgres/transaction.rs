@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use tokio_postgres::types::ToSql;
 
 use super::connection::{Connection, miscounted};
-use super::sql::{CHECKPOINT, FENCE, Kind, MESSAGES, QUARANTINE, ROWS_CAN_VANISH};
+use super::sql::{CHECKPOINT, FENCE, MESSAGES, QUARANTINE, ROWS_CAN_VANISH, StatementKind};
 use crate::store::commit::quarantine_input::{QuarantineCap, offered};
 use crate::store::commit::write_strategy::Way;
 use crate::store::model::batch::{Batch, Message, Quarantined};
@@ -88,7 +88,7 @@ impl Transaction<'_> {
         let mut inserted = 0;
         if !batch.new.is_empty() {
             let columns = ColumnSet::of(&batch.new);
-            inserted = self.copy_into(Kind::CopyPositions, columns, &[&batch.new]).await?;
+            inserted = self.copy_into(StatementKind::CopyPositions, columns, &[&batch.new]).await?;
         }
         if !batch.perhaps_stored.is_empty() {
             inserted += self.insert_under_key(&[&batch.perhaps_stored]).await?;
@@ -105,17 +105,17 @@ impl Transaction<'_> {
     async fn insert_under_key(&mut self, rows: &[&Rows]) -> Result<u64, StoreError> {
         let columns = rows.iter().copied().map(ColumnSet::of).reduce(ColumnSet::and);
         let Some(columns) = columns else { return Ok(0) };
-        self.copy_into(Kind::CopyIncoming, columns, rows).await?;
-        self.connection.insert("inserting rows", Kind::InsertPositions, columns).await
+        self.copy_into(StatementKind::CopyIncoming, columns, rows).await?;
+        self.connection.insert("inserting rows", StatementKind::InsertPositions, columns).await
     }
 
-    async fn copy_into(&mut self, kind: Kind, columns: ColumnSet, rows: &[&Rows]) -> Result<u64, StoreError> {
+    async fn copy_into(&mut self, kind: StatementKind, columns: ColumnSet, rows: &[&Rows]) -> Result<u64, StoreError> {
         let parts: Vec<_> = rows.iter().map(|rows| rows.whole()).collect();
         self.connection.copy("copying rows", kind, columns, &parts, self.buffer).await
     }
 
     /// Some rows under the key, for the third way.
-    pub(crate) async fn insert_part(&mut self, part: Part<'_>, into: [Kind; 2]) -> Result<u64, StoreError> {
+    pub(crate) async fn insert_part(&mut self, part: Part<'_>, into: [StatementKind; 2]) -> Result<u64, StoreError> {
         let ([copy, insert], columns) = (into, ColumnSet::of(part.rows));
         self.connection.copy("copying rows", copy, columns, &[part], self.buffer).await?;
         self.connection.insert("inserting rows", insert, columns).await
@@ -138,8 +138,8 @@ impl Transaction<'_> {
             return bisect::newest(self, &rows.without(refused)).await;
         }
         let columns = ColumnSet::of(rows);
-        self.connection.copy(WRITING, Kind::CopyNewest, columns, &[rows.whole()], self.buffer).await?;
-        self.connection.insert(WRITING, Kind::InsertNewest, columns).await?;
+        self.connection.copy(WRITING, StatementKind::CopyNewest, columns, &[rows.whole()], self.buffer).await?;
+        self.connection.insert(WRITING, StatementKind::InsertNewest, columns).await?;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe};
 
 use crate::store::StoreError;
-use crate::store::error::classify::Verdict;
+use crate::store::error::classify::SqlErrorKind;
 use crate::store::model::column_set::{ColumnSet, newest_wins};
 use crate::store::model::columns::{ColumnType, ELEMENTS};
 use crate::store::model::row::Row;
@@ -75,7 +75,7 @@ impl Insert {
         while let Some(part) = parts.pop() {
             match self.insert(connection, part).await {
                 Ok(count) => written += count,
-                Err(error) if error.verdict() == Verdict::Row => match part.halves() {
+                Err(error) if error.kind() == SqlErrorKind::Row => match part.halves() {
                     Ok([front, back]) => parts.extend([back, front]),
                     Err(row) => row.into_iter().for_each(|row| refuse(row, &error)),
                 },

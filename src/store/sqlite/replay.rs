@@ -20,7 +20,10 @@ use crate::store::model::column_set::{ColumnSet, decoded_columns, decoded_of, de
 use crate::store::model::fence::Lane;
 use crate::store::model::row::{Key, Row};
 use crate::store::model::rows::Rows;
-use crate::store::replay::{Again, Differences, Differing, EXAMPLES as MOST_EXAMPLES, LaneStand, Round, Sum, missing};
+use crate::store::replay::{
+    ChangedRow, Differences, EXAMPLES as MOST_EXAMPLES, LanePosition, ReplayBatch, RewriteCounts, RewriteProgress,
+    missing,
+};
 use crate::store::sqlite::flag_batch;
 use crate::store::{Schema, StoreError, digest};
 use odograph_journal::JournalId;
@@ -62,30 +65,34 @@ impl SqliteRewriter {
         Ok(SQLITE_MIGRATIONS.compare(&applied))
     }
 
-    pub(in crate::store) async fn lanes(&mut self, journal: JournalId) -> Result<Vec<LaneStand>, StoreError> {
+    pub(in crate::store) async fn lanes(&mut self, journal: JournalId) -> Result<Vec<LanePosition>, StoreError> {
         let mut connection = self.connection().await?;
         let stored = lanes(&mut connection, Lane::only(journal)).await?;
         self.connection = Some(connection);
         let stand = |(number, stored): (u16, crate::store::model::fence::Stored)| {
             let position = stored.checkpoint.mark.position;
-            LaneStand { number, lanes: stored.lanes, position }
+            LanePosition { number, lanes: stored.lanes, position }
         };
         Ok(stored.into_iter().map(stand).collect())
     }
 
     /// One transaction: all that differs.
-    pub(in crate::store) async fn round(&mut self, again: &Again, sum: &mut Sum) -> Result<Round, StoreError> {
+    pub(in crate::store) async fn round(
+        &mut self,
+        again: &ReplayBatch,
+        sum: &mut RewriteCounts,
+    ) -> Result<RewriteProgress, StoreError> {
         let mut connection = self.connection().await?;
         self.write(&mut connection, again, sum).await?;
         self.connection = Some(connection);
-        Ok(Round::Whole)
+        Ok(RewriteProgress::Whole)
     }
 
     async fn write(
         &mut self,
         connection: &mut SqliteConnection,
-        again: &Again,
-        sum: &mut Sum,
+        again: &ReplayBatch,
+        sum: &mut RewriteCounts,
     ) -> Result<(), StoreError> {
         let lane = Lane::only(again.journal);
         make_incoming(connection).await?;
@@ -128,9 +135,9 @@ impl SqliteRewriter {
     /// What differs. Writes to a temporary table only, which nobody else sees or waits for.
     pub(in crate::store) async fn compare(
         &mut self,
-        again: &Again,
+        again: &ReplayBatch,
         differences: &mut Differences,
-        sum: &mut Sum,
+        sum: &mut RewriteCounts,
     ) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         make_incoming(&mut connection).await?;
@@ -194,16 +201,16 @@ async fn differ(
     connection: &mut SqliteConnection,
     inserts: &Inserts,
     rows: &Rows,
-) -> Result<Vec<Differing>, StoreError> {
+) -> Result<Vec<ChangedRow>, StoreError> {
     fill(connection, inserts, rows).await?;
     let rows = sqlx::query(AssertSqlSafe(DIFFERING.as_str())).fetch_all(connection).await.map_err(failed(COMPARING))?;
     rows.iter().map(differing).collect::<Result<_, _>>().map_err(failed(COMPARING))
 }
 
-fn differing(row: &SqliteRow) -> Result<Differing, sqlx::Error> {
+fn differing(row: &SqliteRow) -> Result<ChangedRow, sqlx::Error> {
     let imei: i64 = row.try_get(0)?;
     let key = Key { imei: imei.cast_unsigned(), ts_ms: row.try_get(1)?, fingerprint: row.try_get(2)? };
-    Ok(Differing { key, missing: row.try_get(3)? })
+    Ok(ChangedRow { key, missing: row.try_get(3)? })
 }
 
 fn object(row: &SqliteRow, column: usize) -> Result<Map<String, Value>, StoreError> {
@@ -228,7 +235,7 @@ async fn replace_newest(connection: &mut SqliteConnection, rows: &Rows) -> Resul
 /// Device and digest of what belongs into quarantine no longer, where there can be any.
 async fn resolved(
     connection: &mut SqliteConnection,
-    again: &Again,
+    again: &ReplayBatch,
     refused: &HashSet<Key>,
 ) -> Result<HashSet<(i64, [u8; 32])>, StoreError> {
     let mut among = HashSet::new();

@@ -7,10 +7,14 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use crate::store::StoreError;
-use crate::store::model::retention_clock::Present;
-use crate::store::retain::{CLEARING, CONNECTING, DROPPING, FORGETTING, PAUSE, Retained, Retention, STEP};
+use crate::store::model::retention_clock::RetentionClock;
+use crate::store::retain::{CLEARING, CONNECTING, DROPPING, FORGETTING, PAUSE, Retention, RetentionReport, STEP};
 
-pub(crate) async fn retain(path: &Path, retention: &Retention, present: &Present) -> Result<Retained, StoreError> {
+pub(crate) async fn retain(
+    path: &Path,
+    retention: &Retention,
+    present: &RetentionClock,
+) -> Result<RetentionReport, StoreError> {
     let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).disable_statement_logging();
     let mut connection = options.connect().await.map_err(|error| StoreError::sqlx(CONNECTING, error))?;
     let retained = clear(&mut connection, retention, present).await;
@@ -22,9 +26,9 @@ pub(crate) async fn retain(path: &Path, retention: &Retention, present: &Present
 async fn clear(
     connection: &mut SqliteConnection,
     retention: &Retention,
-    present: &Present,
-) -> Result<Retained, StoreError> {
-    let mut retained = Retained::default();
+    present: &RetentionClock,
+) -> Result<RetentionReport, StoreError> {
+    let mut retained = RetentionReport::default();
     if let Some(age) = retention.positions {
         let (before, wanted) = (millis(present.bound(age)), millis(present.wanted(age)));
         let mut device = -1_i64;
