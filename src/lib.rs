@@ -18,7 +18,8 @@
 //! - [`flags`] takes what marshals declare faulty from a Redis stream to the store's ledger.
 //! - [`replay`] decodes what the journal has kept, or what is in quarantine, again.
 //! - [`retention`] drops what has grown too old; [`check`] tells an operator whether an installation is sound.
-//! - [`admin`] answers `/metrics`, `/livez` and `/readyz` from [`metrics`] and [`health`], also when the data path is stuck.
+//! - [`admin`] answers `/metrics`, `/livez` and `/readyz` from [`metrics`] and [`health`], also when the data path is stuck;
+//!   [`admin_client`] asks it.
 //! - [`config`] reads settings from file and environment, and reports all mistakes at once.
 //! - [`app`] wires all of it: start order and stop order; nothing refers back to it.
 //! - [`cli`] holds one file a command.
@@ -27,6 +28,7 @@
 //! the commit of their batch.
 
 pub mod admin;
+pub mod admin_client;
 pub mod app;
 mod backoff;
 pub mod check;

@@ -1,11 +1,12 @@
 //! The service under measurement: the real binary in a directory of its own, what it says at `/metrics`, and its memory.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use odograph::admin_client::AdminClient;
 use serde_json::Value as Json;
 
 /// A running service, which ends with this value.
@@ -50,17 +51,13 @@ impl Service {
         self.child.id()
     }
 
-    /// All that `/metrics` says now.
+    /// Reads `/metrics`.
     pub fn metrics(&self) -> Metrics {
-        let mut stream = TcpStream::connect(self.admin).unwrap();
-        stream.set_read_timeout(Some(ADMIN_PATIENCE)).unwrap();
-        // HTTP/1.0: the answer comes in one piece and ends with the connection.
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(" 200 "), "{head}");
-        Metrics::parse(body)
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = AdminClient::new(self.admin).with_timeout(ADMIN_TIMEOUT);
+        let answer = runtime.block_on(client.get("/metrics")).unwrap();
+        assert_eq!(answer.status, 200);
+        Metrics::parse(&answer.body)
     }
 
     /// Resident memory in KiB: at its peak, and now.
@@ -179,4 +176,4 @@ impl Counts {
     }
 }
 
-const ADMIN_PATIENCE: Duration = Duration::from_mins(1);
+const ADMIN_TIMEOUT: Duration = Duration::from_mins(1);
