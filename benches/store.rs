@@ -22,7 +22,8 @@ use futures_util::SinkExt as _;
 use load::Load;
 use odograph::ingest::drain::{BatchBuilder, SeenKeys, Sizes};
 use odograph::store::{
-    Checkpoint, DatabaseUrl, Lane, MigrateOptions, Outcome, Step, Store as _, TimescaleStore, encode_copy, migrate,
+    BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, Lane, MigrateOptions, PostgresStore, Store as _, encode_copy,
+    migrate,
 };
 use odograph_journal::{JournalId, Mark, Position};
 use serde_json::json;
@@ -235,7 +236,7 @@ async fn raw_copy(url: &str, payloads: &[(String, Bytes)]) -> f64 {
 fn commit_all(url: &str, load: &Load, lane: Lane, scenario: Scenario) -> Took {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut store = TimescaleStore::new(&DatabaseUrl::parse(url).unwrap(), lane).unwrap();
+        let mut store = PostgresStore::new(&DatabaseUrl::parse(url).unwrap(), lane).unwrap();
         let mut cursor = store.open_lane().await.unwrap();
         let mut builder = BatchBuilder::new(load::ANY_TIME, SeenKeys::new(Sizes::default()));
         let (mut took, begun) = (Took::default(), Instant::now());
@@ -250,15 +251,15 @@ fn commit_all(url: &str, load: &Load, lane: Lane, scenario: Scenario) -> Took {
                 next += 1;
             }
             let mark = Mark { position: Position(next), tag: 1 };
-            let mut newest = cursor.newest;
+            let mut newest = cursor.latest;
             if newest_written.elapsed() >= Duration::from_secs(1) {
                 builder.add_newest();
                 (newest, newest_written) = (mark.position, Instant::now());
             }
-            let to = Checkpoint { mark, newest };
-            let step = Step { from: cursor.mark, to };
+            let to = Checkpoint { mark, latest: newest };
+            let step = BatchSpan { from: cursor.mark, to };
             let committing = Instant::now();
-            let Outcome::Committed(done) = store.commit(builder.batch(), &step).await.unwrap() else {
+            let CommitOutcome::Committed(done) = store.commit(builder.batch(), &step).await.unwrap() else {
                 panic!("fenced");
             };
             took.commit += committing.elapsed().as_secs_f64();

@@ -24,7 +24,7 @@ use crate::ingest::gateway::{Evidence, Gateway, Limits, Timeouts};
 use crate::metrics::{Counts, GatewayMetrics, Registry};
 use crate::retention::{Retainer, RetentionMetrics};
 use crate::store::features;
-use crate::store::{DatabaseUrl, Lane, Schema, Store, StoreError, TimescaleStore};
+use crate::store::{DatabaseUrl, Lane, PostgresStore, Schema, Store, StoreError};
 use odograph_journal::JournalId;
 use odograph_journal::system_us;
 use odograph_journal::{OpenError, ReadError, RecoveryMode};
@@ -238,7 +238,7 @@ impl Running {
 /// A database that is there and lacks migrations would take nothing: the operator is told before anything is accepted.
 async fn look_at_database(settings: &Settings, health: &Health) -> Result<(), StartError> {
     let url @ DatabaseUrl::Postgres(_) = &settings.database_url else { return Ok(()) };
-    let mut store = TimescaleStore::new(url, Lane::only(JournalId::random())).map_err(StartError::Store)?;
+    let mut store = PostgresStore::new(url, Lane::only(JournalId::random())).map_err(StartError::Store)?;
     match store.schema().await {
         Ok(Schema::Outdated) => return Err(StartError::SchemaOutdated),
         Ok(Schema::Current | Schema::Newer) => say_what_is_missing(url).await,

@@ -15,8 +15,8 @@ use odograph::ingest::drain::{
 use odograph::ingest::intake::{Gate, Pending};
 use odograph::metrics::{DrainMetrics, JournalMetrics, Registry, Tally};
 use odograph::store::{
-    Batch, Checkpoint, DatabaseUrl, ErrorClass, Fate, FaultyDatabase, FaultyStore, Lane, Outcome, Schema, SqliteStore,
-    Step, Store, StoreError,
+    Batch, BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, ErrorClass, Fate, FaultyDatabase, FaultyStore, Lane,
+    Schema, SqliteStore, Store, StoreError,
 };
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::system_us;
@@ -45,7 +45,7 @@ impl<R: FnMut(&Batch) -> bool + Send + Sync> Store for Choosy<R> {
         self.inner.open_lane().await
     }
 
-    async fn commit(&mut self, batch: &mut Batch, step: &Step) -> Result<Outcome, StoreError> {
+    async fn commit(&mut self, batch: &mut Batch, step: &BatchSpan) -> Result<CommitOutcome, StoreError> {
         if (self.refuses)(batch) {
             return Err(StoreError::new(ErrorClass::Unavailable, "committing a batch", "out of shared memory"));
         }
@@ -225,7 +225,7 @@ fn a_record_without_a_fix_hides_none_behind_it() {
         Frame { imei: imei(1), received_at_us: (i64::try_from(T).unwrap() + 3000) * 1000, position, data, records: 3 };
     builder.frame(&frame).unwrap();
     builder.add_newest();
-    let newest: Vec<_> = builder.batch().newest.as_slice().iter().map(|row| row.ts_ms).collect();
+    let newest: Vec<_> = builder.batch().latest.as_slice().iter().map(|row| row.ts_ms).collect();
     assert_eq!(newest, [i64::try_from(T).unwrap() + 1000]);
     builder.abandon();
     assert!(!builder.has_newest(), "nothing of a batch that was never committed");

@@ -6,7 +6,7 @@
 mod support_flags;
 mod support_store;
 
-use odograph::store::{Applied, FlagChange, Ledger as _, TimescaleLedger};
+use odograph::store::{Applied, FlagChange, Ledger as _, PostgresLedger};
 use support_flags::{Flags, Stream, shared_redis, until};
 use support_store::{
     IMEI, NOON, OTHER, PostgresDatabase, TestDatabase, batch, faulty_times, latest, row, set, some_lane,
@@ -232,6 +232,6 @@ async fn two_processes_do_not_apply_the_same_twice() {
     }
     outcomes.sort_by_key(|outcome| *outcome == Applied::Stale);
     assert_eq!(outcomes, [Applied::Applied, Applied::Stale]);
-    let mut ledger: TimescaleLedger = database.ledger();
+    let mut ledger: PostgresLedger = database.ledger();
     assert_eq!(ledger.corrections(10).await.unwrap().unwrap().len(), 1, "told once");
 }

@@ -181,11 +181,11 @@ async fn newest_positions_that_were_kept_back_are_looked_at_again(mut database: 
     // A batch without its newest position, which comes with a later one.
     let rows = [row(IMEI, NOON, 1), row(IMEI, NOON + 10, 1)];
     let mut first = batch(&rows);
-    let newest = std::mem::take(&mut first.newest);
+    let newest = std::mem::take(&mut first.latest);
     database.store().commit(&first).await.unwrap();
     apply(&database, &[set(1, 1, window(IMEI, 10, 10))]).await;
     let mut second = batch(&[row(OTHER, NOON, 1)]);
-    second.newest = newest;
+    second.latest = newest;
     database.store().commit(&second).await.unwrap();
     assert_eq!(latest(&database).await, of(CAR, &[0]));
 }
@@ -196,7 +196,7 @@ async fn a_newest_position_comes_back_from_under_a_flag_that_was_never_applied()
     let mut database = PostgresDatabase::new().await;
     // A batch without its newest position, which comes with a later one.
     let mut first = batch(&[row(IMEI, NOON, 1)]);
-    let newest = std::mem::take(&mut first.newest);
+    let newest = std::mem::take(&mut first.latest);
     database.store().commit(&first).await.unwrap();
     let written_down = format!(
         "INSERT INTO position_flag_ledger (flag_id, seq, imei, ts_from, ts_to, faulty) \
@@ -205,7 +205,7 @@ async fn a_newest_position_comes_back_from_under_a_flag_that_was_never_applied()
     );
     database.execute(&written_down).await;
     let mut second = batch(&[row(OTHER, NOON, 1)]);
-    second.newest = newest;
+    second.latest = newest;
     database.store().commit(&second).await.unwrap();
     assert_eq!(latest(&database).await, [], "a live flag covers it");
     assert_eq!(apply(&database, &[deleted(1, 2)]).await, [Applied::Applied]);

@@ -7,7 +7,7 @@ mod support_flags;
 mod support_store;
 
 use odograph::health::{Health, Reason};
-use odograph::store::{DatabaseUrl, MigrateOptions, SqliteStore, Store as _, TimescaleStore, migrate};
+use odograph::store::{DatabaseUrl, MigrateOptions, PostgresStore, SqliteStore, Store as _, migrate};
 use support_flags::{Cutter, Flags, RedisServer, Stream, until};
 use support_store::{
     IMEI, NOON, OneLane, PostgresDatabase, PrivateServer, SqliteDatabase, TestDatabase, batch, faulty_times, row, set,
@@ -218,7 +218,7 @@ async fn flags_wait_while_the_database_is_away() {
     let server = PrivateServer::new("flags");
     let url = DatabaseUrl::parse(&server.url).unwrap();
     migrate(&url, &MigrateOptions::default()).await.unwrap();
-    let mut store = OneLane::new(TimescaleStore::new(&url, some_lane()).unwrap());
+    let mut store = OneLane::new(PostgresStore::new(&url, some_lane()).unwrap());
     let rows: Vec<_> = (0..10).map(|at| row(IMEI, NOON + at, 1)).collect();
     store.commit(&batch(&rows)).await.unwrap();
     let redis = RedisServer::started().await;

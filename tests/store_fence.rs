@@ -6,7 +6,7 @@ mod support_store;
 
 use std::time::{Duration, Instant};
 
-use odograph::store::{Batch, Checkpoint, ErrorClass, Lane, Outcome, Step, Store, TimescaleStore};
+use odograph::store::{Batch, BatchSpan, Checkpoint, CommitOutcome, ErrorClass, Lane, PostgresStore, Store};
 use odograph_journal::{JournalId, Mark, Position};
 use support_store::{
     Cut, IMEI, NOON, OneLane, PostgresDatabase, Proxy, SqliteDatabase, TestDatabase, batch, counts, fleet, row,
@@ -41,7 +41,7 @@ async fn a_lane_begins_at_the_beginning_and_goes_on_where_it_was(mut database: i
     }
     first.close().await;
     let again = database.another(lane).await.store.open_lane().await.unwrap();
-    assert_eq!(again, Checkpoint { mark: at(300), newest: Position(300) });
+    assert_eq!(again, Checkpoint { mark: at(300), latest: Position(300) });
     assert_eq!(database.store().open().await.unwrap(), at(0), "another journal stands elsewhere");
 }
 
@@ -63,7 +63,7 @@ async fn a_database_that_went_back_takes_the_lane_with_it(mut database: impl Tes
     database.execute("UPDATE ingest_checkpoints SET position = 100, latest_position = 100").await;
     assert_eq!(database.count("positions").await, 1);
 
-    let went_back = Outcome::WentBack(Checkpoint { mark: at(100), newest: Position(100) });
+    let went_back = CommitOutcome::WentBack(Checkpoint { mark: at(100), latest: Position(100) });
     assert_eq!(database.store().offer(&one(3)).await.unwrap(), went_back);
     assert_eq!(database.store().offer(&one(3)).await.unwrap(), went_back, "until the lane goes there");
     assert_eq!(database.count("positions").await, 1, "nothing was written");
@@ -78,7 +78,7 @@ async fn a_database_without_the_row_begins_anew(mut database: impl TestDatabase)
     database.store().commit(&one(0)).await.unwrap();
     database.execute("DELETE FROM ingest_checkpoints").await;
     let offered = database.store().offer(&one(1)).await.unwrap();
-    assert_eq!(offered, Outcome::WentBack(Checkpoint::default()));
+    assert_eq!(offered, CommitOutcome::WentBack(Checkpoint::default()));
     assert_eq!(database.store().open().await.unwrap(), at(0));
     // Everything is drained again; the keys make that harmless.
     assert_eq!(counts(database.store().commit(&one(0)).await.unwrap()), (0, 1));
@@ -97,8 +97,8 @@ async fn a_copied_journal_is_stopped_and_writes_nothing(database: impl TestDatab
     copy.close().await;
 
     original.at = before;
-    assert_eq!(original.offer(&one(2)).await.unwrap(), Outcome::Fenced);
-    assert_eq!(original.offer(&Batch::default()).await.unwrap(), Outcome::Fenced);
+    assert_eq!(original.offer(&one(2)).await.unwrap(), CommitOutcome::Fenced);
+    assert_eq!(original.offer(&Batch::default()).await.unwrap(), CommitOutcome::Fenced);
     original.close().await;
     assert_eq!(database.count("positions").await, 2);
     assert_eq!(database.texts("ingest_checkpoints", &["position"]).await, [["200"]]);
@@ -109,7 +109,7 @@ async fn the_same_place_by_another_way_is_stopped(mut database: impl TestDatabas
     database.store().commit(&one(0)).await.unwrap();
     // A copy that was given other frames since has the same positions and other tags.
     database.execute("UPDATE ingest_checkpoints SET tag = 6").await;
-    assert_eq!(database.store().offer(&one(1)).await.unwrap(), Outcome::Fenced);
+    assert_eq!(database.store().offer(&one(1)).await.unwrap(), CommitOutcome::Fenced);
     assert_eq!(database.count("positions").await, 1);
 }
 
@@ -134,7 +134,7 @@ async fn another_number_of_lanes_goes_back_to_the_one_behind(database: impl Test
     let mut other = database.another(lane(1, 3)).await;
     assert_eq!(other.open().await.unwrap(), at(100), "the others find it done");
     assert_eq!(counts(other.commit(&one(10)).await.unwrap()), (0, 1));
-    assert_eq!(two[0].offer(&one(99)).await.unwrap(), Outcome::Fenced, "who still counts two lanes must stop");
+    assert_eq!(two[0].offer(&one(99)).await.unwrap(), CommitOutcome::Fenced, "who still counts two lanes must stop");
     two[0].close().await;
     three.close().await;
     other.close().await;
@@ -155,7 +155,7 @@ async fn a_retired_journal_leaves_no_rows(mut database: impl TestDatabase) {
 async fn a_commit_whose_answer_is_lost_is_found() {
     let database = PostgresDatabase::new().await;
     let proxy = Proxy::new(&server_url()).await;
-    let mut store = OneLane::new(TimescaleStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
+    let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
     let batch = batch(&fleet(100, 5));
     store.commit(&one(0)).await.unwrap();
 
@@ -172,7 +172,7 @@ async fn a_commit_whose_answer_is_lost_is_found() {
 async fn a_commit_dropped_while_its_answer_is_awaited_is_found() {
     let database = PostgresDatabase::new().await;
     let proxy = Proxy::new(&server_url()).await;
-    let mut store = OneLane::new(TimescaleStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
+    let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
     let batch = batch(&fleet(100, 5));
     store.open().await.unwrap();
     proxy.cut(Cut::Hold);
@@ -191,7 +191,7 @@ async fn a_commit_dropped_while_its_answer_is_awaited_is_found() {
 async fn a_commit_that_never_arrived_is_done_again() {
     let database = PostgresDatabase::new().await;
     let proxy = Proxy::new(&server_url()).await;
-    let mut store = OneLane::new(TimescaleStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
+    let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
     let batch = batch(&fleet(100, 5));
     store.open().await.unwrap();
     proxy.cut(Cut::Before);
@@ -206,7 +206,7 @@ async fn a_commit_that_never_arrived_is_done_again() {
 async fn a_lost_commit_that_is_still_running_is_waited_for() {
     let database = PostgresDatabase::new().await;
     let proxy = Proxy::new(&server_url()).await;
-    let mut store = OneLane::new(TimescaleStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
+    let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
     store.commit(&one(0)).await.unwrap();
     // The commit itself takes two seconds. A plain read in between would still show the old place.
     database
@@ -229,7 +229,7 @@ async fn a_lost_commit_that_is_still_running_is_waited_for() {
             Err(error) => assert!(error.in_doubt() && error.class == ErrorClass::Unavailable, "{error:?}"),
         }
     };
-    assert!(matches!(&found, Outcome::Committed(committed) if counts(committed) == (50, 0)), "{found:?}");
+    assert!(matches!(&found, CommitOutcome::Committed(committed) if counts(committed) == (50, 0)), "{found:?}");
     assert_eq!(database.texts("ingest_checkpoints", &["position"]).await, [["200"]]);
     assert_eq!(database.count("positions").await, 51);
 }
@@ -242,7 +242,7 @@ async fn a_lane_belongs_to_one_session_at_a_time() {
     owner.commit(&one(0)).await.unwrap();
     let port = server_url().rsplit_once(':').unwrap().1.split('/').next().unwrap().parse().unwrap();
     let impatient = database.url_through(port, "options=-c%20lock_timeout%3D200ms");
-    let mut second = OneLane::new(TimescaleStore::new(&impatient, lane).unwrap());
+    let mut second = OneLane::new(PostgresStore::new(&impatient, lane).unwrap());
     let error = second.open().await.unwrap_err();
     assert_eq!((error.class, error.in_doubt()), (ErrorClass::Unavailable, false));
     assert!(error.to_string().contains("the session that holds this journal's lane"), "{error}");
@@ -269,9 +269,12 @@ async fn two_lanes_write_side_by_side() {
         async move {
             let mut store = database.another(lane).await.store;
             let from = store.open_lane().await.unwrap().mark;
-            let step = Step { from, to: Checkpoint { mark: at(7), newest: Position(7) } };
+            let step = BatchSpan { from, to: Checkpoint { mark: at(7), latest: Position(7) } };
             let outcome = store.commit(&mut batch, &step).await.unwrap();
-            assert!(matches!(&outcome, Outcome::Committed(committed) if counts(committed) == (2000, 0)), "{outcome:?}");
+            assert!(
+                matches!(&outcome, CommitOutcome::Committed(committed) if counts(committed) == (2000, 0)),
+                "{outcome:?}"
+            );
         }
     };
     tokio::join!(run(0), run(1));

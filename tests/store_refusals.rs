@@ -4,7 +4,7 @@
 
 mod support_store;
 
-use odograph::store::{Batch, CommitWay, Committed, ErrorClass, Message, QuarantineReason, Quarantined};
+use odograph::store::{Batch, Committed, ErrorClass, Message, QuarantineReason, Quarantined, WritePath};
 use odograph_journal::Position;
 use support_store::{
     IMEI, NOON, OTHER, PostgresDatabase, Sample, SqliteDatabase, TestDatabase, batch, counts, fleet, row, wire,
@@ -123,7 +123,7 @@ async fn messages_are_kept_with_any_bytes(mut database: impl TestDatabase) {
     let expected = [["8", "17", "12", "6", "DI1:1"], ["9", "17", "12", "6", ""]];
     let columns = ["position", "imei", "codec", "type", "text"];
     assert_eq!(database.texts("device_messages", &columns).await, expected);
-    assert_eq!(database.store().commit(&batch).await.unwrap().way(), CommitWay::Conflict);
+    assert_eq!(database.store().commit(&batch).await.unwrap().path(), WritePath::Conflict);
     assert_eq!(database.count("device_messages").await, 2, "the same frame again is the same message");
 }
 

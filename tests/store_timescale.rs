@@ -7,7 +7,7 @@ mod support_store;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, Schema, TimescaleStore, migrate};
+use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, PostgresStore, Schema, migrate};
 use support_store::{
     IMEI, NOON, PostgresDatabase, PrivateServer, TestDatabase, batch, class, columns, counts, fleet, row, server_url,
     some_lane, timescale, until_committed,
@@ -274,6 +274,6 @@ async fn a_plain_server_serves_and_restarts_are_survived() {
 
 #[test]
 fn a_url_of_the_other_kind_is_refused() {
-    let error = TimescaleStore::new(&DatabaseUrl::sqlite("positions.db"), some_lane()).map(|_| ()).unwrap_err();
+    let error = PostgresStore::new(&DatabaseUrl::sqlite("positions.db"), some_lane()).map(|_| ()).unwrap_err();
     assert_eq!(error.class, ErrorClass::Refuses);
 }

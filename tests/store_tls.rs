@@ -8,7 +8,7 @@ use std::path::Path;
 
 use odograph::store::features;
 use odograph::store::{
-    DatabaseUrl, ErrorClass, MigrateOptions, Schema, Store, StoreError, TimescaleStore, connect, migrate,
+    DatabaseUrl, ErrorClass, MigrateOptions, PostgresStore, Schema, Store, StoreError, connect, migrate,
 };
 use support_store::{Certificates, Pair, PrivateServer, some_lane, timescale};
 
@@ -32,7 +32,7 @@ async fn encrypted(url: &DatabaseUrl) -> Result<bool, StoreError> {
 async fn refusal(url: &DatabaseUrl) -> String {
     let error = encrypted(url).await.expect_err("it should be refused");
     assert_eq!(error.class, ErrorClass::Refuses, "{error:?}");
-    if let Ok(mut store) = TimescaleStore::new(url, some_lane()) {
+    if let Ok(mut store) = PostgresStore::new(url, some_lane()) {
         let other = store.schema().await.unwrap_err();
         assert_eq!((other.class, other.source.to_string()), (error.class, error.source.to_string()));
     }
@@ -164,7 +164,7 @@ async fn a_client_can_log_in_with_a_certificate_and_is_told_where_it_cannot() {
         (with(&made.file("ca.pem"), &key), "sslkey="),
     ] {
         let url = server.url_with("ingest", &parameters);
-        let error = TimescaleStore::new(&url, some_lane()).map(|_| ()).unwrap_err();
+        let error = PostgresStore::new(&url, some_lane()).map(|_| ()).unwrap_err();
         assert_eq!(error.class, ErrorClass::Refuses);
         assert!(error.source.to_string().contains(expected), "{parameters}: {error:?}");
         assert!(migrate(&url, &MigrateOptions::default()).await.is_err());

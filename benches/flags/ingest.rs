@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use odograph::ingest::drain::{BatchBuilder, SeenKeys, Sizes};
-use odograph::store::{Checkpoint, DatabaseUrl, Lane, Outcome, Step, Store as _, TimescaleStore};
+use odograph::store::{BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, Lane, PostgresStore, Store as _};
 use odograph_journal::{JournalId, Mark, Position};
 
 use crate::load::{ANY_TIME, Load};
@@ -32,7 +32,7 @@ impl Ingest {
 }
 
 async fn commit_all(url: &str, load: &Load, pace: Option<f64>) -> f64 {
-    let mut store = TimescaleStore::new(&DatabaseUrl::parse(url).unwrap(), Lane::only(JournalId::random())).unwrap();
+    let mut store = PostgresStore::new(&DatabaseUrl::parse(url).unwrap(), Lane::only(JournalId::random())).unwrap();
     let mut from = store.open_lane().await.unwrap().mark;
     let mut builder = BatchBuilder::new(ANY_TIME, SeenKeys::new(Sizes::default()));
     let (begun, mut newest_written) = (Instant::now(), Instant::now());
@@ -59,9 +59,9 @@ async fn commit_all(url: &str, load: &Load, pace: Option<f64>) -> f64 {
             newest_written = Instant::now();
         }
         let to = Mark { position: Position(next), tag: 1 };
-        let step = Step { from, to: Checkpoint { mark: to, newest: to.position } };
+        let step = BatchSpan { from, to: Checkpoint { mark: to, latest: to.position } };
         let outcome = store.commit(builder.batch(), &step).await.unwrap();
-        let Outcome::Committed(done) = outcome else { panic!("{outcome:?}") };
+        let CommitOutcome::Committed(done) = outcome else { panic!("{outcome:?}") };
         builder.committed(&done);
         from = to;
     }

@@ -14,7 +14,7 @@ use crate::health::{Health, Reason};
 use crate::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
 use crate::ingest::intake::Gate;
 use crate::metrics::{DrainMetrics, JournalMetrics, Registry};
-use crate::store::{DatabaseUrl, Lane, SqliteStore, Store, TimescaleStore};
+use crate::store::{DatabaseUrl, Lane, PostgresStore, SqliteStore, Store};
 use odograph_journal::JournalId;
 use odograph_journal::system_us;
 use odograph_journal::{Files, Journal, Opened, Options};
@@ -169,7 +169,7 @@ impl<'a> Lanes<'a> {
                 self.spawn(number, store.keeping(cap), feed)
             }
             DatabaseUrl::Postgres(_) => {
-                let store = TimescaleStore::new(url, lane).map_err(StartError::Store)?;
+                let store = PostgresStore::new(url, lane).map_err(StartError::Store)?;
                 self.spawn(number, store.keeping(cap), feed)
             }
         }

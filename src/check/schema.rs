@@ -3,7 +3,7 @@
 use super::database::{Answer, Asker, get};
 use super::finding::{Check, Finding};
 use crate::store::features;
-use crate::store::{DatabaseUrl, ErrorClass, Features, Lane, PositionsTable, Schema, Store as _, TimescaleStore};
+use crate::store::{DatabaseUrl, ErrorClass, Features, Lane, PositionsTable, PostgresStore, Schema, Store as _};
 use odograph_journal::JournalId;
 
 /// What was found out.
@@ -18,7 +18,7 @@ pub(super) struct Facts {
 pub(super) async fn ask(asker: &Asker, url: &DatabaseUrl) -> Facts {
     let schema = async {
         let lane = Lane::only(JournalId::random());
-        let mut store = TimescaleStore::new(url, lane).map_err(|wrong| (wrong.class, wrong.source.to_string()))?;
+        let mut store = PostgresStore::new(url, lane).map_err(|wrong| (wrong.class, wrong.source.to_string()))?;
         let schema = store.schema().await.map_err(|wrong| (wrong.class, wrong.source.to_string()));
         store.close().await;
         schema

@@ -10,7 +10,7 @@ use super::metrics::FlagMetrics;
 use super::settings::{FlagSettings, Pace};
 use super::{consumer, publisher, reconciler, watch};
 use crate::health::Health;
-use crate::store::{DatabaseUrl, Ledger, SqliteLedger, StoreError, TimescaleLedger};
+use crate::store::{DatabaseUrl, Ledger, PostgresLedger, SqliteLedger, StoreError};
 
 /// What all tasks know.
 pub(super) struct Shared {
@@ -89,7 +89,7 @@ pub fn spawn_with(
     let url = &shared.settings.database;
     match url {
         DatabaseUrl::Postgres(_) => {
-            let ledgers = [TimescaleLedger::new(url)?, TimescaleLedger::new(url)?, TimescaleLedger::new(url)?];
+            let ledgers = [PostgresLedger::new(url)?, PostgresLedger::new(url)?, PostgresLedger::new(url)?];
             start(shared, ledgers, stop)
         }
         DatabaseUrl::Sqlite(_) => {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::Registry;
-use crate::store::{CommitWay, ErrorClass};
+use crate::store::{ErrorClass, WritePath};
 
 /// Counters of commits and of the store.
 #[derive(Clone)]
 pub struct DrainMetrics {
-    commit_duration: [Histogram; CommitWay::ALL.len()],
+    commit_duration: [Histogram; WritePath::ALL.len()],
     pub(crate) commit_rows: Histogram,
     pub(crate) freshness: Histogram,
     store_errors: [Counter; ErrorClass::ALL.len()],
@@ -24,7 +24,7 @@ impl DrainMetrics {
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
         registry.register(|| Self {
-            commit_duration: CommitWay::ALL
+            commit_duration: WritePath::ALL
                 .map(|way| histogram!("odograph_commit_duration_seconds", "way" => way.as_str())),
             commit_rows: histogram!("odograph_commit_rows"),
             freshness: histogram!("odograph_freshness_seconds"),
@@ -35,7 +35,7 @@ impl DrainMetrics {
         })
     }
 
-    pub(crate) fn commit_duration(&self, way: CommitWay, duration: Duration) {
+    pub(crate) fn commit_duration(&self, way: WritePath, duration: Duration) {
         self.commit_duration[way as usize].record(duration);
     }
 

@@ -30,7 +30,7 @@ pub use flags::ledger::{Ledger, OUTBOX_MAX};
 pub use migrate::{MigrateOptions, MigrateReport, migrate};
 pub use model::batch::{Batch, Message, QuarantineReason, Quarantined};
 pub use model::columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
-pub use model::fence::{Checkpoint, Lane, Outcome, Step};
+pub use model::fence::{BatchSpan, Checkpoint, CommitOutcome, Lane};
 pub use model::flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window};
 pub use model::retention_clock::{RetentionClock, RetentionRefusal};
 pub use model::row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
@@ -39,7 +39,7 @@ pub use postgres::features::{Columnstore, Features, PositionsTable, features};
 pub use postgres::session::connect;
 pub use postgres::tls::{HandshakeError, MakeTls};
 pub use postgres::url::PostgresUrl;
-pub use postgres::{DoesNotFit, TimescaleLedger, TimescaleStore, encode_copy};
+pub use postgres::{DoesNotFit, PostgresLedger, PostgresStore, encode_copy};
 pub use quarantine::{Quarantine, QuarantineCursor, QuarantineEntry, QuarantineFilter, QuarantineTotal};
 pub use replay::{Differences, LanePosition, ReplayBatch, RewriteReport, Rewriter, RowDifference};
 pub use retain::{DroppedChunk, Retention, RetentionReport, retain};
@@ -50,7 +50,7 @@ use sha2::{Digest, Sha256};
 
 use self::error::classify::SqlErrorKind;
 
-/// A database that takes the batches of one lane. Implemented by [`TimescaleStore`] and [`SqliteStore`].
+/// A database that takes the batches of one lane. Implemented by [`PostgresStore`] and [`SqliteStore`].
 pub trait Store {
     /// Writes this lane from now on: gives up what it held of another one, a commit that is in doubt included.
     fn assign(&mut self, lane: Lane);
@@ -63,13 +63,17 @@ pub trait Store {
     fn open_lane(&mut self) -> impl Future<Output = Result<Checkpoint, StoreError>> + Send;
 
     /// Commits everything that the batch brings, and the lane's new place, in one transaction. Where it returns
-    /// [`Outcome::Committed`], that survives a crash of this process and of the database. The batch is sorted, and stays as
+    /// [`CommitOutcome::Committed`], that survives a crash of this process and of the database. The batch is sorted, and stays as
     /// it is otherwise.
     ///
     /// # Errors
     /// Nothing is known of the batch then if [`StoreError::in_doubt`]: offer the same batch again, unchanged, and the fence
     /// tells. Otherwise nothing was committed, and another batch may be offered from the same place.
-    fn commit(&mut self, batch: &mut Batch, step: &Step) -> impl Future<Output = Result<Outcome, StoreError>> + Send;
+    fn commit(
+        &mut self,
+        batch: &mut Batch,
+        step: &BatchSpan,
+    ) -> impl Future<Output = Result<CommitOutcome, StoreError>> + Send;
 
     /// Forgets the journal: it will not be written from again under its id.
     ///
@@ -93,21 +97,21 @@ pub struct Committed {
     inserted: u64,
     duplicates: u64,
     refused: Vec<Key>,
-    way: CommitWay,
+    path: WritePath,
     capped: u64,
 }
 
 /// How most rows of a batch were written; also a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CommitWay {
+pub enum WritePath {
     /// Straight into the table.
     Copy,
     /// Under the key, which decides row by row.
     Conflict,
 }
 
-impl CommitWay {
-    /// Every way.
+impl WritePath {
+    /// Every path.
     pub const ALL: [Self; 2] = [Self::Copy, Self::Conflict];
 
     /// The metric label.
@@ -122,14 +126,14 @@ impl CommitWay {
 
 impl Committed {
     /// What a store says after its commit, and nobody else.
-    fn new(inserted: u64, duplicates: u64, refused: Vec<Key>, way: CommitWay) -> Self {
-        Self { inserted, duplicates, refused, way, capped: 0 }
+    fn new(inserted: u64, duplicates: u64, refused: Vec<Key>, path: WritePath) -> Self {
+        Self { inserted, duplicates, refused, path, capped: 0 }
     }
 
     /// How they were written.
     #[must_use]
-    pub const fn way(&self) -> CommitWay {
-        self.way
+    pub const fn path(&self) -> WritePath {
+        self.path
     }
 
     /// The same, with what was over the bound of the quarantine.

@@ -17,7 +17,7 @@ use crate::store::model::batch::Message;
 use crate::store::model::column_set::decoded_columns;
 use crate::store::model::row::Key;
 use crate::store::model::rows::Rows;
-use crate::store::postgres::TimescaleRewriter;
+use crate::store::postgres::PostgresRewriter;
 use odograph_journal::{JournalId, Position};
 
 /// What entries of one journal hold by today's program.
@@ -162,7 +162,7 @@ pub struct LanePosition {
 pub struct Rewriter(Kind);
 
 pub(crate) enum Kind {
-    Timescale(TimescaleRewriter),
+    Timescale(PostgresRewriter),
     Sqlite(SqliteRewriter),
 }
 
@@ -174,7 +174,7 @@ impl Rewriter {
     pub async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
         const LOOKING: &str = "looking at the schema";
         let mut kind = match url {
-            DatabaseUrl::Postgres(_) => Kind::Timescale(TimescaleRewriter::new(url)?),
+            DatabaseUrl::Postgres(_) => Kind::Timescale(PostgresRewriter::new(url)?),
             DatabaseUrl::Sqlite(path) => Kind::Sqlite(SqliteRewriter::open(path).await?),
         };
         let schema = match &mut kind {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use odograph::store::{
-    Batch, Checkpoint, Fate, FaultyDatabase, FaultyStore, Lane, Outcome, Schema, Step, Store, StoreError,
+    Batch, BatchSpan, Checkpoint, CommitOutcome, Fate, FaultyDatabase, FaultyStore, Lane, Schema, Store, StoreError,
 };
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::{Storage, StorageFile};
@@ -91,7 +91,7 @@ impl Store for EmptyCommit {
         self.inner.open_lane().await
     }
 
-    async fn commit(&mut self, batch: &mut Batch, step: &Step) -> Result<Outcome, StoreError> {
+    async fn commit(&mut self, batch: &mut Batch, step: &BatchSpan) -> Result<CommitOutcome, StoreError> {
         // Most go where they should.
         if !batch.offered().is_multiple_of(3) || batch.offered() == 0 {
             return self.inner.commit(batch, step).await;
@@ -99,7 +99,7 @@ impl Store for EmptyCommit {
         let elsewhere = FaultyDatabase::new(None);
         let mut store = FaultyStore::new(&elsewhere, self.lane);
         let claimed = served(&elsewhere, store.open_lane()).await?;
-        let there = Step { from: claimed.mark, to: step.to };
+        let there = BatchSpan { from: claimed.mark, to: step.to };
         served(&elsewhere, store.commit(batch, &there)).await
     }
 

@@ -177,7 +177,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// At rest: everything acknowledged is stored, what is gone was reported, and flags and newest positions are right.
+    /// At rest: everything acknowledged is stored, what is gone was reported, and flags and latest positions are right.
     pub fn at_rest(&mut self, plan: &Plan, database: &FaultyDatabase) -> Checked {
         database.look(|tables| {
             for (number, item) in self.sent.items.iter().enumerate().filter(|(_, item)| item.acked && !item.gone) {
@@ -214,7 +214,7 @@ fn is_as_sent(sent: &NewRecord, stored: &StoredRow) -> bool {
         && (sent.satellites, sent.priority, sent.event_io_id) == (row.satellites, row.priority, row.event_io_id)
 }
 
-/// The newest position of each device is the newest one that counts.
+/// The latest position of each device is the newest one that counts.
 fn newest(tables: &Tables) -> Checked {
     let mut expected: BTreeMap<u64, (i64, i32)> = BTreeMap::new();
     for (key, stored) in tables.positions.iter().filter(|(_, stored)| stored.row.valid && !stored.faulty) {

@@ -3,8 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use odograph::store::{
-    DatabaseUrl, Lane, Ledger, MigrateOptions, SqliteLedger, SqliteStore, Store, TimescaleLedger, TimescaleStore,
-    migrate,
+    DatabaseUrl, Lane, Ledger, MigrateOptions, PostgresLedger, PostgresStore, SqliteLedger, SqliteStore, Store, migrate,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Row as _};
 use tempfile::TempDir;
@@ -42,7 +41,7 @@ pub(crate) trait TestDatabase {
 pub(crate) struct PostgresDatabase {
     pub(crate) name: String,
     pub(crate) url: DatabaseUrl,
-    pub(crate) store: OneLane<TimescaleStore>,
+    pub(crate) store: OneLane<PostgresStore>,
     /// For looking at what was stored, and for disturbing it.
     pub(crate) client: Client,
 }
@@ -111,8 +110,8 @@ impl PostgresDatabase {
 }
 
 impl TestDatabase for PostgresDatabase {
-    type Store = TimescaleStore;
-    type Ledger = TimescaleLedger;
+    type Store = PostgresStore;
+    type Ledger = PostgresLedger;
 
     async fn new() -> Self {
         let database = Self::empty().await;
@@ -120,7 +119,7 @@ impl TestDatabase for PostgresDatabase {
         database
     }
 
-    fn store(&mut self) -> &mut OneLane<TimescaleStore> {
+    fn store(&mut self) -> &mut OneLane<PostgresStore> {
         &mut self.store
     }
 
@@ -169,16 +168,16 @@ impl TestDatabase for PostgresDatabase {
         self.execute("ALTER TABLE positions ADD CONSTRAINT no_rocket CHECK (speed_kmh < 250)").await;
     }
 
-    async fn another(&self, lane: Lane) -> OneLane<TimescaleStore> {
-        OneLane::new(TimescaleStore::new(&self.url, lane).unwrap())
+    async fn another(&self, lane: Lane) -> OneLane<PostgresStore> {
+        OneLane::new(PostgresStore::new(&self.url, lane).unwrap())
     }
 
     fn url(&self) -> DatabaseUrl {
         self.url.clone()
     }
 
-    fn ledger(&self) -> TimescaleLedger {
-        TimescaleLedger::new(&self.url).unwrap()
+    fn ledger(&self) -> PostgresLedger {
+        PostgresLedger::new(&self.url).unwrap()
     }
 
     async fn count(&self, table: &str) -> i64 {

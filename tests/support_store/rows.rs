@@ -105,7 +105,7 @@ pub(crate) fn batch<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Batch 
         batch.new.push(&sample.row, &wire(sample), |io| io.push_str(&sample.io));
         newest.see(&sample.row, &sample.io);
     }
-    newest.fill(&mut batch.newest);
+    newest.fill(&mut batch.latest);
     batch
 }
 

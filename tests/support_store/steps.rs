@@ -4,8 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use odograph::store::{
-    Batch, Checkpoint, Committed, DatabaseUrl, ErrorClass, Lane, Outcome, Schema, SqliteStore, Step, Store, StoreError,
-    TimescaleStore,
+    Batch, BatchSpan, Checkpoint, CommitOutcome, Committed, DatabaseUrl, ErrorClass, Lane, PostgresStore, Schema,
+    SqliteStore, Store, StoreError,
 };
 use odograph_journal::{JournalId, Mark, Position};
 
@@ -34,15 +34,15 @@ impl<S: Store> OneLane<S> {
     }
 
     /// Offers a batch as the next step, the same step until it is committed.
-    pub(crate) async fn offer(&mut self, batch: &Batch) -> Result<Outcome, StoreError> {
+    pub(crate) async fn offer(&mut self, batch: &Batch) -> Result<CommitOutcome, StoreError> {
         let from = match self.at {
             Some(at) => at,
             None => self.open().await?,
         };
         let to = Mark { position: Position(from.position.0 + 100), tag: 5 };
-        let step = Step { from, to: Checkpoint { mark: to, newest: to.position } };
+        let step = BatchSpan { from, to: Checkpoint { mark: to, latest: to.position } };
         let outcome = self.store.commit(&mut batch.clone(), &step).await?;
-        if let Outcome::Committed(_) = &outcome {
+        if let CommitOutcome::Committed(_) = &outcome {
             self.at = Some(to);
         }
         Ok(outcome)
@@ -50,7 +50,7 @@ impl<S: Store> OneLane<S> {
 
     pub(crate) async fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
         match self.offer(batch).await? {
-            Outcome::Committed(committed) => Ok(committed),
+            CommitOutcome::Committed(committed) => Ok(committed),
             other => panic!("{other:?}"),
         }
     }
@@ -69,8 +69,8 @@ pub(crate) fn some_lane() -> Lane {
     Lane::only(JournalId::random())
 }
 
-pub(crate) fn timescale(url: &DatabaseUrl) -> OneLane<TimescaleStore> {
-    OneLane::new(TimescaleStore::new(url, some_lane()).unwrap())
+pub(crate) fn timescale(url: &DatabaseUrl) -> OneLane<PostgresStore> {
+    OneLane::new(PostgresStore::new(url, some_lane()).unwrap())
 }
 
 pub(crate) async fn sqlite(url: &DatabaseUrl) -> OneLane<SqliteStore> {

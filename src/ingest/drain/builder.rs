@@ -142,8 +142,8 @@ impl BatchBuilder {
 
     /// Adds the newest positions to the batch, for the store to write them.
     pub fn add_newest(&mut self) {
-        self.batch.newest.clear();
-        self.newest.fill(&mut self.batch.newest);
+        self.batch.latest.clear();
+        self.newest.fill(&mut self.batch.latest);
     }
 
     /// Whether there are newest positions that are not written.
@@ -155,7 +155,7 @@ impl BatchBuilder {
     /// Whether the batch writes them.
     #[must_use]
     pub fn writes_newest(&self) -> bool {
-        !self.batch.newest.is_empty()
+        !self.batch.latest.is_empty()
     }
 
     /// Records of the batch that go to quarantine, by [`QuarantineReason`].
@@ -181,7 +181,7 @@ impl BatchBuilder {
 
     /// Begins the next batch after this one was committed.
     pub fn committed(&mut self, proof: &Committed) {
-        self.newest.committed(!self.batch.newest.is_empty(), proof.refused());
+        self.newest.committed(!self.batch.latest.is_empty(), proof.refused());
         self.clear();
     }
 

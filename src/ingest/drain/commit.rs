@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::feed::{Feed, FeedError};
 use super::lane::{Drain, FIRST_RETRY, Next, SLOW_RETRY};
 use crate::health::Reason;
-use crate::store::{Checkpoint, Committed, Outcome, QuarantineReason, Schema, Step, Store, StoreError};
+use crate::store::{BatchSpan, Checkpoint, CommitOutcome, Committed, QuarantineReason, Schema, Store, StoreError};
 
 impl<S: Store, F: Feed> Drain<S, F> {
     /// Commits the batch, for as long as it takes.
@@ -15,18 +15,18 @@ impl<S: Store, F: Feed> Drain<S, F> {
         let (mut failures, mut though_it_answers) = (0, 0);
         loop {
             let wrong = match self.offer().await {
-                Ok(Outcome::Committed(committed)) => {
+                Ok(CommitOutcome::Committed(committed)) => {
                     self.settle(&committed)?;
                     return Ok(Next::Gather);
                 }
-                Ok(Outcome::WentBack(_)) => {
+                Ok(CommitOutcome::WentBack(_)) => {
                     if !F::LASTS {
                         tracing::warn!("the database went back: what it lost was acknowledged and is gone");
                     }
                     sleep(FIRST_RETRY).await;
                     return Ok(Next::Begin);
                 }
-                Ok(Outcome::Fenced) => {
+                Ok(CommitOutcome::Fenced) => {
                     tracing::error!(lane = ?self.feed.lane(), "another process writes under this lane's id in ingest_checkpoints");
                     self.reason(Reason::JournalFenced, true);
                     self.feed.fenced();
@@ -80,7 +80,7 @@ impl<S: Store, F: Feed> Drain<S, F> {
     }
 
     /// Offers the batch to the store: as it was offered before, or for the first time.
-    async fn offer(&mut self) -> Result<Outcome, StoreError> {
+    async fn offer(&mut self) -> Result<CommitOutcome, StoreError> {
         let step = match self.offered {
             Some(step) => step,
             None => self.step(),
@@ -88,8 +88,8 @@ impl<S: Store, F: Feed> Drain<S, F> {
         self.offered = Some(step);
         let begun = Instant::now();
         let outcome = self.store.commit(self.builder.batch(), &step).await?;
-        if let Outcome::Committed(committed) = &outcome {
-            self.around.metrics.commit_duration(committed.way(), begun.elapsed());
+        if let CommitOutcome::Committed(committed) = &outcome {
+            self.around.metrics.commit_duration(committed.path(), begun.elapsed());
         }
         self.reason(Reason::JournalFenced, false);
         self.up();
@@ -97,18 +97,18 @@ impl<S: Store, F: Feed> Drain<S, F> {
     }
 
     /// Completes the batch. Newest positions go along once a second where they can be built anew after a crash.
-    fn step(&mut self) -> Step {
+    fn step(&mut self) -> BatchSpan {
         let (from, to) = self.feed.span();
         if !F::LASTS || Instant::now() >= self.due || self.feed.is_pressed(to) {
             self.builder.add_newest();
         }
         let written = self.builder.writes_newest() || !self.builder.has_newest();
-        let newest = if written { to.position } else { self.feed.stands().newest };
-        Step { from, to: Checkpoint { mark: to, newest } }
+        let latest = if written { to.position } else { self.feed.stands().latest };
+        BatchSpan { from, to: Checkpoint { mark: to, latest } }
     }
 
     fn settle(&mut self, committed: &Committed) -> Result<(), FeedError> {
-        let Some(Step { to, .. }) = self.offered else { return Ok(()) };
+        let Some(BatchSpan { to, .. }) = self.offered else { return Ok(()) };
         let batch = self.builder.batch();
         if batch.offered() > 0 {
             #[expect(clippy::cast_precision_loss, reason = "a histogram sample is a float")]
@@ -126,7 +126,7 @@ impl<S: Store, F: Feed> Drain<S, F> {
         }
         self.around.tally.committed(committed.inserted(), committed.duplicates(), quarantined);
         self.builder.committed(committed);
-        if to.newest == to.mark.position {
+        if to.latest == to.mark.position {
             self.due = Instant::now() + NEWEST_EVERY;
         }
         self.most_frames = grown(self.most_frames);

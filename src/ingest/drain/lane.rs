@@ -13,7 +13,7 @@ use super::feed::{Feed, FeedError, Load};
 use super::seen::SeenKeys;
 use crate::health::{Health, Reason};
 use crate::metrics::{DrainMetrics, Tally};
-use crate::store::{ErrorClass, Schema, Step, Store, StoreError};
+use crate::store::{BatchSpan, ErrorClass, Schema, Store, StoreError};
 
 /// What a lane reports to.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ pub struct Drain<S, F> {
     /// When the first frame of the batch was taken.
     pub(super) begun: Option<Instant>,
     /// The batch was offered as it is; it must not change while its commit is in doubt.
-    pub(super) offered: Option<Step>,
+    pub(super) offered: Option<BatchSpan>,
     /// Most frames in a batch, lowered while the database does not take larger ones.
     pub(super) most_frames: usize,
     /// When newest positions, or a place without rows, are to be written.
@@ -194,7 +194,7 @@ impl<S: Store, F: Feed> Drain<S, F> {
             // Foreign entries were passed, or newest positions are not written, or there turned out to be none: the database refused
             // their rows.
             let (from, to) = self.feed.span();
-            let unwritten = self.builder.has_newest() || self.feed.stands().newest < from.position;
+            let unwritten = self.builder.has_newest() || self.feed.stands().latest < from.position;
             if finishing || self.feed.is_pressed(from) {
                 self.due = now;
             }

@@ -83,7 +83,7 @@ impl Tail {
             self.settled = place;
         }
         let contents = Arc::clone(&self.draining.contents);
-        let (begin, newest) = (contents.status().begin, at.newest);
+        let (begin, newest) = (contents.status().begin, at.latest);
         let needed = newest.min(self.settled).max(begin).min(place);
         let warm = contents.segment_before(Position(place.0.saturating_sub(WARM_BYTES))).max(begin);
         let stored = match self.read_up(warm.min(needed), place, newest, builder) {
@@ -170,7 +170,7 @@ impl Feed for Tail {
         };
         // Before anything else: what is not committed must not be given away while it is read.
         let begin = self.draining.contents.status().begin;
-        let done = place.min(at.newest.max(begin));
+        let done = place.min(at.latest.max(begin));
         self.draining.begins(lane.number, done)?;
         match self.go_to(place, at, builder) {
             // It was given away before that was known: there is a gap now.
@@ -227,13 +227,13 @@ impl Feed for Tail {
 
     fn confirmed(&mut self) -> Result<(), FeedError> {
         // Another lane may have taken it back, for a loss that was not this one's.
-        Ok(self.draining.stands(self.lane.number, self.cursor.mark.position.min(self.cursor.newest))?)
+        Ok(self.draining.stands(self.lane.number, self.cursor.mark.position.min(self.cursor.latest))?)
     }
 
     fn committed(&mut self, at: Checkpoint, _: &Committed) -> Result<(), FeedError> {
         (self.cursor, self.settled, self.oldest_us) = (at, at.mark.position, None);
         self.draining.waits(self.lane.number, None);
-        Ok(self.draining.done(self.lane.number, at.mark.position.min(at.newest))?)
+        Ok(self.draining.done(self.lane.number, at.mark.position.min(at.latest))?)
     }
 
     fn abandon(&mut self) -> Result<(), FeedError> {
@@ -247,7 +247,7 @@ impl Feed for Tail {
     }
 
     fn is_pressed(&self, to: Mark) -> bool {
-        to.position.0.saturating_sub(self.cursor.newest.0) > self.draining.contents.max_bytes() / PRESSED
+        to.position.0.saturating_sub(self.cursor.latest.0) > self.draining.contents.max_bytes() / PRESSED
     }
 
     fn clock_is_wrong(&mut self) -> bool {

@@ -1,4 +1,4 @@
-//! How the rows of a batch are written: the fast way, and what to do where it does not lead on.
+//! How the rows of a batch are written: the fast strategy, and what to do where it does not lead on.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use crate::store::error::classify::SqlErrorKind;
 
 /// How the rows of a batch are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum WriteStrategy {
     /// New rows by COPY, others under the key.
     Copy,
     /// All rows under the key.
     Conflict,
     /// Under the key, in halves until refused rows stand alone.
-    Apart,
+    Bisect,
 }
 
-impl Way {
+impl WriteStrategy {
     /// The way to take after an error on this one, if another helps.
     pub(crate) fn after(self, kind: SqlErrorKind) -> Option<Self> {
         match (self, kind) {
             (Self::Copy, SqlErrorKind::Stored) => Some(Self::Conflict),
-            (Self::Copy | Self::Conflict, SqlErrorKind::Row) => Some(Self::Apart),
+            (Self::Copy | Self::Conflict, SqlErrorKind::Row) => Some(Self::Bisect),
             _ => None,
         }
     }
@@ -31,14 +31,18 @@ impl Way {
     pub(crate) fn patience(self) -> Duration {
         match self {
             Self::Copy | Self::Conflict => Duration::from_mins(1),
-            Self::Apart => Duration::from_mins(10),
+            Self::Bisect => Duration::from_mins(10),
         }
     }
 }
 
-/// The fast way again, unless rows that were thought to be new were not: then more of them are on their way, and a failed
+/// The fast strategy again, unless rows that were thought to be new were not: then more of them are on their way, and a failed
 /// COPY costs more than the detour.
-pub(crate) fn next_way(way: Way, batch: &Batch, duplicates: u64) -> Way {
+pub(crate) fn next_strategy(strategy: WriteStrategy, batch: &Batch, duplicates: u64) -> WriteStrategy {
     let expected = batch.known_stored + u64::try_from(batch.perhaps_stored.len()).unwrap_or(u64::MAX);
-    if way == Way::Conflict && duplicates > expected { Way::Conflict } else { Way::Copy }
+    if strategy == WriteStrategy::Conflict && duplicates > expected {
+        WriteStrategy::Conflict
+    } else {
+        WriteStrategy::Copy
+    }
 }

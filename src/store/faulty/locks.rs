@@ -17,7 +17,7 @@ pub(super) enum Lock {
     Fence(Place),
     /// A row of positions: also one that is being inserted.
     Row(Key),
-    /// A row of newest positions.
+    /// A row of latest positions.
     Newest(u64),
     /// The ledger of flags.
     Ledger,

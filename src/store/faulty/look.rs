@@ -1,4 +1,4 @@
-//! What drains and flags do to rows that are there: learning what the ledger says, marking, and the newest positions.
+//! What drains and flags do to rows that are there: learning what the ledger says, marking, and the latest positions.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use super::locks::Lock;
 use super::server::{Server, Stop};
 use super::session::Session;
 use crate::store::StoreError;
-use crate::store::flags::cache::{Entry, KnownFlags};
-use crate::store::flags::intervals::Part;
+use crate::store::flags::cache::{Entry, FlagCache};
+use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::row::Key;
 
 /// Learns what is new in the ledger.
-pub(super) fn learn(server: &Server, known: &mut KnownFlags) {
+pub(super) fn learn(server: &Server, known: &mut FlagCache) {
     let ledger = &server.tables.ledger;
     let version = ledger.values().map(|flagged| flagged.version).max().unwrap_or_default();
     let never_again = server.flaw == Some(Flaw::NoVersion) && known.version() > 0;
@@ -21,7 +21,7 @@ pub(super) fn learn(server: &Server, known: &mut KnownFlags) {
     }
     if version < known.version() {
         // Somebody emptied it, or put an older one in its place.
-        *known = KnownFlags::default();
+        *known = FlagCache::default();
     }
     let newer = ledger.iter().filter(|(_, flagged)| flagged.version > known.version());
     let entries = newer.map(|(flag, flagged)| Entry { flag: *flag, live: flagged.covers() }).collect();
@@ -50,13 +50,13 @@ fn keys(server: &mut Server, backend: u64, imei: u64, from_ms: i64, to_ms: i64) 
 pub(super) fn follow(
     server: &mut Server,
     backend: u64,
-    parts: &[Part],
+    parts: &[FlagInterval],
     plan: &mut Option<Vec<(Key, bool)>>,
     mut changed: impl FnMut(u64, i64),
 ) -> Result<(), Stop> {
     if plan.is_none() {
         let mut differ = Vec::new();
-        for Part { window, faulty } in parts {
+        for FlagInterval { window, faulty } in parts {
             for key in keys(server, backend, window.imei().get(), window.from_ms(), window.to_ms()) {
                 if is_faulty(server, backend, key) != *faulty {
                     differ.push((key, *faulty));
@@ -76,7 +76,7 @@ pub(super) fn follow(
     Ok(())
 }
 
-/// Writes a newest position, if it is one.
+/// Writes a latest position, if it is one.
 pub(super) fn newest(server: &mut Server, backend: u64, imei: u64, at: (i64, i32)) -> Result<(), Stop> {
     server.alone(backend, Lock::Newest(imei))?;
     let stands = newest_of(server, backend, imei);
@@ -91,7 +91,7 @@ fn newest_of(server: &mut Server, backend: u64, imei: u64) -> Option<(i64, i32)>
     own.unwrap_or_else(|| server.tables.newest.get(&imei).copied())
 }
 
-/// A device whose newest position may have to be another one.
+/// A device whose latest position may have to be another one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Repair {
     pub(super) imei: u64,
@@ -99,9 +99,9 @@ pub(super) struct Repair {
     pub(super) may_begin: bool,
 }
 
-/// Makes each device's newest position the newest one that counts.
+/// Makes each device's latest position the newest one that counts.
 pub(super) async fn repair(session: &mut Session, repairs: &[Repair]) -> Result<(), StoreError> {
-    const REPAIRING: &str = "repairing the newest positions";
+    const REPAIRING: &str = "repairing the latest positions";
     if repairs.is_empty() {
         return Ok(());
     }
@@ -132,7 +132,7 @@ pub(super) async fn repair(session: &mut Session, repairs: &[Repair]) -> Result<
     Ok(())
 }
 
-/// Removes the newest position where a live flag covers it.
+/// Removes the latest position where a live flag covers it.
 fn drop_faulty(server: &mut Server, backend: u64, imei: u64) -> Result<bool, Stop> {
     let Some((ts_ms, _)) = newest_of(server, backend, imei) else { return Ok(false) };
     if !server.tables.live().any(|window| window.covers(imei, ts_ms)) {
@@ -143,7 +143,7 @@ fn drop_faulty(server: &mut Server, backend: u64, imei: u64) -> Result<bool, Sto
     Ok(true)
 }
 
-/// Writes the newest position after an instant that counts.
+/// Writes the latest position after an instant that counts.
 fn find(server: &mut Server, backend: u64, imei: u64, after_ms: i64) -> Result<(), Stop> {
     let mut found = None;
     for key in keys(server, backend, imei, after_ms.saturating_add(1), i64::MAX) {

@@ -79,7 +79,7 @@ pub enum Flaw {
     NoSeq,
     /// A connection never looks at what is newer in the ledger than its first look.
     NoVersion,
-    /// Newest positions are written by arrival.
+    /// Latest positions are written by arrival.
     NewestByArrival,
 }
 

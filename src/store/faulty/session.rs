@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::Fate;
 use super::server::{Server, Stop};
-use crate::store::flags::cache::KnownFlags;
+use crate::store::flags::cache::FlagCache;
 use crate::store::{ErrorClass, StoreError};
 
 /// The server, shared.
@@ -24,13 +24,13 @@ pub(super) struct Session {
     server: Shared,
     pub(super) backend: u64,
     pub(super) has_lane: bool,
-    pub(super) flags: KnownFlags,
+    pub(super) flags: FlagCache,
 }
 
 impl Session {
     pub(super) fn open(server: &Shared) -> Result<Self, StoreError> {
         let backend = locked(server).connect()?;
-        Ok(Self { server: Arc::clone(server), backend, has_lane: false, flags: KnownFlags::default() })
+        Ok(Self { server: Arc::clone(server), backend, has_lane: false, flags: FlagCache::default() })
     }
 
     pub(super) fn server(&self) -> MutexGuard<'_, Server> {
@@ -41,7 +41,7 @@ impl Session {
     pub(super) async fn statement<T>(
         &mut self,
         doing: &'static str,
-        mut run: impl FnMut(&mut Server, u64, &mut KnownFlags) -> Result<T, Stop> + Send,
+        mut run: impl FnMut(&mut Server, u64, &mut FlagCache) -> Result<T, Stop> + Send,
     ) -> Result<T, StoreError> {
         let fate = self.sent(doing).await;
         if let Fate::NotSent = fate {

@@ -6,8 +6,10 @@ use super::locks::{Lock, Mode, Until};
 use super::session::{Session, Shared};
 use super::transaction::Transaction;
 use super::{FaultyDatabase, Flaw};
-use crate::store::commit::write_strategy::{Way, next_way};
-use crate::store::model::fence::{Checkpoint, Doubt, Lane, Outcome, Step, Stored, lanes_at};
+use crate::store::commit::write_strategy::{WriteStrategy, next_strategy};
+use crate::store::model::fence::{
+    BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, Lane, StoredCheckpoint, starting_checkpoint,
+};
 use crate::store::{Batch, CLAIMING, Schema, Store, StoreError};
 
 /// Writes one lane to a [`FaultyDatabase`].
@@ -17,15 +19,15 @@ pub struct FaultyStore {
     /// Taken out for each operation and put back only when all went well.
     session: Option<Session>,
     /// The commit that was sent and not answered.
-    doubt: Option<Doubt>,
-    way: Way,
+    doubt: Option<CommitInDoubt>,
+    strategy: WriteStrategy,
 }
 
 impl FaultyStore {
     /// For a lane, without connecting.
     #[must_use]
     pub fn new(database: &FaultyDatabase, lane: Lane) -> Self {
-        Self { server: database.shared(), lane, session: None, doubt: None, way: Way::Copy }
+        Self { server: database.shared(), lane, session: None, doubt: None, strategy: WriteStrategy::Copy }
     }
 
     fn session(&mut self) -> Result<Session, StoreError> {
@@ -50,12 +52,17 @@ impl FaultyStore {
         Ok(session)
     }
 
-    async fn attempt(&mut self, way: Way, batch: &Batch, step: &Step) -> Result<Outcome, StoreError> {
+    async fn attempt(
+        &mut self,
+        strategy: WriteStrategy,
+        batch: &Batch,
+        step: &BatchSpan,
+    ) -> Result<CommitOutcome, StoreError> {
         let mut session = self.claimed().await?;
         let mut transaction = Transaction { session: &mut session, lane: self.lane };
-        let outcome = timeout(way.patience(), transaction.run(way, batch, step, &mut self.doubt))
+        let outcome = timeout(strategy.patience(), transaction.run(strategy, batch, step, &mut self.doubt))
             .await
-            .map_err(|_| StoreError::timed_out("committing a batch", way.patience()))??;
+            .map_err(|_| StoreError::timed_out("committing a batch", strategy.patience()))??;
         self.session = Some(session);
         Ok(outcome)
     }
@@ -79,11 +86,11 @@ impl Store for FaultyStore {
                 // On the way to a lock nothing was changed, so all is read again once it is there.
                 server.alone(backend, Lock::Fence(*place))?;
             }
-            let (checkpoint, make) = lanes_at(lane, &found);
+            let (checkpoint, make) = starting_checkpoint(lane, &found);
             if make {
                 let writes = server.writes(backend);
                 writes.checkpoints.extend(places.into_iter().map(|place| (place, None)));
-                let stands = Stored { lanes: lane.lanes, checkpoint };
+                let stands = StoredCheckpoint { lanes: lane.lanes, checkpoint };
                 writes.checkpoints.extend((0..lane.lanes).map(|number| ((journal, number), Some(stands))));
             }
             Ok(checkpoint)
@@ -94,20 +101,20 @@ impl Store for FaultyStore {
         Ok(checkpoint)
     }
 
-    async fn commit(&mut self, batch: &mut Batch, step: &Step) -> Result<Outcome, StoreError> {
+    async fn commit(&mut self, batch: &mut Batch, step: &BatchSpan) -> Result<CommitOutcome, StoreError> {
         batch.sort();
-        let mut way = self.way;
+        let mut strategy = self.strategy;
         loop {
-            let error = match self.attempt(way, batch, step).await {
-                Ok(Outcome::Committed(committed)) => {
-                    self.way = next_way(way, batch, committed.duplicates());
-                    return Ok(Outcome::Committed(committed));
+            let error = match self.attempt(strategy, batch, step).await {
+                Ok(CommitOutcome::Committed(committed)) => {
+                    self.strategy = next_strategy(strategy, batch, committed.duplicates());
+                    return Ok(CommitOutcome::Committed(committed));
                 }
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => error,
             };
-            match way.after(error.kind()) {
-                Some(next) if self.doubt.is_none() => way = next,
+            match strategy.after(error.kind()) {
+                Some(next) if self.doubt.is_none() => strategy = next,
                 _ => return Err(error.with_doubt(self.doubt.is_some())),
             }
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use crate::store::model::batch::{Message, Quarantined};
-use crate::store::model::fence::Stored;
+use crate::store::model::fence::StoredCheckpoint;
 use crate::store::model::flag::{Correction, FlagChange, Window};
 use crate::store::model::row::{Key, Row};
 use crate::store::{Checkpoint, digest};
@@ -29,7 +29,7 @@ pub struct Tables {
     pub directus: BTreeMap<Uuid, FlagChange>,
     /// `position_corrections`.
     pub corrections: Vec<Correction>,
-    pub(super) checkpoints: BTreeMap<Place, Stored>,
+    pub(super) checkpoints: BTreeMap<Place, StoredCheckpoint>,
     /// `position_flag_windows`: windows that a change replaced, and that have to follow.
     pub(super) windows: Vec<Replaced>,
 }
@@ -92,7 +92,7 @@ pub(super) struct Writes {
     pub(super) newest: BTreeMap<u64, Option<(i64, i32)>>,
     pub(super) quarantined: Vec<(u64, [u8; 32])>,
     pub(super) messages: Vec<Told>,
-    pub(super) checkpoints: BTreeMap<Place, Option<Stored>>,
+    pub(super) checkpoints: BTreeMap<Place, Option<StoredCheckpoint>>,
     pub(super) ledger: BTreeMap<Uuid, Flagged>,
     pub(super) applied: BTreeMap<Uuid, i64>,
     pub(super) replaced: Vec<Replaced>,

@@ -8,13 +8,15 @@ use super::look::{self, Repair};
 use super::server::{Server, Stop};
 use super::session::Session;
 use super::tables::{Place, StoredRow};
-use crate::store::commit::write_strategy::Way;
-use crate::store::flags::intervals::Part;
+use crate::store::commit::write_strategy::WriteStrategy;
+use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
-use crate::store::model::fence::{Doubt, Lane, Outcome, Standing, Step, Stored, judge};
+use crate::store::model::fence::{
+    BatchSpan, CommitInDoubt, CommitOutcome, FenceDecision, Lane, StoredCheckpoint, decide,
+};
 use crate::store::model::row::Key;
 use crate::store::model::rows::Rows;
-use crate::store::{CommitWay, Committed, StoreError, Window};
+use crate::store::{Committed, StoreError, Window, WritePath};
 
 /// A session within a transaction. Any error ends both.
 pub(super) struct Transaction<'a> {
@@ -27,11 +29,11 @@ impl Transaction<'_> {
     /// not known, also when this future is dropped.
     pub(super) async fn run(
         &mut self,
-        way: Way,
+        strategy: WriteStrategy,
         batch: &Batch,
-        step: &Step,
-        doubt: &mut Option<Doubt>,
-    ) -> Result<Outcome, StoreError> {
+        step: &BatchSpan,
+        doubt: &mut Option<CommitInDoubt>,
+    ) -> Result<CommitOutcome, StoreError> {
         let place: Place = (self.lane.journal.to_bytes(), self.lane.number);
         let stored = self.session.statement("reading the checkpoint", |server, backend, _| {
             if server.flaw != Some(Flaw::PlainFence) && server.tables.checkpoints.contains_key(&place) {
@@ -40,8 +42,8 @@ impl Transaction<'_> {
             Ok(server.tables.checkpoints.get(&place).copied())
         });
         let stored = stored.await?;
-        if let Standing::Settled(outcome) = judge(self.lane, step, doubt.as_ref(), stored) {
-            if outcome == Outcome::Fenced {
+        if let FenceDecision::Settled(outcome) = decide(self.lane, step, doubt.as_ref(), stored) {
+            if outcome == CommitOutcome::Fenced {
                 self.session.server().fenced += 1;
             }
             self.session.rollback().await?;
@@ -50,10 +52,10 @@ impl Transaction<'_> {
         }
         // The one that was in doubt did not happen.
         *doubt = None;
-        let committed = self.rows(way, batch).await?;
+        let committed = self.rows(strategy, batch).await?;
         let covered = self.look(batch).await?;
         self.newest(batch, committed.refused(), &covered).await?;
-        let to = Stored { lanes: self.lane.lanes, checkpoint: step.to };
+        let to = StoredCheckpoint { lanes: self.lane.lanes, checkpoint: step.to };
         let checkpoint = self.session.statement("writing the checkpoint", |server, backend, _| {
             server.alone(backend, Lock::Fence(place))?;
             server.writes(backend).checkpoints.insert(place, Some(to));
@@ -61,26 +63,31 @@ impl Transaction<'_> {
         });
         checkpoint.await?;
 
-        *doubt = Some(Doubt { to: step.to.mark, committed: committed.clone() });
+        *doubt = Some(CommitInDoubt { to: step.to.mark, committed: committed.clone() });
         self.session.commit().await.inspect_err(|error| {
             if !error.in_doubt() {
                 *doubt = None;
             }
         })?;
         *doubt = None;
-        Ok(Outcome::Committed(committed))
+        Ok(CommitOutcome::Committed(committed))
     }
 
     /// Rows, quarantine and messages.
-    async fn rows(&mut self, way: Way, batch: &Batch) -> Result<Committed, StoreError> {
+    async fn rows(&mut self, strategy: WriteStrategy, batch: &Batch) -> Result<Committed, StoreError> {
         if batch.is_empty() {
-            return Ok(Committed::new(0, 0, Vec::new(), CommitWay::Copy));
+            return Ok(Committed::new(0, 0, Vec::new(), WritePath::Copy));
         }
         let journal = self.lane.journal;
         let written = self.session.statement("writing rows", |server, backend, _| {
-            let mut plan = Plan { way, ..Plan::default() };
-            plan.rows(server, backend, &batch.new, way)?;
-            plan.rows(server, backend, &batch.perhaps_stored, if way == Way::Copy { Way::Conflict } else { way })?;
+            let mut plan = Plan { strategy, ..Plan::default() };
+            plan.rows(server, backend, &batch.new, strategy)?;
+            plan.rows(
+                server,
+                backend,
+                &batch.perhaps_stored,
+                if strategy == WriteStrategy::Copy { WriteStrategy::Conflict } else { strategy },
+            )?;
             let inserted = plan.fresh.values().map(|row| u64::from(row.copies)).sum();
             let writes = server.writes(backend);
             writes.rows = plan.fresh;
@@ -91,14 +98,14 @@ impl Transaction<'_> {
         });
         let (inserted, refused): (u64, Vec<Key>) = written.await?;
         let settled = inserted + refused.len() as u64;
-        let way = if way == Way::Copy { CommitWay::Copy } else { CommitWay::Conflict };
-        Ok(Committed::new(inserted, batch.offered().saturating_sub(settled), refused, way))
+        let strategy = if strategy == WriteStrategy::Copy { WritePath::Copy } else { WritePath::Conflict };
+        Ok(Committed::new(inserted, batch.offered().saturating_sub(settled), refused, strategy))
     }
 
-    /// Takes the ledger's lock, learns what is new in it, and mends the batch's rows. Gives what it covers of its newest positions.
+    /// Takes the ledger's lock, learns what is new in it, and mends the batch's rows. Gives what it covers of its latest positions.
     async fn look(&mut self, batch: &Batch) -> Result<Vec<Key>, StoreError> {
         const LOOKING: &str = "looking at the ledger of flags";
-        if batch.new.is_empty() && batch.perhaps_stored.is_empty() && batch.newest.is_empty() {
+        if batch.new.is_empty() && batch.perhaps_stored.is_empty() && batch.latest.is_empty() {
             return Ok(Vec::new());
         }
         let share = self.session.statement("taking the lock of the ledger", |server, backend, _| match server.flaw {
@@ -110,12 +117,12 @@ impl Transaction<'_> {
             look::learn(server, known);
             let mut rows = known.covered(&batch.new);
             rows.extend(known.covered(&batch.perhaps_stored));
-            Ok((rows, known.covered(&batch.newest)))
+            Ok((rows, known.covered(&batch.latest)))
         });
         let (rows, newest) = learnt.await?;
         if !rows.is_empty() {
             let parts: Vec<_> =
-                rows.iter().filter_map(|key| Some(Part { window: instant(key)?, faulty: true })).collect();
+                rows.iter().filter_map(|key| Some(FlagInterval { window: instant(key)?, faulty: true })).collect();
             let mut plan = None;
             let mend = self.session.statement("mending rows under a flag", |server, backend, _| {
                 look::follow(server, backend, &parts, &mut plan, |_, _| ())
@@ -126,9 +133,9 @@ impl Transaction<'_> {
     }
 
     async fn newest(&mut self, batch: &Batch, refused: &[Key], covered: &[Key]) -> Result<(), StoreError> {
-        let rows = batch.newest.without(refused).without(covered);
+        let rows = batch.latest.without(refused).without(covered);
         if rows.ordered().next().is_some() {
-            let write = self.session.statement("writing the newest positions", |server, backend, _| {
+            let write = self.session.statement("writing the latest positions", |server, backend, _| {
                 for row in rows.ordered() {
                     look::newest(server, backend, row.imei.get(), (row.ts_ms, row.fingerprint))?;
                 }
@@ -147,7 +154,7 @@ impl Transaction<'_> {
 
 /// What a statement will write, once it has its locks.
 struct Plan {
-    way: Way,
+    strategy: WriteStrategy,
     fresh: BTreeMap<Key, StoredRow>,
     refused: Vec<Key>,
     quarantined: Vec<Quarantined>,
@@ -155,16 +162,16 @@ struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { way: Way::Copy, fresh: BTreeMap::new(), refused: Vec::new(), quarantined: Vec::new() }
+        Self { strategy: WriteStrategy::Copy, fresh: BTreeMap::new(), refused: Vec::new(), quarantined: Vec::new() }
     }
 }
 
 impl Plan {
-    fn rows(&mut self, server: &mut Server, backend: u64, rows: &Rows, way: Way) -> Result<(), Stop> {
+    fn rows(&mut self, server: &mut Server, backend: u64, rows: &Rows, strategy: WriteStrategy) -> Result<(), Stop> {
         for row in rows.ordered() {
             let key = row.key();
             if server.fastest.is_some_and(|fastest| row.speed_kmh > fastest) {
-                if self.way != Way::Apart {
+                if self.strategy != WriteStrategy::Bisect {
                     return Err(Stop::Fail("23514", Some(CHECK)));
                 }
                 self.refused.push(key);
@@ -179,7 +186,7 @@ impl Plan {
                 continue;
             }
             if server.tables.positions.contains_key(&key) || self.fresh.contains_key(&key) {
-                if way == Way::Copy {
+                if strategy == WriteStrategy::Copy {
                     return Err(Stop::Fail("23505", Some("positions_pkey")));
                 }
                 continue;

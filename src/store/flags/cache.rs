@@ -14,7 +14,7 @@ use crate::store::model::rows::Rows;
 
 /// Live flags up to a version of the ledger, or nothing where there are too many of them to remember.
 #[derive(Default)]
-pub(crate) struct KnownFlags {
+pub(crate) struct FlagCache {
     version: i64,
     too_many: bool,
     windows: HashMap<Uuid, Window, RandomState>,
@@ -29,7 +29,7 @@ pub(crate) struct Entry {
     pub(crate) live: Option<Window>,
 }
 
-impl KnownFlags {
+impl FlagCache {
     /// The version up to which the ledger is known.
     pub(crate) const fn version(&self) -> i64 {
         self.version
@@ -149,13 +149,13 @@ mod tests {
         rows
     }
 
-    fn covered(known: &KnownFlags, rows: &Rows) -> Vec<(u64, i64)> {
+    fn covered(known: &FlagCache, rows: &Rows) -> Vec<(u64, i64)> {
         known.covered(rows).iter().map(|key| (key.imei, key.ts_ms)).collect()
     }
 
     #[test]
     fn only_the_rows_under_a_live_flag_are_covered() {
-        let mut known = KnownFlags::default();
+        let mut known = FlagCache::default();
         let rows = rows(&[(1, 5), (1, 10), (1, 20), (1, 21), (2, 15), (3, 0)]);
         assert_eq!(covered(&known, &rows), []);
         known.learn(3, vec![live(1, 1, 10, 20), live(2, 1, 20, 20), live(3, 3, 1, 9), live(4, 9, 0, 99)]);
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn more_flags_than_are_remembered_are_not_remembered() {
-        let mut known = KnownFlags::default();
+        let mut known = FlagCache::default();
         let many = (0..=REMEMBERED_MAX).map(|flag| live(flag as u128, 1, 0, 1)).collect();
         known.learn(7, many);
         assert!(known.too_many() && !known.is_empty());

@@ -6,7 +6,7 @@ use crate::store::model::flag::Window;
 
 /// A part of a window, and whether its positions are faulty. Parts never overlap, so no row is met twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct FlagInterval {
     pub(crate) window: Window,
     pub(crate) faulty: bool,
 }
@@ -28,7 +28,7 @@ pub(crate) fn merged(windows: impl IntoIterator<Item = Window>) -> Vec<Window> {
 }
 
 /// Cuts windows, as [`merged`] gives them, where flags, merged as well, begin and end.
-pub(crate) fn parts(windows: &[Window], flags: &[Window]) -> Vec<Part> {
+pub(crate) fn parts(windows: &[Window], flags: &[Window]) -> Vec<FlagInterval> {
     let mut parts = Vec::with_capacity(windows.len());
     for window in windows {
         let mut next = window.from_ms();
@@ -40,13 +40,13 @@ pub(crate) fn parts(windows: &[Window], flags: &[Window]) -> Vec<Part> {
             }
             let (from, to) = (flag.from_ms().max(next), flag.to_ms().min(window.to_ms()));
             if next < from {
-                parts.push(Part { window: window.with_range(next, from - 1), faulty: false });
+                parts.push(FlagInterval { window: window.with_range(next, from - 1), faulty: false });
             }
-            parts.push(Part { window: window.with_range(from, to), faulty: true });
+            parts.push(FlagInterval { window: window.with_range(from, to), faulty: true });
             next = to.saturating_add(1);
         }
         if next <= window.to_ms() {
-            parts.push(Part { window: window.with_range(next, window.to_ms()), faulty: false });
+            parts.push(FlagInterval { window: window.with_range(next, window.to_ms()), faulty: false });
         }
     }
     parts
@@ -56,34 +56,34 @@ pub(crate) fn parts(windows: &[Window], flags: &[Window]) -> Vec<Part> {
 #[derive(Debug)]
 pub(crate) struct Tally {
     /// In order.
-    parts: Vec<(Part, i64)>,
+    parts: Vec<(FlagInterval, i64)>,
 }
 
 impl Tally {
     /// Cuts the parts, as [`parts`] gives them, also where the windows that will be asked for begin and end.
-    pub(crate) fn new(parts: Vec<Part>, windows: impl IntoIterator<Item = Window>) -> Self {
+    pub(crate) fn new(parts: Vec<FlagInterval>, windows: impl IntoIterator<Item = Window>) -> Self {
         let mut cuts = BTreeSet::new();
         for window in windows {
             cuts.insert((window.imei(), window.from_ms()));
             cuts.insert((window.imei(), window.to_ms().saturating_add(1)));
         }
         let mut cut = Vec::with_capacity(parts.len());
-        for Part { window, faulty } in parts {
+        for FlagInterval { window, faulty } in parts {
             let mut next = window.from_ms();
             let (first, end) = ((window.imei(), next.saturating_add(1)), (window.imei(), window.to_ms()));
             if first <= end {
                 for (_, at) in cuts.range(first..=end) {
-                    cut.push((Part { window: window.with_range(next, at - 1), faulty }, 0));
+                    cut.push((FlagInterval { window: window.with_range(next, at - 1), faulty }, 0));
                     next = *at;
                 }
             }
-            cut.push((Part { window: window.with_range(next, window.to_ms()), faulty }, 0));
+            cut.push((FlagInterval { window: window.with_range(next, window.to_ms()), faulty }, 0));
         }
         Self { parts: cut }
     }
 
     /// The parts, cut.
-    pub(crate) fn parts(&self) -> Vec<Part> {
+    pub(crate) fn parts(&self) -> Vec<FlagInterval> {
         self.parts.iter().map(|(part, _)| *part).collect()
     }
 
@@ -99,7 +99,7 @@ impl Tally {
     }
 
     /// Some positions of a part, one of [`Tally::parts`], changed.
-    pub(crate) fn add(&mut self, part: &Part, positions: i64) {
+    pub(crate) fn add(&mut self, part: &FlagInterval, positions: i64) {
         let key = (part.window.imei(), part.window.from_ms());
         let at = self.parts.partition_point(|(part, _)| (part.window.imei(), part.window.from_ms()) < key);
         if let Some((_, changed)) = self.parts.get_mut(at) {

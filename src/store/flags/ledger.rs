@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::store::model::flag::{Applied, Correction, FlagChange};
 use crate::store::{StoreError, Window};
 
-/// A database that keeps the ledger. Implemented by [`crate::store::TimescaleLedger`] and [`crate::store::SqliteLedger`].
+/// A database that keeps the ledger. Implemented by [`crate::store::PostgresLedger`] and [`crate::store::SqliteLedger`].
 pub trait Ledger {
     /// Writes changes down and makes positions follow; says what became of each.
     ///

@@ -1,4 +1,4 @@
-//! Everything that one transaction brings: rows by what is known of them, quarantined bytes, messages, newest positions.
+//! Everything that one transaction brings: rows by what is known of them, quarantined bytes, messages, latest positions.
 
 use teltonika_codecs::Imei;
 
@@ -16,8 +16,8 @@ pub struct Batch {
     pub perhaps_stored: Rows,
     /// Rows that stand in the table for certain, by this lane's own earlier commits, and are not sent again.
     pub known_stored: u64,
-    /// The newest position of devices, at most one row each. Written only forward.
-    pub newest: Rows,
+    /// The latest position of devices, at most one row each. Written only forward.
+    pub latest: Rows,
     /// What cannot become a row.
     pub quarantined: Vec<Quarantined>,
     /// Codec 12 to 15.
@@ -35,23 +35,23 @@ impl Batch {
     /// Whether there is nothing to write but a checkpoint.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.offered() == 0 && self.newest.is_empty() && self.quarantined.is_empty() && self.messages.is_empty()
+        self.offered() == 0 && self.latest.is_empty() && self.quarantined.is_empty() && self.messages.is_empty()
     }
 
     /// Puts all rows into the order of the table's key, in which they are written.
     pub fn sort(&mut self) {
         self.new.sort();
         self.perhaps_stored.sort();
-        self.newest.sort();
+        self.latest.sort();
     }
 
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
-        let Self { new, perhaps_stored, known_stored, newest, quarantined, messages } = self;
+        let Self { new, perhaps_stored, known_stored, latest, quarantined, messages } = self;
         new.clear();
         perhaps_stored.clear();
         *known_stored = 0;
-        newest.clear();
+        latest.clear();
         quarantined.clear();
         messages.clear();
     }

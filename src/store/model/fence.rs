@@ -31,13 +31,13 @@ impl Lane {
 pub struct Checkpoint {
     /// Everything before is committed.
     pub mark: Mark,
-    /// Everything before is also seen in the newest positions.
-    pub newest: Position,
+    /// Everything before is also seen in the latest positions.
+    pub latest: Position,
 }
 
 /// The part of the journal that a batch covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct BatchSpan {
     /// The lane's cursor: where the batch begins.
     pub from: Mark,
     /// Where the lane stands once the batch is committed.
@@ -46,7 +46,7 @@ pub struct Step {
 
 /// What came of offering a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CommitOutcome {
     /// It is committed: now, or by an earlier attempt whose answer was lost.
     Committed(Committed),
     /// Nothing was written. The database went back (failover, restore): go on from there.
@@ -57,47 +57,54 @@ pub enum Outcome {
 
 /// A commit that was sent and not answered.
 #[derive(Clone, Debug)]
-pub(crate) struct Doubt {
+pub(crate) struct CommitInDoubt {
     pub(crate) to: Mark,
     pub(crate) committed: Committed,
 }
 
 /// The checkpoint row of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub(crate) struct StoredCheckpoint {
     pub(crate) lanes: u16,
     pub(crate) checkpoint: Checkpoint,
 }
 
 /// What to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum FenceDecision {
     /// Write.
     Go,
     /// Write nothing, and this is the outcome.
-    Settled(Outcome),
+    Settled(CommitOutcome),
 }
 
 /// Decides. `stored` must have been read under its lock, which waits until the backend of an earlier attempt has ended: a
 /// plain read can still show the old place while the lost transaction commits a moment later.
-pub(crate) fn judge(lane: Lane, step: &Step, doubt: Option<&Doubt>, stored: Option<Stored>) -> Standing {
-    let Some(Stored { lanes, checkpoint }) = stored else {
+pub(crate) fn decide(
+    lane: Lane,
+    step: &BatchSpan,
+    doubt: Option<&CommitInDoubt>,
+    stored: Option<StoredCheckpoint>,
+) -> FenceDecision {
+    let Some(StoredCheckpoint { lanes, checkpoint }) = stored else {
         // It was there when the lane began: the database is from before.
-        return Standing::Settled(Outcome::WentBack(Checkpoint::default()));
+        return FenceDecision::Settled(CommitOutcome::WentBack(Checkpoint::default()));
     };
     if lanes != lane.lanes {
-        return Standing::Settled(Outcome::Fenced);
+        return FenceDecision::Settled(CommitOutcome::Fenced);
     }
     if checkpoint.mark == step.from {
-        return Standing::Go;
+        return FenceDecision::Go;
     }
     match doubt {
         Some(doubt) if doubt.to == checkpoint.mark && doubt.to == step.to.mark => {
-            Standing::Settled(Outcome::Committed(doubt.committed.clone()))
+            FenceDecision::Settled(CommitOutcome::Committed(doubt.committed.clone()))
         }
-        _ if checkpoint.mark.position < step.from.position => Standing::Settled(Outcome::WentBack(checkpoint)),
+        _ if checkpoint.mark.position < step.from.position => {
+            FenceDecision::Settled(CommitOutcome::WentBack(checkpoint))
+        }
         // Ahead of us, or at our place by another way.
-        _ => Standing::Settled(Outcome::Fenced),
+        _ => FenceDecision::Settled(CommitOutcome::Fenced),
     }
 }
 
@@ -107,16 +114,16 @@ pub(crate) fn judge(lane: Lane, step: &Step, doubt: Option<&Doubt>, stored: Opti
 /// One mark can vouch for all lanes only where the same opening of the journal wrote them all. Else two copies of the journal
 /// may have written them, and what the one furthest behind has done, others have not: the tag is none then, so that the
 /// journal takes a new id and is drained again.
-pub(crate) fn lanes_at(lane: Lane, found: &[Stored]) -> (Checkpoint, bool) {
+pub(crate) fn starting_checkpoint(lane: Lane, found: &[StoredCheckpoint]) -> (Checkpoint, bool) {
     let complete = found.len() == usize::from(lane.lanes) && found.iter().all(|row| row.lanes == lane.lanes);
     match found.get(usize::from(lane.number)) {
         Some(own) if complete => (own.checkpoint, false),
         _ => {
             let behind = found.iter().map(|row| row.checkpoint).min_by_key(|at| at.mark.position).unwrap_or_default();
-            let newest = found.iter().map(|row| row.checkpoint.newest).min().unwrap_or_default();
+            let latest = found.iter().map(|row| row.checkpoint.latest).min().unwrap_or_default();
             let mut tags = found.iter().map(|row| row.checkpoint.mark.tag);
             let tag = if tags.all(|tag| tag == behind.mark.tag) { behind.mark.tag } else { Mark::START.tag };
-            (Checkpoint { mark: Mark { tag, ..behind.mark }, newest }, true)
+            (Checkpoint { mark: Mark { tag, ..behind.mark }, latest }, true)
         }
     }
 }
@@ -124,61 +131,65 @@ pub(crate) fn lanes_at(lane: Lane, found: &[Stored]) -> (Checkpoint, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::CommitWay;
+    use crate::store::WritePath;
 
     fn at(position: u64, tag: i64) -> Mark {
         Mark { position: Position(position), tag }
     }
 
-    fn stored(lanes: u16, position: u64, tag: i64) -> Stored {
-        Stored { lanes, checkpoint: Checkpoint { mark: at(position, tag), newest: Position(0) } }
+    fn stored(lanes: u16, position: u64, tag: i64) -> StoredCheckpoint {
+        StoredCheckpoint { lanes, checkpoint: Checkpoint { mark: at(position, tag), latest: Position(0) } }
     }
 
     #[test]
     fn only_the_lane_that_stands_where_the_database_stands_may_write() {
         let lane = Lane::only(JournalId::random());
-        let step = Step { from: at(10, 7), to: Checkpoint { mark: at(20, 7), newest: Position(20) } };
-        let committed = Committed::new(3, 1, Vec::new(), CommitWay::Copy);
-        let doubt = Doubt { to: at(20, 7), committed: committed.clone() };
-        let other_doubt = Doubt { to: at(15, 7), committed: committed.clone() };
-        let judge = |doubt, stored| judge(lane, &step, doubt, stored);
+        let step = BatchSpan { from: at(10, 7), to: Checkpoint { mark: at(20, 7), latest: Position(20) } };
+        let committed = Committed::new(3, 1, Vec::new(), WritePath::Copy);
+        let doubt = CommitInDoubt { to: at(20, 7), committed: committed.clone() };
+        let other_doubt = CommitInDoubt { to: at(15, 7), committed: committed.clone() };
+        let decide = |doubt, stored| decide(lane, &step, doubt, stored);
         let back = |position, tag| {
-            let checkpoint = Checkpoint { mark: at(position, tag), newest: Position(0) };
-            Standing::Settled(Outcome::WentBack(checkpoint))
+            let checkpoint = Checkpoint { mark: at(position, tag), latest: Position(0) };
+            FenceDecision::Settled(CommitOutcome::WentBack(checkpoint))
         };
-        let fenced = Standing::Settled(Outcome::Fenced);
+        let fenced = FenceDecision::Settled(CommitOutcome::Fenced);
 
-        assert_eq!(judge(None, Some(stored(1, 10, 7))), Standing::Go);
-        assert_eq!(judge(Some(&doubt), Some(stored(1, 10, 7))), Standing::Go, "the lost commit did not happen");
-        assert_eq!(judge(Some(&doubt), Some(stored(1, 20, 7))), Standing::Settled(Outcome::Committed(committed)));
-        assert_eq!(judge(None, Some(stored(1, 20, 7))), fenced, "somebody else wrote that");
-        assert_eq!(judge(Some(&other_doubt), Some(stored(1, 15, 7))), fenced, "not the batch that is offered");
-        assert_eq!(judge(None, Some(stored(1, 9, 7))), back(9, 7));
-        assert_eq!(judge(Some(&doubt), Some(stored(1, 9, 3))), back(9, 3));
-        assert_eq!(judge(None, None), back(0, 0));
-        assert_eq!(judge(None, Some(stored(1, 10, 8))), fenced, "the same place by another way");
-        assert_eq!(judge(Some(&doubt), Some(stored(1, 20, 8))), fenced, "the same place by another way");
-        assert_eq!(judge(None, Some(stored(2, 10, 7))), fenced, "other lanes");
+        assert_eq!(decide(None, Some(stored(1, 10, 7))), FenceDecision::Go);
+        assert_eq!(decide(Some(&doubt), Some(stored(1, 10, 7))), FenceDecision::Go, "the lost commit did not happen");
+        assert_eq!(
+            decide(Some(&doubt), Some(stored(1, 20, 7))),
+            FenceDecision::Settled(CommitOutcome::Committed(committed))
+        );
+        assert_eq!(decide(None, Some(stored(1, 20, 7))), fenced, "somebody else wrote that");
+        assert_eq!(decide(Some(&other_doubt), Some(stored(1, 15, 7))), fenced, "not the batch that is offered");
+        assert_eq!(decide(None, Some(stored(1, 9, 7))), back(9, 7));
+        assert_eq!(decide(Some(&doubt), Some(stored(1, 9, 3))), back(9, 3));
+        assert_eq!(decide(None, None), back(0, 0));
+        assert_eq!(decide(None, Some(stored(1, 10, 8))), fenced, "the same place by another way");
+        assert_eq!(decide(Some(&doubt), Some(stored(1, 20, 8))), fenced, "the same place by another way");
+        assert_eq!(decide(None, Some(stored(2, 10, 7))), fenced, "other lanes");
     }
 
     #[test]
     fn another_number_of_lanes_begins_at_the_one_furthest_behind() {
-        let row = |lanes, position, newest| Stored {
+        let row = |lanes, position, latest| StoredCheckpoint {
             lanes,
-            checkpoint: Checkpoint { mark: at(position, 7), newest: Position(newest) },
+            checkpoint: Checkpoint { mark: at(position, 7), latest: Position(latest) },
         };
         let lane = |number, lanes| Lane { journal: JournalId::random(), number, lanes };
-        let checkpoint = |position, newest| Checkpoint { mark: at(position, 7), newest: Position(newest) };
+        let checkpoint = |position, latest| Checkpoint { mark: at(position, 7), latest: Position(latest) };
         let two = [row(2, 30, 25), row(2, 20, 22)];
-        assert_eq!(lanes_at(lane(0, 2), &two), (checkpoint(30, 25), false));
-        assert_eq!(lanes_at(lane(1, 2), &two), (checkpoint(20, 22), false));
-        assert_eq!(lanes_at(lane(0, 1), &two), (checkpoint(20, 22), true));
-        assert_eq!(lanes_at(lane(2, 3), &two), (checkpoint(20, 22), true));
-        assert_eq!(lanes_at(lane(1, 2), &two[..1]), (checkpoint(30, 25), true), "a row is missing");
-        assert_eq!(lanes_at(lane(0, 1), &[]), (Checkpoint::default(), true));
-        let copies = [Stored { checkpoint: Checkpoint { mark: at(30, 9), newest: Position(25) }, ..two[0] }, two[1]];
-        let nobodys = Checkpoint { mark: at(20, 0), newest: Position(22) };
-        assert_eq!(lanes_at(lane(0, 1), &copies), (nobodys, true), "two copies of a journal wrote them");
-        assert_eq!(lanes_at(lane(1, 2), &copies), (checkpoint(20, 22), false));
+        assert_eq!(starting_checkpoint(lane(0, 2), &two), (checkpoint(30, 25), false));
+        assert_eq!(starting_checkpoint(lane(1, 2), &two), (checkpoint(20, 22), false));
+        assert_eq!(starting_checkpoint(lane(0, 1), &two), (checkpoint(20, 22), true));
+        assert_eq!(starting_checkpoint(lane(2, 3), &two), (checkpoint(20, 22), true));
+        assert_eq!(starting_checkpoint(lane(1, 2), &two[..1]), (checkpoint(30, 25), true), "a row is missing");
+        assert_eq!(starting_checkpoint(lane(0, 1), &[]), (Checkpoint::default(), true));
+        let copies =
+            [StoredCheckpoint { checkpoint: Checkpoint { mark: at(30, 9), latest: Position(25) }, ..two[0] }, two[1]];
+        let nobodys = Checkpoint { mark: at(20, 0), latest: Position(22) };
+        assert_eq!(starting_checkpoint(lane(0, 1), &copies), (nobodys, true), "two copies of a journal wrote them");
+        assert_eq!(starting_checkpoint(lane(1, 2), &copies), (checkpoint(20, 22), false));
     }
 }

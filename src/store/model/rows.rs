@@ -65,8 +65,8 @@ impl Rows {
     }
 
     /// All rows in that order.
-    pub(crate) fn whole(&self) -> Part<'_> {
-        Part { rows: self, order: &self.order }
+    pub(crate) fn whole(&self) -> RowSlice<'_> {
+        RowSlice { rows: self, order: &self.order }
     }
 
     #[inline]
@@ -151,12 +151,12 @@ impl Rows {
 
 /// Some of a collection's rows, in their order.
 #[derive(Clone, Copy)]
-pub(crate) struct Part<'a> {
+pub(crate) struct RowSlice<'a> {
     pub(crate) rows: &'a Rows,
     order: &'a [(Key, u32)],
 }
 
-impl<'a> Part<'a> {
+impl<'a> RowSlice<'a> {
     pub(crate) fn len(self) -> usize {
         self.order.len()
     }

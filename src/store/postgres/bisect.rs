@@ -1,4 +1,4 @@
-//! The third way: a batch in which the database refuses some row. Halves are tried within savepoints until the refused rows
+//! The third strategy: a batch in which the database refuses some row. Halves are tried within savepoints until the refused rows
 //! stand alone; they go into quarantine, and all others commit.
 
 use super::sql::StatementKind;
@@ -6,8 +6,8 @@ use super::transaction::Transaction;
 use crate::store::error::classify::SqlErrorKind;
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::row::Row;
-use crate::store::model::rows::{Part, Rows};
-use crate::store::{CommitWay, Committed, StoreError};
+use crate::store::model::rows::{RowSlice, Rows};
+use crate::store::{Committed, StoreError, WritePath};
 
 /// Inserts every row that the database takes; those that it refuses are added to `quarantined`.
 pub(crate) async fn insert(
@@ -26,15 +26,15 @@ pub(crate) async fn insert(
     }
     let refused = u64::try_from(keys.len()).unwrap_or(u64::MAX);
     let duplicates = batch.offered().saturating_sub(inserted).saturating_sub(refused);
-    Ok(Committed::new(inserted, duplicates, keys, CommitWay::Conflict))
+    Ok(Committed::new(inserted, duplicates, keys, WritePath::Conflict))
 }
 
-/// Writes every newest position that the database takes. One that it does not take is left out: its record is in
+/// Writes every latest position that the database takes. One that it does not take is left out: its record is in
 /// `positions` or in quarantine.
 pub(crate) async fn newest(transaction: &mut Transaction<'_>, rows: &Rows) -> Result<(), StoreError> {
     let into = [StatementKind::CopyNewest, StatementKind::InsertNewest];
     divide(transaction, rows.whole(), into, |_, error| {
-        tracing::warn!(detail = error.detail(), "the database refuses a newest position");
+        tracing::warn!(detail = error.detail(), "the database refuses a latest position");
     })
     .await?;
     Ok(())
@@ -43,7 +43,7 @@ pub(crate) async fn newest(transaction: &mut Transaction<'_>, rows: &Rows) -> Re
 /// Gives the number of rows that were written.
 pub(crate) async fn divide(
     transaction: &mut Transaction<'_>,
-    whole: Part<'_>,
+    whole: RowSlice<'_>,
     into: [StatementKind; 2],
     mut refuse: impl FnMut(&Row, &StoreError),
 ) -> Result<u64, StoreError> {

@@ -11,10 +11,10 @@ use tokio_postgres::{Row as Answer, Statement};
 
 use super::copy::{COPY_PART, Encoder};
 use super::sql::{CREATE_INCOMING, LOCK_LANE, StatementKind};
-use crate::store::flags::cache::KnownFlags;
+use crate::store::flags::cache::FlagCache;
 use crate::store::model::column_set::ColumnSet;
 use crate::store::model::fence::Lane;
-use crate::store::model::rows::Part;
+use crate::store::model::rows::RowSlice;
 use crate::store::{CLAIMING, ErrorClass, StoreError};
 
 /// A connection that we own: dropping it closes the socket, and the server rolls back what was open.
@@ -25,7 +25,7 @@ pub(crate) struct Connection {
     has_incoming: bool,
     has_lane: bool,
     /// What is known of the ledger of flags on this connection.
-    pub(crate) flags: KnownFlags,
+    pub(crate) flags: FlagCache,
 }
 
 impl Connection {
@@ -36,7 +36,7 @@ impl Connection {
             texts: HashMap::new(),
             has_incoming: false,
             has_lane: false,
-            flags: KnownFlags::default(),
+            flags: FlagCache::default(),
         }
     }
 
@@ -126,7 +126,7 @@ impl Connection {
         doing: &'static str,
         kind: StatementKind,
         columns: ColumnSet,
-        parts: &[Part<'_>],
+        parts: &[RowSlice<'_>],
         buffer: &mut BytesMut,
     ) -> Result<u64, StoreError> {
         let statement = self.prepared(doing, kind, columns).await?;

@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 use crate::store::model::column_set::{BASE_COLUMNS, ColumnSet};
 use crate::store::model::columns::{ColumnType, ELEMENTS};
 use crate::store::model::row::Row;
-use crate::store::model::rows::{Part, Rows};
+use crate::store::model::rows::{RowSlice, Rows};
 
 /// Encodes rows one by one. One for each COPY.
 pub(crate) struct Encoder {
@@ -48,7 +48,7 @@ impl Encoder {
     /// Appends rows from `next` on, until the buffer holds so many bytes or there are no more.
     pub(crate) fn fill(
         &self,
-        part: Part<'_>,
+        part: RowSlice<'_>,
         next: &mut usize,
         bytes: usize,
         out: &mut BytesMut,

@@ -14,8 +14,8 @@ use super::connection::Connection;
 use super::flag_sql::{
     LEDGER_LIVE, LEDGER_LOCK, LEDGER_NEWER, LEDGER_VERSION, LIVE_OVER, PLAN_AS_USUAL, PLAN_BY_KEY, SHARE_LEDGER,
 };
-use crate::store::flags::cache::{Entry, KnownFlags, REMEMBERED_MAX};
-use crate::store::flags::intervals::Part;
+use crate::store::flags::cache::{Entry, FlagCache, REMEMBERED_MAX};
+use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::batch::Batch;
 use crate::store::model::row::Key;
 use crate::store::postgres::flag_update::{follow, millis, time};
@@ -27,13 +27,13 @@ use crate::store::{ErrorClass, StoreError, Window};
 pub(crate) struct Covered {
     /// Among its rows.
     rows: Vec<Key>,
-    /// Among its newest positions.
+    /// Among its latest positions.
     pub(crate) newest: Vec<Key>,
 }
 
 /// Takes the lock, learns what is new in the ledger, and finds what of the batch, which is sorted, is covered.
 pub(crate) async fn look(connection: &mut Connection, batch: &Batch) -> Result<Covered, StoreError> {
-    if batch.new.is_empty() && batch.perhaps_stored.is_empty() && batch.newest.is_empty() {
+    if batch.new.is_empty() && batch.perhaps_stored.is_empty() && batch.latest.is_empty() {
         return Ok(Covered::default());
     }
     connection.query(LOOKING, SHARE_LEDGER, &[&LEDGER_LOCK]).await?;
@@ -51,7 +51,7 @@ pub(crate) async fn look(connection: &mut Connection, batch: &Batch) -> Result<C
     };
     let mut rows = known.covered(&batch.new);
     rows.extend(known.covered(&batch.perhaps_stored));
-    Ok(Covered { rows, newest: known.covered(&batch.newest) })
+    Ok(Covered { rows, newest: known.covered(&batch.latest) })
 }
 
 async fn learn(connection: &mut Connection) -> Result<(), StoreError> {
@@ -62,7 +62,7 @@ async fn learn(connection: &mut Connection) -> Result<(), StoreError> {
     }
     if version < connection.flags.version() {
         // Somebody emptied it, or put an older one in its place.
-        connection.flags = KnownFlags::default();
+        connection.flags = FlagCache::default();
     }
     let (known, most) = (connection.flags.version(), i64::try_from(REMEMBERED_MAX).unwrap_or(i64::MAX) + 1);
     let rows = match known {
@@ -79,9 +79,9 @@ async fn learn(connection: &mut Connection) -> Result<(), StoreError> {
 }
 
 /// The live flags over the batch's devices and times.
-async fn over(connection: &mut Connection, batch: &Batch) -> Result<KnownFlags, StoreError> {
+async fn over(connection: &mut Connection, batch: &Batch) -> Result<FlagCache, StoreError> {
     let mut spans: HashMap<u64, (i64, i64)> = HashMap::new();
-    for rows in [&batch.new, &batch.perhaps_stored, &batch.newest] {
+    for rows in [&batch.new, &batch.perhaps_stored, &batch.latest] {
         for device in rows.devices() {
             let ([(first, _), ..], [.., (last, _)]) = (device, device) else { continue };
             let span = spans.entry(first.imei).or_insert((first.ts_ms, last.ts_ms));
@@ -95,7 +95,7 @@ async fn over(connection: &mut Connection, batch: &Batch) -> Result<KnownFlags, 
     for row in connection.query(LOOKING, LIVE_OVER, &[&imeis, &from, &to]).await? {
         entries.push(entry(&row)?);
     }
-    let mut known = KnownFlags::default();
+    let mut known = FlagCache::default();
     known.remember(entries);
     Ok(known)
 }
@@ -105,7 +105,7 @@ pub(crate) async fn mend(connection: &mut Connection, covered: &Covered) -> Resu
     if covered.rows.is_empty() {
         return Ok(());
     }
-    let part = |key: &Key| Some(Part { window: instant(key)?, faulty: true });
+    let part = |key: &Key| Some(FlagInterval { window: instant(key)?, faulty: true });
     let mut parts: Vec<_> = covered.rows.iter().filter_map(part).collect();
     parts.sort_unstable_by_key(|part| part.window);
     // Two records of one millisecond are one instant.
@@ -115,7 +115,7 @@ pub(crate) async fn mend(connection: &mut Connection, covered: &Covered) -> Resu
     connection.batch(MENDING, PLAN_AS_USUAL).await
 }
 
-/// Looks for the newest positions of the devices whose newest one in the batch is covered.
+/// Looks for the latest positions of the devices whose newest one in the batch is covered.
 pub(crate) async fn mend_newest(connection: &mut Connection, covered: &Covered) -> Result<(), StoreError> {
     if covered.newest.is_empty() {
         return Ok(());

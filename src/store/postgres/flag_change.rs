@@ -158,7 +158,7 @@ async fn repair_newest(connection: &mut Connection, windows: &[Window], tally: &
         repair.until_ms = repair.until_ms.max(until_ms);
         repair.may_begin |= tally.changed_in(window) > 0;
     }
-    // A batch takes away a newest position that a flag covers, though the flag was never applied to the row itself: where the
+    // A batch takes away a latest position that a flag covers, though the flag was never applied to the row itself: where the
     // flag ends before that, no row changes, and the position counts again.
     for part in tally.parts().iter().filter(|part| !part.faulty) {
         if let Some(repair) = repairs.get_mut(&part.window.imei().get()) {

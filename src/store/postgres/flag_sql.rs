@@ -75,7 +75,7 @@ pub(crate) const DROP_FAULTY_NEWEST: &str = "DELETE FROM latest_positions l WHER
          SELECT FROM position_flag_ledger f WHERE f.faulty AND NOT f.deleted AND f.imei = l.imei AND f.ts_to >= l.ts \
              AND f.ts_from <= l.ts) \
      RETURNING imei";
-/// $1 device, $2 an instant: writes the newest position after it that counts, if there is one. What flags cover is not
+/// $1 device, $2 an instant: writes the latest position after it that counts, if there is one. What flags cover is not
 /// searched row by row: only what lies between them, ends excluded, is looked at.
 pub(crate) static FIND_NEWEST: LazyLock<String> = LazyLock::new(|| {
     let columns = all_columns();

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use super::connection::Connection;
 use super::flag_sql::{FIRST_POSITION, FOLLOW};
 use crate::store::StoreError;
-use crate::store::flags::intervals::Part;
+use crate::store::flags::intervals::FlagInterval;
 
 /// Sets `faulty` in the parts where it differs. Calls `changed` with device and time of every position that it changed.
 pub(crate) async fn follow(
     connection: &mut Connection,
-    parts: &[Part],
+    parts: &[FlagInterval],
     mut changed: impl FnMut(u64, i64),
 ) -> Result<(), StoreError> {
     let mut parts = in_days(connection, parts).await?;
@@ -37,7 +37,7 @@ pub(crate) async fn follow(
 }
 
 /// The same parts, those longer than a day as the days in which the device has positions.
-async fn in_days(connection: &mut Connection, parts: &[Part]) -> Result<Vec<Part>, StoreError> {
+async fn in_days(connection: &mut Connection, parts: &[FlagInterval]) -> Result<Vec<FlagInterval>, StoreError> {
     let mut days = Vec::with_capacity(parts.len());
     for part in parts {
         let (imei, end) = (part.window.imei().get().cast_signed(), part.window.to_ms());
@@ -51,17 +51,17 @@ async fn in_days(connection: &mut Connection, parts: &[Part]) -> Result<Vec<Part
             };
             let first = millis(first);
             let last = (first + DAY_MS - 1).min(end);
-            days.push(Part { window: part.window.with_range(first, last), ..*part });
+            days.push(FlagInterval { window: part.window.with_range(first, last), ..*part });
             next = last + 1;
         }
         if next <= end {
-            days.push(Part { window: part.window.with_range(next, end), ..*part });
+            days.push(FlagInterval { window: part.window.with_range(next, end), ..*part });
         }
     }
     Ok(days)
 }
 
-fn day(part: &Part) -> i64 {
+fn day(part: &FlagInterval) -> i64 {
     part.window.from_ms().div_euclid(DAY_MS)
 }
 

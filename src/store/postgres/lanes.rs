@@ -4,7 +4,7 @@ use super::connection::{Connection, key_of};
 use super::sql::{FORGET_LANES, LANES, LOCK_LANES, MAKE_LANES};
 use super::transaction::{lane_number, position_number, stored};
 use crate::store::StoreError;
-use crate::store::model::fence::{Checkpoint, Lane, Stored, lanes_at};
+use crate::store::model::fence::{Checkpoint, Lane, StoredCheckpoint, starting_checkpoint};
 
 /// Where the lane stands, after its rows were made or made anew where that is needed.
 pub(crate) async fn open(connection: &mut Connection, lane: Lane) -> Result<Checkpoint, StoreError> {
@@ -14,13 +14,13 @@ pub(crate) async fn open(connection: &mut Connection, lane: Lane) -> Result<Chec
     let whole = key_of(Lane { number: u16::MAX, ..lane });
     connection.execute(OPENING, LOCK_LANES, &[&whole]).await?;
     let rows = connection.query(OPENING, LANES, &[&journal]).await?;
-    let found: Vec<Stored> = rows.iter().map(|row| stored(row, 1)).collect::<Result<_, _>>()?;
-    let (checkpoint, make) = lanes_at(lane, &found);
+    let found: Vec<StoredCheckpoint> = rows.iter().map(|row| stored(row, 1)).collect::<Result<_, _>>()?;
+    let (checkpoint, make) = starting_checkpoint(lane, &found);
     if make {
-        let (position, newest) = (position_number(checkpoint.mark.position)?, position_number(checkpoint.newest)?);
+        let (position, latest) = (position_number(checkpoint.mark.position)?, position_number(checkpoint.latest)?);
         let lanes = lane_number(lane.lanes);
         connection.execute(OPENING, FORGET_LANES, &[&journal]).await?;
-        connection.execute(OPENING, MAKE_LANES, &[&journal, &lanes, &position, &checkpoint.mark.tag, &newest]).await?;
+        connection.execute(OPENING, MAKE_LANES, &[&journal, &lanes, &position, &checkpoint.mark.tag, &latest]).await?;
     }
     connection.batch(OPENING, "COMMIT").await?;
     Ok(checkpoint)

@@ -1,4 +1,4 @@
-//! Repairing the newest position of devices: it may have become faulty, or a later one may have ceased to be.
+//! Repairing the latest position of devices: it may have become faulty, or a later one may have ceased to be.
 //!
 //! Under the lock of the device's row, so a writer that is at it commits first or waits; what it writes after that is later
 //! and wins, as always.
@@ -13,7 +13,7 @@ use crate::store::model::row::{Key, Row};
 use crate::store::model::rows::Rows;
 use crate::store::postgres::flag_update::{millis, time};
 
-/// A device whose newest position may have to be another one.
+/// A device whose latest position may have to be another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Repair {
     pub(crate) imei: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Repair {
     pub(crate) may_begin: bool,
 }
 
-/// Makes each device's newest position the newest one that counts. One row of `repairs` a device, in order.
+/// Makes each device's latest position the newest one that counts. One row of `repairs` a device, in order.
 pub(crate) async fn repair(connection: &mut Connection, repairs: &[Repair]) -> Result<(), StoreError> {
     let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei.cast_signed()).collect();
     let mut stands = HashMap::new();
@@ -72,7 +72,7 @@ pub(crate) async fn repair(connection: &mut Connection, repairs: &[Repair]) -> R
     Ok(())
 }
 
-/// Lets the newest positions follow rows, which are sorted, that were inserted or have changed. Under the ledger's lock.
+/// Lets the latest positions follow rows, which are sorted, that were inserted or have changed. Under the ledger's lock.
 pub(crate) async fn replace(connection: &mut Connection, rows: &Rows) -> Result<(), StoreError> {
     let last = |device: &[(Key, u32)]| {
         let (last, _) = device.last()?;
@@ -80,7 +80,7 @@ pub(crate) async fn replace(connection: &mut Connection, rows: &Rows) -> Result<
     };
     let mut repairs: Vec<_> = rows.devices().filter_map(last).collect();
     let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei.cast_signed()).collect();
-    // Somebody may just let the newest position go back to one of these rows, as it was: under the ledger's lock no others begin.
+    // Somebody may just let the latest position go back to one of these rows, as it was: under the ledger's lock no others begin.
     let mut unsettled: Vec<i64> = Vec::new();
     connection
         .each(REPAIRING, UNSETTLED, &[&imeis], |row| {
@@ -124,6 +124,6 @@ async fn find(connection: &mut Connection, imei: i64, after_ms: i64) -> Result<b
     Ok(connection.execute(REPAIRING, text, &[&imei, &time(after_ms)]).await? > 0)
 }
 
-const REPAIRING: &str = "repairing the newest positions";
+const REPAIRING: &str = "repairing the latest positions";
 /// How far back to look, step by step: a day touches one or two chunks, everything touches all of them.
 const STEPS_BACK_MS: [i64; 3] = [86_400_000, 30 * 86_400_000, i64::MAX];

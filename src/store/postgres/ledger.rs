@@ -21,7 +21,7 @@ use crate::store::postgres::flag_change;
 use crate::store::{DatabaseUrl, ErrorClass, StoreError};
 
 /// Writes the ledger of flags in PostgreSQL, and makes positions follow.
-pub struct TimescaleLedger {
+pub struct PostgresLedger {
     pool: Pool,
     /// Taken out for each operation and put back only when all went well.
     connection: Option<Connection>,
@@ -29,7 +29,7 @@ pub struct TimescaleLedger {
     publishes: bool,
 }
 
-impl TimescaleLedger {
+impl PostgresLedger {
     /// Prepares for a database, without connecting.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl TimescaleLedger {
     }
 }
 
-impl Ledger for TimescaleLedger {
+impl Ledger for PostgresLedger {
     async fn apply(&mut self, changes: &[FlagChange]) -> Result<Vec<Applied>, StoreError> {
         let newest = newest_of_each(changes);
         if newest.is_empty() {

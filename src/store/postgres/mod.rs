@@ -35,17 +35,17 @@ use tokio::time::timeout;
 
 use self::connection::Connection;
 pub use self::copy::{DoesNotFit, encode_copy};
-pub use self::ledger::TimescaleLedger;
-pub(crate) use self::replay::TimescaleRewriter;
+pub use self::ledger::PostgresLedger;
+pub(crate) use self::replay::PostgresRewriter;
 use self::transaction::Transaction;
 use super::migrate::{APPLIED, MIGRATIONS, MIGRATIONS_TABLE_EXISTS};
 use super::{Batch, DatabaseUrl, ErrorClass, QuarantineCap, Schema, Store, StoreError};
-use crate::store::commit::write_strategy::{Way, next_way};
-use crate::store::model::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
+use crate::store::commit::write_strategy::{WriteStrategy, next_strategy};
+use crate::store::model::fence::{BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, Lane};
 
 /// Writes one lane to PostgreSQL over one connection, which is made when it is needed: the database may be away at the
 /// start.
-pub struct TimescaleStore {
+pub struct PostgresStore {
     /// Makes connections within a time limit. It keeps none: one that is given back would be used again, whatever its state.
     pool: Pool,
     lane: Lane,
@@ -54,20 +54,28 @@ pub struct TimescaleStore {
     /// For encoding; its memory serves the next batch.
     buffer: BytesMut,
     /// The commit that was sent and not answered.
-    doubt: Option<Doubt>,
-    /// How the next batch begins: the fast way, unless it lately met rows that it should not.
-    way: Way,
+    doubt: Option<CommitInDoubt>,
+    /// How the next batch begins: the fast strategy, unless it lately met rows that it should not.
+    strategy: WriteStrategy,
     cap: QuarantineCap,
 }
 
-impl TimescaleStore {
+impl PostgresStore {
     /// Prepares for a database, without connecting.
     ///
     /// # Errors
     /// When the URL is not one of PostgreSQL, or names certificates that cannot be read.
     pub fn new(url: &DatabaseUrl, lane: Lane) -> Result<Self, StoreError> {
         let pool = pool(url)?;
-        Ok(Self { pool, lane, connection: None, buffer: BytesMut::new(), doubt: None, way: Way::Copy, cap: None })
+        Ok(Self {
+            pool,
+            lane,
+            connection: None,
+            buffer: BytesMut::new(),
+            doubt: None,
+            strategy: WriteStrategy::Copy,
+            cap: None,
+        })
     }
 
     /// The same, with a bound to what quarantine keeps of a device.
@@ -84,24 +92,29 @@ impl TimescaleStore {
         connect(&self.pool).await
     }
 
-    async fn attempt(&mut self, way: Way, batch: &Batch, step: &Step) -> Result<Outcome, StoreError> {
+    async fn attempt(
+        &mut self,
+        strategy: WriteStrategy,
+        batch: &Batch,
+        step: &BatchSpan,
+    ) -> Result<CommitOutcome, StoreError> {
         let mut connection = self.connection().await?;
         let attempt = async {
             connection.claim(self.lane).await?;
             let (connection, buffer) = (&mut connection, &mut self.buffer);
             Transaction { connection, lane: self.lane, cap: self.cap, buffer }
-                .run(way, batch, step, &mut self.doubt)
+                .run(strategy, batch, step, &mut self.doubt)
                 .await
         };
-        let outcome = timeout(way.patience(), attempt)
+        let outcome = timeout(strategy.patience(), attempt)
             .await
-            .map_err(|_| StoreError::timed_out("committing a batch", way.patience()))??;
+            .map_err(|_| StoreError::timed_out("committing a batch", strategy.patience()))??;
         self.connection = Some(connection);
         Ok(outcome)
     }
 }
 
-impl Store for TimescaleStore {
+impl Store for PostgresStore {
     fn assign(&mut self, lane: Lane) {
         // The claim is the session's, so it ends with the connection.
         (self.lane, self.connection, self.doubt) = (lane, None, None);
@@ -118,20 +131,20 @@ impl Store for TimescaleStore {
         Ok(checkpoint)
     }
 
-    async fn commit(&mut self, batch: &mut Batch, step: &Step) -> Result<Outcome, StoreError> {
+    async fn commit(&mut self, batch: &mut Batch, step: &BatchSpan) -> Result<CommitOutcome, StoreError> {
         batch.sort();
-        let mut way = self.way;
+        let mut strategy = self.strategy;
         loop {
-            let error = match self.attempt(way, batch, step).await {
-                Ok(Outcome::Committed(committed)) => {
-                    self.way = next_way(way, batch, committed.duplicates());
-                    return Ok(Outcome::Committed(committed));
+            let error = match self.attempt(strategy, batch, step).await {
+                Ok(CommitOutcome::Committed(committed)) => {
+                    self.strategy = next_strategy(strategy, batch, committed.duplicates());
+                    return Ok(CommitOutcome::Committed(committed));
                 }
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => error,
             };
-            match way.after(error.kind()) {
-                Some(next) if self.doubt.is_none() => way = next,
+            match strategy.after(error.kind()) {
+                Some(next) if self.doubt.is_none() => strategy = next,
                 _ => return Err(error.with_doubt(self.doubt.is_some())),
             }
         }

@@ -19,7 +19,7 @@ use super::replay_sql::{
 };
 use super::sql::StatementKind;
 use super::transaction::{Transaction, rows_cannot_vanish};
-use super::{Way, applied_migrations, bounded, connect, pool};
+use super::{WriteStrategy, applied_migrations, bounded, connect, pool};
 use crate::store::migrate::MIGRATIONS;
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::column_set::{ColumnSet, decoded_columns};
@@ -37,7 +37,7 @@ use crate::store::{DatabaseUrl, ErrorClass, Schema, StoreError, digest};
 use odograph_journal::{JournalId, Position};
 
 /// Writes over one connection, which is made when it is needed.
-pub(crate) struct TimescaleRewriter {
+pub(crate) struct PostgresRewriter {
     pool: Pool,
     /// Taken out for each transaction and put back only when all went well.
     connection: Option<Connection>,
@@ -46,7 +46,7 @@ pub(crate) struct TimescaleRewriter {
     most: usize,
 }
 
-impl TimescaleRewriter {
+impl PostgresRewriter {
     pub(in crate::store) fn new(url: &DatabaseUrl) -> Result<Self, StoreError> {
         Ok(Self { pool: pool(url)?, connection: None, buffer: BytesMut::new(), most: usize::MAX })
     }
@@ -86,24 +86,24 @@ impl TimescaleRewriter {
         again: &ReplayBatch,
         sum: &mut RewriteCounts,
     ) -> Result<RewriteProgress, StoreError> {
-        let mut way = Way::Conflict;
+        let mut strategy = WriteStrategy::Conflict;
         loop {
             let (most, mut connection) = (self.most, self.connection().await?);
             let lane = Lane::only(again.journal);
             let mut transaction =
                 Transaction { connection: &mut connection, lane, cap: None, buffer: &mut self.buffer };
-            let attempt = timeout(way.patience(), write(&mut transaction, way, again, most, sum));
+            let attempt = timeout(strategy.patience(), write(&mut transaction, strategy, again, most, sum));
             let wrong = match attempt.await {
                 Ok(Ok(round)) => {
                     self.connection = Some(connection);
                     return Ok(round);
                 }
-                Ok(Err(RewriteFailure { wrong, .. })) if way.after(wrong.kind()).is_some() => {
-                    way = Way::Apart;
+                Ok(Err(RewriteFailure { wrong, .. })) if strategy.after(wrong.kind()).is_some() => {
+                    strategy = WriteStrategy::Bisect;
                     continue;
                 }
                 Ok(Err(failed)) => failed,
-                Err(_) => RewriteFailure { wrong: StoreError::timed_out(WRITING, way.patience()), rows: 0 },
+                Err(_) => RewriteFailure { wrong: StoreError::timed_out(WRITING, strategy.patience()), rows: 0 },
             };
             match wrong {
                 RewriteFailure { wrong, rows } if wrong.code() == Some(TOO_MUCH_TO_UNPACK) => {
@@ -177,7 +177,7 @@ impl From<StoreError> for RewriteFailure {
 
 async fn write(
     transaction: &mut Transaction<'_>,
-    way: Way,
+    strategy: WriteStrategy,
     again: &ReplayBatch,
     most: usize,
     sum: &mut RewriteCounts,
@@ -192,9 +192,9 @@ async fn write(
     let changing = again.rows.only(&keys);
     let failed = |wrong| RewriteFailure { wrong, rows: keys.len() };
     let (mut refused, mut quarantined) = (HashSet::new(), Vec::new());
-    let written = match way {
+    let written = match strategy {
         _ if keys.is_empty() => 0,
-        Way::Apart => {
+        WriteStrategy::Bisect => {
             let into = [StatementKind::CopyIncoming, StatementKind::RewritePositions];
             let refuse = |row: &crate::store::Row, error: &StoreError| {
                 refused.insert(row.key());
@@ -204,7 +204,7 @@ async fn write(
             };
             bisect::divide(transaction, changing.whole(), into, refuse).await.map_err(failed)?
         }
-        Way::Copy | Way::Conflict => {
+        WriteStrategy::Copy | WriteStrategy::Conflict => {
             copy(transaction.connection, &changing, transaction.buffer).await?;
             let columns = ColumnSet::of(&changing);
             transaction.connection.insert(WRITING, StatementKind::RewritePositions, columns).await.map_err(failed)?

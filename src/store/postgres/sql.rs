@@ -5,15 +5,15 @@ use crate::store::model::column_set::{ColumnSet, decoded_wins, newest_wins};
 /// What a statement does; with its columns it is what is prepared once on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum StatementKind {
-    /// The fast way, into `positions` itself.
+    /// The fast strategy, into `positions` itself.
     CopyPositions,
-    /// The conflict-safe way, first part: into the table `incoming`.
+    /// The conflict-safe strategy, first part: into the table `incoming`.
     CopyIncoming,
     /// Its second part: from there into `positions`, where the key decides.
     InsertPositions,
     /// From there into `positions` where a record is decoded again: the decoded columns of what stands there follow.
     RewritePositions,
-    /// Newest positions into the table `incoming_newest`.
+    /// Latest positions into the table `incoming_newest`.
     CopyNewest,
     /// From there into `latest_positions`, only forward.
     InsertNewest,

@@ -1,4 +1,4 @@
-//! The transaction of a batch: fence, rows by one of three ways, newest positions, quarantine, messages, checkpoint, commit.
+//! The transaction of a batch: fence, rows by one of three ways, latest positions, quarantine, messages, checkpoint, commit.
 
 use bytes::BytesMut;
 use tokio_postgres::types::ToSql;
@@ -6,14 +6,16 @@ use tokio_postgres::types::ToSql;
 use super::connection::{Connection, miscounted};
 use super::sql::{CHECKPOINT, FENCE, MESSAGES, QUARANTINE, ROWS_CAN_VANISH, StatementKind};
 use crate::store::commit::quarantine_input::{QuarantineCap, offered};
-use crate::store::commit::write_strategy::Way;
+use crate::store::commit::write_strategy::WriteStrategy;
 use crate::store::model::batch::{Batch, Message, Quarantined};
 use crate::store::model::column_set::ColumnSet;
-use crate::store::model::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge};
+use crate::store::model::fence::{
+    BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, FenceDecision, Lane, StoredCheckpoint, decide,
+};
 use crate::store::model::row::Key;
-use crate::store::model::rows::{Part, Rows};
+use crate::store::model::rows::{RowSlice, Rows};
 use crate::store::postgres::{bisect, flag_batch};
-use crate::store::{CommitWay, Committed, ErrorClass, StoreError};
+use crate::store::{Committed, ErrorClass, StoreError, WritePath};
 use odograph_journal::{Mark, Position};
 
 /// A connection within a transaction. Any error ends both.
@@ -30,17 +32,17 @@ impl Transaction<'_> {
     /// not known, also when this future is dropped.
     pub(crate) async fn run(
         &mut self,
-        way: Way,
+        strategy: WriteStrategy,
         batch: &Batch,
-        step: &Step,
-        doubt: &mut Option<Doubt>,
-    ) -> Result<Outcome, StoreError> {
-        if !(way == Way::Copy && batch.perhaps_stored.is_empty() && batch.newest.is_empty()) {
+        step: &BatchSpan,
+        doubt: &mut Option<CommitInDoubt>,
+    ) -> Result<CommitOutcome, StoreError> {
+        if !(strategy == WriteStrategy::Copy && batch.perhaps_stored.is_empty() && batch.latest.is_empty()) {
             self.connection.need_incoming().await?;
         }
         self.connection.batch("beginning a transaction", "BEGIN").await?;
         let stored = self.stored().await?;
-        if let Standing::Settled(outcome) = judge(self.lane, step, doubt.as_ref(), stored) {
+        if let FenceDecision::Settled(outcome) = decide(self.lane, step, doubt.as_ref(), stored) {
             self.connection.batch("ending a transaction", "ROLLBACK").await?;
             *doubt = None;
             return Ok(outcome);
@@ -49,10 +51,10 @@ impl Transaction<'_> {
         *doubt = None;
         rows_cannot_vanish(self.connection).await?;
         let mut quarantined = Vec::new();
-        let committed = match way {
-            Way::Copy => self.copy(batch).await?,
-            Way::Conflict => self.insert(batch).await?,
-            Way::Apart => bisect::insert(self, batch, &mut quarantined).await?,
+        let committed = match strategy {
+            WriteStrategy::Copy => self.copy(batch).await?,
+            WriteStrategy::Conflict => self.insert(batch).await?,
+            WriteStrategy::Bisect => bisect::insert(self, batch, &mut quarantined).await?,
         };
         let capped = self.quarantine(&batch.quarantined).await? + self.quarantine(&quarantined).await?;
         let committed = committed.with_capped(capped);
@@ -60,11 +62,11 @@ impl Transaction<'_> {
         // From here to the end nobody changes the ledger of flags, so what takes long comes before.
         let covered = flag_batch::look(self.connection, batch).await?;
         flag_batch::mend(self.connection, &covered).await?;
-        self.newest(way, batch, committed.refused(), &covered.newest).await?;
+        self.newest(strategy, batch, committed.refused(), &covered.newest).await?;
         flag_batch::mend_newest(self.connection, &covered).await?;
         self.checkpoint(&step.to).await?;
 
-        *doubt = Some(Doubt { to: step.to.mark, committed: committed.clone() });
+        *doubt = Some(CommitInDoubt { to: step.to.mark, committed: committed.clone() });
         self.connection.batch("committing", "COMMIT").await.map_err(|error| {
             let error = error.doubtful();
             if !error.in_doubt() {
@@ -73,10 +75,10 @@ impl Transaction<'_> {
             error
         })?;
         *doubt = None;
-        Ok(Outcome::Committed(committed))
+        Ok(CommitOutcome::Committed(committed))
     }
 
-    async fn stored(&mut self) -> Result<Option<Stored>, StoreError> {
+    async fn stored(&mut self) -> Result<Option<StoredCheckpoint>, StoreError> {
         const FENCING: &str = "reading the checkpoint";
         let (journal, lane) = (self.lane.journal.uuid(), lane_number(self.lane.number));
         let rows = self.connection.query(FENCING, FENCE, &[&journal, &lane]).await?;
@@ -93,13 +95,13 @@ impl Transaction<'_> {
         if !batch.perhaps_stored.is_empty() {
             inserted += self.insert_under_key(&[&batch.perhaps_stored]).await?;
         }
-        counted(batch, inserted, CommitWay::Copy)
+        counted(batch, inserted, WritePath::Copy)
     }
 
     /// All rows under the key.
     async fn insert(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
         let inserted = self.insert_under_key(&[&batch.new, &batch.perhaps_stored]).await?;
-        counted(batch, inserted, CommitWay::Conflict)
+        counted(batch, inserted, WritePath::Conflict)
     }
 
     async fn insert_under_key(&mut self, rows: &[&Rows]) -> Result<u64, StoreError> {
@@ -114,27 +116,37 @@ impl Transaction<'_> {
         self.connection.copy("copying rows", kind, columns, &parts, self.buffer).await
     }
 
-    /// Some rows under the key, for the third way.
-    pub(crate) async fn insert_part(&mut self, part: Part<'_>, into: [StatementKind; 2]) -> Result<u64, StoreError> {
+    /// Some rows under the key, for the third strategy.
+    pub(crate) async fn insert_part(
+        &mut self,
+        part: RowSlice<'_>,
+        into: [StatementKind; 2],
+    ) -> Result<u64, StoreError> {
         let ([copy, insert], columns) = (into, ColumnSet::of(part.rows));
         self.connection.copy("copying rows", copy, columns, &[part], self.buffer).await?;
         self.connection.insert("inserting rows", insert, columns).await
     }
 
-    /// All newest positions but those that flags cover.
-    async fn newest(&mut self, way: Way, batch: &Batch, refused: &[Key], covered: &[Key]) -> Result<(), StoreError> {
-        const WRITING: &str = "writing the newest positions";
+    /// All latest positions but those that flags cover.
+    async fn newest(
+        &mut self,
+        strategy: WriteStrategy,
+        batch: &Batch,
+        refused: &[Key],
+        covered: &[Key],
+    ) -> Result<(), StoreError> {
+        const WRITING: &str = "writing the latest positions";
         let without;
         let rows = if covered.is_empty() {
-            &batch.newest
+            &batch.latest
         } else {
-            without = batch.newest.without(covered);
+            without = batch.latest.without(covered);
             &without
         };
         if rows.whole().len() == 0 {
             return Ok(());
         }
-        if way == Way::Apart {
+        if strategy == WriteStrategy::Bisect {
             return bisect::newest(self, &rows.without(refused)).await;
         }
         let columns = ColumnSet::of(rows);
@@ -194,8 +206,8 @@ impl Transaction<'_> {
 
     async fn checkpoint(&mut self, to: &Checkpoint) -> Result<(), StoreError> {
         let (journal, lane) = (self.lane.journal.uuid(), lane_number(self.lane.number));
-        let (position, newest) = (position_number(to.mark.position)?, position_number(to.newest)?);
-        let parameters: [&(dyn ToSql + Sync); 5] = [&journal, &lane, &position, &to.mark.tag, &newest];
+        let (position, latest) = (position_number(to.mark.position)?, position_number(to.latest)?);
+        let parameters: [&(dyn ToSql + Sync); 5] = [&journal, &lane, &position, &to.mark.tag, &latest];
         let written = self.connection.execute("writing the checkpoint", CHECKPOINT, &parameters).await?;
         if written == 1 { Ok(()) } else { Err(miscounted(written, 1)) }
     }
@@ -213,14 +225,14 @@ pub(crate) async fn rows_cannot_vanish(connection: &mut Connection) -> Result<()
 }
 
 /// What was committed, once the sum is right.
-pub(crate) fn counted(batch: &Batch, inserted: u64, way: CommitWay) -> Result<Committed, StoreError> {
+pub(crate) fn counted(batch: &Batch, inserted: u64, path: WritePath) -> Result<Committed, StoreError> {
     let offered = batch.offered();
     let duplicates = offered.checked_sub(inserted).ok_or_else(|| miscounted(inserted, offered))?;
-    Ok(Committed::new(inserted, duplicates, Vec::new(), way))
+    Ok(Committed::new(inserted, duplicates, Vec::new(), path))
 }
 
 /// A checkpoint row: lanes, position, tag, latest position, from that column on.
-pub(crate) fn stored(row: &tokio_postgres::Row, column: usize) -> Result<Stored, StoreError> {
+pub(crate) fn stored(row: &tokio_postgres::Row, column: usize) -> Result<StoredCheckpoint, StoreError> {
     const READING: &str = "reading a checkpoint";
     let failed = |error| StoreError::postgres(READING, error);
     let refused =
@@ -228,10 +240,10 @@ pub(crate) fn stored(row: &tokio_postgres::Row, column: usize) -> Result<Stored,
     let lanes: i16 = row.try_get(column).map_err(failed)?;
     let position: i64 = row.try_get(column + 1).map_err(failed)?;
     let tag: i64 = row.try_get(column + 2).map_err(failed)?;
-    let newest: i64 = row.try_get(column + 3).map_err(failed)?;
+    let latest: i64 = row.try_get(column + 3).map_err(failed)?;
     let mark = Mark { position: Position(u64::try_from(position).map_err(refused)?), tag };
-    let newest = Position(u64::try_from(newest).map_err(refused)?);
-    Ok(Stored { lanes: u16::try_from(lanes).map_err(refused)?, checkpoint: Checkpoint { mark, newest } })
+    let latest = Position(u64::try_from(latest).map_err(refused)?);
+    Ok(StoredCheckpoint { lanes: u16::try_from(lanes).map_err(refused)?, checkpoint: Checkpoint { mark, latest } })
 }
 
 /// Lanes are few: a `smallint` holds their number.

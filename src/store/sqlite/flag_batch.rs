@@ -6,15 +6,15 @@ use teltonika_codecs::Imei;
 
 use super::failed;
 use super::flags::{entry, follow, repair_newest};
-use crate::store::flags::cache::{Entry, KnownFlags, REMEMBERED_MAX};
-use crate::store::flags::intervals::Part;
+use crate::store::flags::cache::{Entry, FlagCache, REMEMBERED_MAX};
+use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::batch::Batch;
 use crate::store::model::row::Key;
 use crate::store::model::rows::Rows;
 use crate::store::{StoreError, Window};
 
 /// Learns what is new in the ledger.
-pub(super) async fn learn(connection: &mut SqliteConnection, known: &mut KnownFlags) -> Result<(), StoreError> {
+pub(super) async fn learn(connection: &mut SqliteConnection, known: &mut FlagCache) -> Result<(), StoreError> {
     let version = "SELECT coalesce(max(version), 0) FROM position_flag_ledger";
     let version: i64 = sqlx::query_scalar(version).fetch_one(&mut *connection).await.map_err(failed(LOOKING))?;
     if known.too_many() || version == known.version() {
@@ -22,7 +22,7 @@ pub(super) async fn learn(connection: &mut SqliteConnection, known: &mut KnownFl
     }
     if version < known.version() {
         // Somebody emptied it, or put an older one in its place.
-        *known = KnownFlags::default();
+        *known = FlagCache::default();
     }
     let newer = "SELECT flag_id, imei, ts_from, ts_to, faulty AND NOT deleted FROM position_flag_ledger \
                  WHERE version > ?1 AND (?1 > 0 OR (faulty AND NOT deleted)) LIMIT ?2";
@@ -40,7 +40,7 @@ pub(super) async fn learn(connection: &mut SqliteConnection, known: &mut KnownFl
 /// The keys of rows, which are sorted, that live flags cover.
 pub(super) async fn covered(
     connection: &mut SqliteConnection,
-    known: &KnownFlags,
+    known: &FlagCache,
     rows: &Rows,
 ) -> Result<Vec<Key>, StoreError> {
     if !known.too_many() {
@@ -56,7 +56,7 @@ pub(super) async fn covered(
             entries.push(entry(&row)?);
         }
     }
-    let mut asked = KnownFlags::default();
+    let mut asked = FlagCache::default();
     asked.remember(entries);
     Ok(asked.covered(rows))
 }
@@ -64,20 +64,20 @@ pub(super) async fn covered(
 /// Marks the covered rows of a batch.
 pub(super) async fn mend(
     connection: &mut SqliteConnection,
-    known: &KnownFlags,
+    known: &FlagCache,
     batch: &Batch,
 ) -> Result<(), StoreError> {
     for rows in [&batch.new, &batch.perhaps_stored] {
         for key in covered(connection, known, rows).await? {
             if let Some(window) = instant(key) {
-                follow(connection, &Part { window, faulty: true }).await?;
+                follow(connection, &FlagInterval { window, faulty: true }).await?;
             }
         }
     }
     Ok(())
 }
 
-/// Looks for the newest positions of the devices whose newest one in the batch is covered.
+/// Looks for the latest positions of the devices whose newest one in the batch is covered.
 pub(super) async fn mend_newest(connection: &mut SqliteConnection, covered: &[Key]) -> Result<(), StoreError> {
     for device in covered.chunk_by(|one, next| one.imei == next.imei) {
         if let Some(key) = device.last() {

@@ -1,4 +1,4 @@
-//! What drain and ledger share in SQLite: live flags, positions that follow them, and newest positions repaired. All of it
+//! What drain and ledger share in SQLite: live flags, positions that follow them, and latest positions repaired. All of it
 //! runs inside an immediate transaction, so nothing changes in between.
 
 use std::sync::LazyLock;
@@ -10,15 +10,15 @@ use uuid::Uuid;
 
 use super::failed;
 use crate::store::flags::cache::Entry;
-use crate::store::flags::intervals::{Part, merged};
+use crate::store::flags::intervals::{FlagInterval, merged};
 use crate::store::model::column_set::{all_columns, newest_wins};
 use crate::store::model::flag::Window;
 use crate::store::{ErrorClass, StoreError};
 
 /// Sets `faulty` in a part where it differs; gives the number of positions that changed.
-pub(super) async fn follow(connection: &mut SqliteConnection, part: &Part) -> Result<i64, StoreError> {
+pub(super) async fn follow(connection: &mut SqliteConnection, part: &FlagInterval) -> Result<i64, StoreError> {
     let update = "UPDATE positions SET faulty = ?1 WHERE imei = ?2 AND ts BETWEEN ?3 AND ?4 AND faulty <> ?1";
-    let Part { window, faulty } = part;
+    let FlagInterval { window, faulty } = part;
     let query = sqlx::query(update).bind(faulty).bind(imei_of(window)).bind(window.from_ms()).bind(window.to_ms());
     let done = query.execute(connection).await.map_err(failed("marking positions"))?;
     Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
@@ -40,7 +40,7 @@ pub(super) async fn live_flags(
     Ok(merged(live))
 }
 
-/// Makes the newest position of a device the newest one that counts, where something changed up to an instant. `may_begin`:
+/// Makes the latest position of a device the newest one that counts, where something changed up to an instant. `may_begin`:
 /// also where it has none now.
 pub(super) async fn repair_newest(
     connection: &mut SqliteConnection,
@@ -48,7 +48,7 @@ pub(super) async fn repair_newest(
     until_ms: i64,
     may_begin: bool,
 ) -> Result<(), StoreError> {
-    let repairing = failed("repairing the newest positions");
+    let repairing = failed("repairing the latest positions");
     let stands = sqlx::query_scalar("SELECT ts FROM latest_positions WHERE imei = ?");
     let stands: Option<i64> = stands.bind(imei).fetch_optional(&mut *connection).await.map_err(repairing)?;
     if !stands.map_or(may_begin, |ts_ms| ts_ms <= until_ms) {
@@ -73,7 +73,7 @@ pub(super) async fn repair_newest(
     Ok(())
 }
 
-/// Writes the newest position between two instants that counts; whether there is one.
+/// Writes the latest position between two instants that counts; whether there is one.
 async fn find_newest(
     connection: &mut SqliteConnection,
     imei: i64,
@@ -90,7 +90,7 @@ async fn find_newest(
         )
     });
     let query = sqlx::query(AssertSqlSafe(FIND.as_str())).bind(imei).bind(after_ms).bind(before_ms);
-    let done = query.execute(connection).await.map_err(failed("repairing the newest positions"))?;
+    let done = query.execute(connection).await.map_err(failed("repairing the latest positions"))?;
     Ok(done.rows_affected() > 0)
 }
 

@@ -10,7 +10,7 @@ use crate::store::error::classify::SqlErrorKind;
 use crate::store::model::column_set::{ColumnSet, newest_wins};
 use crate::store::model::columns::{ColumnType, ELEMENTS};
 use crate::store::model::row::Row;
-use crate::store::model::rows::{Part, Rows};
+use crate::store::model::rows::{RowSlice, Rows};
 
 /// The two inserts of a column set.
 pub(super) struct Statements {
@@ -85,7 +85,7 @@ impl Insert {
         Ok(written)
     }
 
-    async fn insert(&self, connection: &mut SqliteConnection, part: Part<'_>) -> Result<u64, StoreError> {
+    async fn insert(&self, connection: &mut SqliteConnection, part: RowSlice<'_>) -> Result<u64, StoreError> {
         const INSERTING: &str = "inserting rows";
         let failed = |error| StoreError::sqlx(INSERTING, error);
         let full = part.len() == self.rows;

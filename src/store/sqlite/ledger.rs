@@ -158,7 +158,7 @@ async fn record(
     Ok(true)
 }
 
-/// Makes positions follow in all windows, tells what changed, and repairs newest positions.
+/// Makes positions follow in all windows, tells what changed, and repairs latest positions.
 async fn follow_all(connection: &mut SqliteConnection, held: &[Held]) -> Result<(), StoreError> {
     let windows = merged(held.iter().map(|held| held.window));
     let mut live = Vec::new();

@@ -27,9 +27,9 @@ pub(super) use self::replay::SqliteRewriter;
 use self::transaction::Transaction;
 use super::migrate::{APPLIED, APPLYING, MigrateOptions, MigrateReport, SQLITE_MIGRATIONS};
 use super::{Batch, Columnstore, DatabaseUrl, ErrorClass, PositionsTable, QuarantineCap, Schema, Store, StoreError};
-use crate::store::flags::cache::KnownFlags;
+use crate::store::flags::cache::FlagCache;
 use crate::store::model::column_set::ColumnSet;
-use crate::store::model::fence::{Checkpoint, Doubt, Lane, Outcome, Step};
+use crate::store::model::fence::{BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, Lane};
 
 /// Writes the only lane of a journal to a SQLite file over one connection.
 pub struct SqliteStore {
@@ -37,12 +37,12 @@ pub struct SqliteStore {
     lane: Lane,
     cap: QuarantineCap,
     /// The commit that was sent and failed.
-    doubt: Option<Doubt>,
+    doubt: Option<CommitInDoubt>,
     /// Taken out for each operation and put back only when all went well.
     connection: Option<SqliteConnection>,
     statements: HashMap<ColumnSet, Statements>,
     /// What is known of the ledger of flags on this connection.
-    flags: KnownFlags,
+    flags: FlagCache,
 }
 
 impl SqliteStore {
@@ -67,7 +67,7 @@ impl SqliteStore {
             doubt: None,
             connection: Some(connection),
             statements: HashMap::new(),
-            flags: KnownFlags::default(),
+            flags: FlagCache::default(),
         })
     }
 
@@ -99,7 +99,7 @@ impl SqliteStore {
             return Ok(connection);
         }
         // Another file may stand there by now.
-        self.flags = KnownFlags::default();
+        self.flags = FlagCache::default();
         connect(&self.options).await
     }
 }
@@ -116,7 +116,7 @@ impl Store for SqliteStore {
         Ok(checkpoint)
     }
 
-    async fn commit(&mut self, batch: &mut Batch, step: &Step) -> Result<Outcome, StoreError> {
+    async fn commit(&mut self, batch: &mut Batch, step: &BatchSpan) -> Result<CommitOutcome, StoreError> {
         batch.sort();
         let mut connection = self.connection().await?;
         if self.statements.len() >= STATEMENTS_MAX {

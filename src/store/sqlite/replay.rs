@@ -13,7 +13,7 @@ use super::flags::repair_newest;
 use super::insert::Insert;
 use super::transaction::{lanes, messages, quarantine, rows_cannot_vanish};
 use super::{applied, connect, failed, options};
-use crate::store::flags::cache::KnownFlags;
+use crate::store::flags::cache::FlagCache;
 use crate::store::migrate::SQLITE_MIGRATIONS;
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::column_set::{ColumnSet, decoded_columns, decoded_of, decoded_wins};
@@ -34,7 +34,7 @@ pub(in crate::store) struct SqliteRewriter {
     /// Taken out for each transaction and put back only when all went well.
     connection: Option<SqliteConnection>,
     inserts: HashMap<ColumnSet, Inserts>,
-    flags: KnownFlags,
+    flags: FlagCache,
 }
 
 struct Inserts {
@@ -47,14 +47,14 @@ impl SqliteRewriter {
     pub(in crate::store) async fn open(path: &Path) -> Result<Self, StoreError> {
         let options = options(path).create_if_missing(false);
         let connection = Some(connect(&options).await?);
-        Ok(Self { options, connection, inserts: HashMap::new(), flags: KnownFlags::default() })
+        Ok(Self { options, connection, inserts: HashMap::new(), flags: FlagCache::default() })
     }
 
     async fn connection(&mut self) -> Result<SqliteConnection, StoreError> {
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
-        self.flags = KnownFlags::default();
+        self.flags = FlagCache::default();
         connect(&self.options).await
     }
 
@@ -69,7 +69,7 @@ impl SqliteRewriter {
         let mut connection = self.connection().await?;
         let stored = lanes(&mut connection, Lane::only(journal)).await?;
         self.connection = Some(connection);
-        let stand = |(number, stored): (u16, crate::store::model::fence::Stored)| {
+        let stand = |(number, stored): (u16, crate::store::model::fence::StoredCheckpoint)| {
             let position = stored.checkpoint.mark.position;
             LanePosition { number, lanes: stored.lanes, position }
         };

@@ -10,13 +10,16 @@ use sqlx::{Connection, Row as _};
 use super::failed;
 use super::insert::{Insert, Statements};
 use crate::store::commit::quarantine_input::{HOUR_US, Offered, QuarantineCap, offered};
-use crate::store::flags::cache::KnownFlags;
+use crate::store::flags::cache::FlagCache;
 use crate::store::model::batch::{Batch, Message, QuarantineReason, Quarantined};
 use crate::store::model::column_set::ColumnSet;
-use crate::store::model::fence::{Checkpoint, Doubt, Lane, Outcome, Standing, Step, Stored, judge, lanes_at};
+use crate::store::model::fence::{
+    BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, FenceDecision, Lane, StoredCheckpoint, decide,
+    starting_checkpoint,
+};
 use crate::store::model::rows::Rows;
 use crate::store::sqlite::flag_batch;
-use crate::store::{CommitWay, Committed, ErrorClass, StoreError};
+use crate::store::{Committed, ErrorClass, StoreError, WritePath};
 use odograph_journal::{Mark, Position};
 
 /// A connection, and what it writes with. Any error ends both.
@@ -25,7 +28,7 @@ pub(super) struct Transaction<'a> {
     pub(super) lane: Lane,
     pub(super) cap: QuarantineCap,
     pub(super) statements: &'a mut HashMap<ColumnSet, Statements>,
-    pub(super) flags: &'a mut KnownFlags,
+    pub(super) flags: &'a mut FlagCache,
 }
 
 impl Transaction<'_> {
@@ -34,13 +37,13 @@ impl Transaction<'_> {
     pub(super) async fn run(
         self,
         batch: &Batch,
-        step: &Step,
-        doubt: &mut Option<Doubt>,
-    ) -> Result<Outcome, StoreError> {
+        step: &BatchSpan,
+        doubt: &mut Option<CommitInDoubt>,
+    ) -> Result<CommitOutcome, StoreError> {
         let Self { connection, lane, cap, statements, flags } = self;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(BEGINNING))?;
         let stored = stored(&mut transaction, lane).await?;
-        if let Standing::Settled(outcome) = judge(lane, step, doubt.as_ref(), stored) {
+        if let FenceDecision::Settled(outcome) = decide(lane, step, doubt.as_ref(), stored) {
             transaction.rollback().await.map_err(failed("ending a transaction"))?;
             *doubt = None;
             return Ok(outcome);
@@ -61,9 +64,9 @@ impl Transaction<'_> {
         }
         flag_batch::learn(&mut transaction, flags).await?;
         flag_batch::mend(&mut transaction, flags, batch).await?;
-        if let Some(statements) = statements_of(statements, &batch.newest) {
-            let covered = flag_batch::covered(&mut transaction, flags, &batch.newest).await?;
-            let rows = batch.newest.without(&keys).without(&covered);
+        if let Some(statements) = statements_of(statements, &batch.latest) {
+            let covered = flag_batch::covered(&mut transaction, flags, &batch.latest).await?;
+            let rows = batch.latest.without(&keys).without(&covered);
             newest(&statements.latest, &mut transaction, &rows).await?;
             flag_batch::mend_newest(&mut transaction, &covered).await?;
         }
@@ -75,11 +78,11 @@ impl Transaction<'_> {
 
         let refused = u64::try_from(keys.len()).unwrap_or(u64::MAX);
         let duplicates = batch.offered().saturating_sub(inserted).saturating_sub(refused);
-        let committed = Committed::new(inserted, duplicates, keys, CommitWay::Conflict).with_capped(capped);
-        *doubt = Some(Doubt { to: step.to.mark, committed: committed.clone() });
+        let committed = Committed::new(inserted, duplicates, keys, WritePath::Conflict).with_capped(capped);
+        *doubt = Some(CommitInDoubt { to: step.to.mark, committed: committed.clone() });
         transaction.commit().await.map_err(failed("committing"))?;
         *doubt = None;
-        Ok(Outcome::Committed(committed))
+        Ok(CommitOutcome::Committed(committed))
     }
 }
 
@@ -97,7 +100,7 @@ fn statements_of<'a>(kept: &'a mut HashMap<ColumnSet, Statements>, rows: &Rows) 
 /// One that the database does not take is left out: its record is in `positions` or in quarantine.
 async fn newest(insert: &Insert, connection: &mut SqliteConnection, rows: &Rows) -> Result<(), StoreError> {
     let refuse = |_: &crate::store::Row, error: &StoreError| {
-        tracing::warn!(detail = error.detail(), "the database refuses a newest position");
+        tracing::warn!(detail = error.detail(), "the database refuses a latest position");
     };
     insert.run(connection, rows, refuse).await?;
     Ok(())
@@ -116,12 +119,15 @@ pub(super) async fn rows_cannot_vanish(connection: &mut SqliteConnection) -> Res
     Ok(())
 }
 
-async fn stored(connection: &mut SqliteConnection, lane: Lane) -> Result<Option<Stored>, StoreError> {
+async fn stored(connection: &mut SqliteConnection, lane: Lane) -> Result<Option<StoredCheckpoint>, StoreError> {
     let rows = lanes(connection, lane).await?;
     Ok(rows.into_iter().find(|(number, _)| *number == lane.number).map(|(_, stored)| stored))
 }
 
-pub(super) async fn lanes(connection: &mut SqliteConnection, lane: Lane) -> Result<Vec<(u16, Stored)>, StoreError> {
+pub(super) async fn lanes(
+    connection: &mut SqliteConnection,
+    lane: Lane,
+) -> Result<Vec<(u16, StoredCheckpoint)>, StoreError> {
     const READING: &str = "reading the checkpoints";
     let query = "SELECT lane, lanes, position, tag, latest_position FROM ingest_checkpoints \
                  WHERE journal_id = ? ORDER BY lane";
@@ -129,21 +135,21 @@ pub(super) async fn lanes(connection: &mut SqliteConnection, lane: Lane) -> Resu
     rows.iter().map(read).collect::<Result<_, _>>().map_err(failed(READING))
 }
 
-fn read(row: &SqliteRow) -> Result<(u16, Stored), sqlx::Error> {
+fn read(row: &SqliteRow) -> Result<(u16, StoredCheckpoint), sqlx::Error> {
     let wrong = |error: std::num::TryFromIntError| sqlx::Error::Decode(error.into());
     let number = |column| row.try_get::<i64, _>(column).and_then(|number| u16::try_from(number).map_err(wrong));
     let position = |column| {
         row.try_get::<i64, _>(column).and_then(|position| u64::try_from(position).map(Position).map_err(wrong))
     };
     let mark = Mark { position: position(2)?, tag: row.try_get(3)? };
-    Ok((number(0)?, Stored { lanes: number(1)?, checkpoint: Checkpoint { mark, newest: position(4)? } }))
+    Ok((number(0)?, StoredCheckpoint { lanes: number(1)?, checkpoint: Checkpoint { mark, latest: position(4)? } }))
 }
 
 pub(super) async fn open_lane(connection: &mut SqliteConnection, lane: Lane) -> Result<Checkpoint, StoreError> {
     const OPENING: &str = "opening a lane";
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(OPENING))?;
     let found: Vec<_> = lanes(&mut transaction, lane).await?.into_iter().map(|(_, stored)| stored).collect();
-    let (checkpoint, make) = lanes_at(lane, &found);
+    let (checkpoint, make) = starting_checkpoint(lane, &found);
     if make {
         forget(&mut transaction, lane).await?;
         for number in 0..lane.lanes {
@@ -156,7 +162,7 @@ pub(super) async fn open_lane(connection: &mut SqliteConnection, lane: Lane) -> 
                 .bind(i64::from(lane.lanes))
                 .bind(checkpoint.mark.position.0.cast_signed())
                 .bind(checkpoint.mark.tag)
-                .bind(checkpoint.newest.0.cast_signed())
+                .bind(checkpoint.latest.0.cast_signed())
                 .bind(now_us())
                 .execute(&mut *transaction)
                 .await
@@ -179,7 +185,7 @@ async fn checkpoint(connection: &mut SqliteConnection, lane: Lane, to: &Checkpoi
     sqlx::query(update)
         .bind(to.mark.position.0.cast_signed())
         .bind(to.mark.tag)
-        .bind(to.newest.0.cast_signed())
+        .bind(to.latest.0.cast_signed())
         .bind(now_us())
         .bind(journal(lane))
         .bind(i64::from(lane.number))
