@@ -43,10 +43,18 @@ impl RetentionMetrics {
     }
 }
 
-/// Drops what is too old, for one service.
+/// What retention needs to know.
+#[derive(Clone, Debug)]
+pub struct RetentionConfig {
+    /// Where to delete.
+    pub database_url: DatabaseUrl,
+    /// How long data is kept.
+    pub ages: Retention,
+}
+
+/// Deletes expired data, for one service.
 pub struct Retainer {
-    url: DatabaseUrl,
-    retention: Retention,
+    config: RetentionConfig,
     draining: Option<Arc<Draining>>,
     metrics: RetentionMetrics,
 }
@@ -63,18 +71,13 @@ enum Failed {
 impl Retainer {
     /// `draining` is what empties this service's journal, if it has one. Journals of other gateways are not looked at.
     #[must_use]
-    pub fn new(
-        url: DatabaseUrl,
-        retention: Retention,
-        draining: Option<Arc<Draining>>,
-        metrics: RetentionMetrics,
-    ) -> Self {
-        Self { url, retention, draining, metrics }
+    pub fn new(config: RetentionConfig, draining: Option<Arc<Draining>>, metrics: RetentionMetrics) -> Self {
+        Self { config, draining, metrics }
     }
 
     /// Runs until it is dropped, which may be at any moment: every step is a transaction of its own.
     pub async fn run(self: Arc<Self>) {
-        if self.retention.keeps_all() {
+        if self.config.ages.keeps_all() {
             return;
         }
         let mut hourly = interval_at(Instant::now() + FIRST, EVERY);
@@ -102,7 +105,8 @@ impl Retainer {
 
     async fn attempt(&self) -> Result<RetentionReport, Failed> {
         let waiting_since = self.waiting_since().await?;
-        Ok(retain(&self.url, &self.retention, &RetentionClock::new(SystemTime::now(), waiting_since)).await?)
+        let clock = RetentionClock::new(SystemTime::now(), waiting_since);
+        Ok(retain(&self.config.database_url, &self.config.ages, &clock).await?)
     }
 
     /// When the oldest frame that waits in the journal was received.

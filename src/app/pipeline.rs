@@ -1,147 +1,167 @@
-//! From the gate to the database: the journal, if there is one, and a thread for each lane of the drain.
+//! The way from the intake to the database: the journal, if there is one, and a thread for each lane of the drain.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Accepted, LAST_PATIENCE, SHORT_PATIENCE, StartError};
-use crate::config::{AckAfter, Settings};
+use super::error::StartError;
 use crate::health::{Health, Reason};
-use crate::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
+use crate::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Surroundings, Tail};
 use crate::ingest::intake::Gate;
 use crate::metrics::{DrainMetrics, JournalMetrics, Registry};
-use crate::store::{DatabaseUrl, Lane, PostgresStore, SqliteStore, Store};
-use odograph_journal::JournalId;
-use odograph_journal::system_us;
-use odograph_journal::{Files, Journal, Opened, Options};
+use crate::store::{DatabaseUrl, Lane, PostgresStore, QuarantineCap, SqliteStore, Store};
+use odograph_journal::{Files, Journal, JournalId, Opened, Options, system_us};
 
-/// Everything behind the gateway.
-pub(super) struct Pipeline {
-    journal: Option<(Journal, AbortOnDropHandle<()>)>,
-    draining: Option<Arc<Draining>>,
-    lanes: Vec<std::thread::JoinHandle<()>>,
-    finish: CancellationToken,
-    give_up: CancellationToken,
-    /// A lane has ended.
-    pub(super) ended: CancellationToken,
-    all_ended: CancellationToken,
-    health: Arc<Health>,
-    /// A start that fails half-way leaves no lane behind.
-    _dropped: DropGuard,
+/// What the pipeline needs to know.
+pub(super) struct PipelineConfig {
+    pub(super) acknowledgement: Acknowledgement,
+    /// Directory of the journal and of its note of gaps.
+    pub(super) data_dir: PathBuf,
+    pub(super) database_url: DatabaseUrl,
+    pub(super) journal: Options,
+    /// Forget the gaps that were noted.
+    pub(super) accept_gap: bool,
+    pub(super) accept_clock: bool,
+    pub(super) lanes: u16,
+    /// Bytes of frames in memory over all sessions.
+    pub(super) inflight_max: u32,
+    pub(super) batching: Batching,
+    pub(super) quarantine_max_per_hour: QuarantineCap,
 }
 
-/// Opens the journal where there is one, and starts the lanes.
+/// What has to happen before a tracker is told "accepted".
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acknowledgement {
+    /// The sync of the journal.
+    AfterJournal,
+    /// The commit of its batch. There is no journal.
+    AfterCommit,
+}
+
+/// Opens the journal, if there is one, and starts the lanes.
 pub(super) async fn start(
-    settings: &Settings,
-    accepted: Accepted,
+    config: PipelineConfig,
     registry: &Registry,
     health: &Arc<Health>,
 ) -> Result<(Gate, Pipeline), StartError> {
-    let (tally, metrics) = (registry.tally(), DrainMetrics::new(registry));
+    let around =
+        Surroundings { metrics: DrainMetrics::new(registry), tally: registry.tally(), health: Arc::clone(health) };
     let journal_metrics = JournalMetrics::new(registry);
-    let around = Surroundings { metrics, tally: Arc::clone(&tally), health: Arc::clone(health) };
-    let mut lanes = Lanes::new(settings, around, health);
-    match settings.ack_after {
-        AckAfter::Commit => {
-            let (gate, inboxes) = Gate::commit(settings.lanes, settings.inflight_max, tally);
-            let journal = JournalId::random();
-            for (number, inbox) in (0..).zip(inboxes) {
-                let lane = Lane { journal, number, lanes: settings.lanes };
-                lanes.start(number, Inbox::new(lane, inbox)).await?;
-            }
-            Ok((gate, lanes.pipeline(None)))
-        }
-        AckAfter::Journal => {
-            let (journal, opened) = open(settings, accepted, &journal_metrics).await?;
-            tally.recovered(opened.records);
-            let gaps = gaps(&settings.data_dir, accepted, health)?;
-            let (contents, health) = (Arc::clone(journal.contents()), Arc::clone(health));
-            let draining = Draining::new(
-                contents,
-                settings.lanes,
-                gaps,
-                accepted.clock,
-                opened.new_id,
-                system_us,
-                (Arc::clone(&tally), health, journal_metrics),
-            );
-            let draining = Arc::new(draining);
-            // All of them before the first one asks the database, which may change what is released.
-            let tails = (0..settings.lanes).map(|number| Tail::new(Arc::clone(&draining), number));
-            let tails: Vec<_> = tails.collect::<Result<_, _>>().map_err(|wrong| StartError::Journal(wrong.into()))?;
-            for (number, tail) in (0..).zip(tails) {
-                lanes.start(number, tail).await?;
-            }
-            draining.look();
-            lanes.pipeline.draining = Some(Arc::clone(&draining));
-            registry.before_each_answer(move || draining.look());
-            let appender = journal.appender();
-            let relay = AbortOnDropHandle::new(tokio::spawn(appender.relay()));
-            Ok((Gate::journal(appender, settings.inflight_max, tally), lanes.pipeline(Some((journal, relay)))))
-        }
+    let starter = LaneStarter::new(&config, around);
+    match config.acknowledgement {
+        Acknowledgement::AfterCommit => without_journal(&config, registry, starter).await,
+        Acknowledgement::AfterJournal => with_journal(&config, registry, starter, journal_metrics).await,
     }
 }
 
-async fn open(
-    settings: &Settings,
-    accepted: Accepted,
-    metrics: &JournalMetrics,
-) -> Result<(Journal, Opened), StartError> {
-    let (directory, metrics) = (settings.data_dir.join("journal"), metrics.clone());
-    let options = Options { limits: settings.journal, recovery: accepted.recovery };
+/// The intake hands frames to the lanes directly.
+async fn without_journal(
+    config: &PipelineConfig,
+    registry: &Registry,
+    mut starter: LaneStarter<'_>,
+) -> Result<(Gate, Pipeline), StartError> {
+    let (gate, inboxes) = Gate::commit(config.lanes, config.inflight_max, registry.tally());
+    let journal = JournalId::random();
+    for (number, inbox) in (0..).zip(inboxes) {
+        let lane = Lane { journal, number, lanes: config.lanes };
+        starter.start(number, Inbox::new(lane, inbox)).await?;
+    }
+    Ok((gate, starter.pipeline))
+}
+
+/// The intake appends frames to the journal, and the lanes read them from there.
+async fn with_journal(
+    config: &PipelineConfig,
+    registry: &Registry,
+    mut starter: LaneStarter<'_>,
+    metrics: JournalMetrics,
+) -> Result<(Gate, Pipeline), StartError> {
+    let (tally, health) = (registry.tally(), Arc::clone(&starter.around.health));
+    let (journal, opened) = open(config, &metrics).await?;
+    tally.recovered(opened.records);
+    let gaps = gaps(config, &health)?;
+    let draining = Arc::new(Draining::new(
+        Arc::clone(journal.contents()),
+        config.lanes,
+        gaps,
+        config.accept_clock,
+        opened.new_id,
+        system_us,
+        (Arc::clone(&tally), health, metrics),
+    ));
+    // Open all of them before the first one queries the database: the answer may change what is released.
+    let tails = (0..config.lanes).map(|number| Tail::new(Arc::clone(&draining), number));
+    let tails: Vec<_> = tails.collect::<Result<_, _>>().map_err(|e| StartError::Journal(e.into()))?;
+    for (number, tail) in (0..).zip(tails) {
+        starter.start(number, tail).await?;
+    }
+    draining.look();
+    let appender = journal.appender();
+    let relay = AbortOnDropHandle::new(tokio::spawn(appender.relay()));
+    let pipeline =
+        Pipeline { journal: Some((journal, relay)), draining: Some(Arc::clone(&draining)), ..starter.pipeline };
+    registry.before_each_answer(move || draining.look());
+    Ok((Gate::journal(appender, config.inflight_max, tally), pipeline))
+}
+
+async fn open(config: &PipelineConfig, metrics: &JournalMetrics) -> Result<(Journal, Opened), StartError> {
+    let (directory, options, metrics) = (config.data_dir.join("journal"), config.journal, metrics.clone());
     let shown = directory.display().to_string();
     let opening = tokio::task::spawn_blocking(move || {
-        let files = Files::new(&directory).map_err(|wrong| StartError::Directory { directory, source: wrong })?;
+        let files = Files::new(&directory).map_err(|source| StartError::Directory { directory, source })?;
         let on_sync = Box::new(move |took| metrics.sync_duration.record(took));
-        Journal::open(Arc::new(files), options, on_sync).map_err(|wrong| StartError::Journal(wrong.into()))
+        Journal::open(Arc::new(files), options, on_sync).map_err(|e| StartError::Journal(e.into()))
     });
-    let (journal, opened) = opening.await.map_err(|wrong| StartError::Thread(io::Error::other(wrong)))??;
+    let (journal, opened) = opening.await.map_err(|e| StartError::Thread(io::Error::other(e)))??;
     let Opened { entries, records, torn_bytes, damages, damage_skipped_bytes, new_id } = opened;
     tracing::info!(
         directory = shown, id = %journal.contents().id(), new_id, entries, records, torn_bytes,
-        "the journal is open; what it holds that may not be in the database is drained now"
+        "the journal is open; entries that may not be in the database are drained now"
     );
     if damages > 0 {
         tracing::error!(
             damages,
             bytes = damage_skipped_bytes,
-            "damaged places of the journal were skipped; their entries are lost"
+            "damaged places in the journal were skipped; their entries are lost"
         );
     }
     Ok((journal, opened))
 }
 
-fn gaps(directory: &Path, accepted: Accepted, health: &Health) -> Result<GapFile, StartError> {
+/// Opens the note of gaps and reports what it says, unless the operator accepts it.
+fn gaps(config: &PipelineConfig, health: &Health) -> Result<GapFile, StartError> {
+    let directory: &Path = &config.data_dir;
     let files = Files::new(directory);
     let files = files.map_err(|source| StartError::Directory { directory: directory.to_owned(), source })?;
     let gaps = GapFile::new(Arc::new(files));
-    let accept = if accepted.gap { gaps.accept() } else { Ok(()) };
+    let accept = if config.accept_gap { gaps.accept() } else { Ok(()) };
     match accept.and_then(|()| gaps.read()) {
         Ok(noted) if noted.is_empty() => {}
         Ok(noted) => {
             health.raise(Reason::JournalGap);
             noted.lines().for_each(|gap| tracing::error!("not accepted yet: {gap}; see --accept-gap"));
         }
-        Err(wrong) => tracing::error!(error = %wrong, "the note of gaps in the journal cannot be read or removed"),
+        Err(error) => tracing::error!(%error, "cannot read or remove the note of gaps in the journal"),
     }
     Ok(gaps)
 }
 
-/// Lanes that are being started.
-struct Lanes<'a> {
-    settings: &'a Settings,
+/// Starts lanes one after the other.
+struct LaneStarter<'a> {
+    config: &'a PipelineConfig,
     around: Surroundings,
     pipeline: Pipeline,
-    /// Every lane holds one: when all are gone, all have ended.
+    /// Each lane holds one. When all are dropped, all lanes have ended.
     guard: Arc<DropGuard>,
 }
 
-impl<'a> Lanes<'a> {
-    fn new(settings: &'a Settings, around: Surroundings, health: &Arc<Health>) -> Self {
+impl<'a> LaneStarter<'a> {
+    fn new(config: &'a PipelineConfig, around: Surroundings) -> Self {
         let all_ended = CancellationToken::new();
         let guard = Arc::new(all_ended.clone().drop_guard());
         let give_up = CancellationToken::new();
@@ -150,19 +170,20 @@ impl<'a> Lanes<'a> {
             draining: None,
             lanes: Vec::new(),
             finish: CancellationToken::new(),
-            _dropped: give_up.clone().drop_guard(),
+            _give_up_on_drop: give_up.clone().drop_guard(),
             give_up,
             ended: CancellationToken::new(),
             all_ended,
-            health: Arc::clone(health),
+            health: Arc::clone(&around.health),
         };
-        Self { settings, around, pipeline, guard }
+        Self { config, around, pipeline, guard }
     }
 
     async fn start<F: Feed + Send + 'static>(&mut self, number: u16, feed: F) -> Result<(), StartError> {
-        let (url, lane) = (&self.settings.database_url, feed.lane());
-        // What is over the bound is in the journal. Where there is none, nothing else would have it.
-        let cap = self.settings.quarantine_max_per_hour.filter(|_| self.settings.ack_after == AckAfter::Journal);
+        let (url, lane) = (&self.config.database_url, feed.lane());
+        // Records over the cap are still in the journal. Without one, nothing else would hold them.
+        let has_journal = self.config.acknowledgement == Acknowledgement::AfterJournal;
+        let cap = self.config.quarantine_max_per_hour.filter(|_| has_journal);
         match url {
             DatabaseUrl::Sqlite(_) => {
                 let store = SqliteStore::open(url, lane).await.map_err(StartError::Store)?;
@@ -175,79 +196,89 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    /// A lane has a thread and a runtime of its own, so that decoding and encoding never hold up a session.
+    /// Gives a lane its own thread and runtime, so that decoding and encoding never delay a session.
     fn spawn<S, F>(&mut self, number: u16, store: S, feed: F) -> Result<(), StartError>
     where
         S: Store + Send + 'static,
         F: Feed + Send + 'static,
     {
-        let Settings {
-            time_window_past: past, time_window_future: future, batch_rows: rows, batch_linger: linger, ..
-        } = *self.settings;
-        let (window, remembered) = (TimeWindow { past, future }, Sizes::default());
-        let batching = Batching { rows, linger, window, remembered };
-        let drain = Drain::new(store, feed, batching, self.around.clone());
+        let drain = Drain::new(store, feed, self.config.batching, self.around.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let (finish, give_up) = (self.pipeline.finish.clone(), self.pipeline.give_up.clone());
         let guards = (Arc::clone(&self.guard), self.pipeline.ended.clone().drop_guard());
         let thread = std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
             let _guards = guards;
-            stand_back();
+            lower_priority();
             runtime.block_on(drain.run(finish, give_up));
         });
         self.pipeline.lanes.push(thread.map_err(StartError::Thread)?);
         Ok(())
     }
-
-    fn pipeline(self, journal: Option<(Journal, AbortOnDropHandle<()>)>) -> Pipeline {
-        Pipeline { journal, ..self.pipeline }
-    }
 }
 
-/// Lets sessions and journal go first: what makes an answer late is waiting for a core, not the disk.
-fn stand_back() {
-    // The thread's own on Linux. Where it is not allowed, nothing is lost.
+/// Lets sessions and the journal run first: an answer is late because it waits for a core, not for the disk.
+fn lower_priority() {
+    // On Linux this concerns the calling thread only. If it is not permitted, nothing is lost.
     let _ = rustix::process::nice(LANE_NICENESS);
 }
 
+/// Everything behind the intake.
+pub(super) struct Pipeline {
+    journal: Option<(Journal, AbortOnDropHandle<()>)>,
+    draining: Option<Arc<Draining>>,
+    lanes: Vec<std::thread::JoinHandle<()>>,
+    finish: CancellationToken,
+    give_up: CancellationToken,
+    /// Cancelled as soon as one lane ends.
+    pub(super) ended: CancellationToken,
+    all_ended: CancellationToken,
+    health: Arc<Health>,
+    /// Ends the lanes if the start fails half-way.
+    _give_up_on_drop: DropGuard,
+}
+
 impl Pipeline {
-    /// What empties the journal, if there is one.
+    /// How far the lanes are in the journal, if there is one.
     pub(super) fn draining(&self) -> Option<Arc<Draining>> {
         self.draining.clone()
     }
 
-    /// What is waiting for a receipt and has none soon gets none any more.
+    /// Ends the wait for receipts: frames without one stay unanswered.
     pub(super) fn give_up(&self) {
         match &self.journal {
-            // A full one has sessions wait until it takes nothing more.
+            // Sessions may wait for room in a full journal. This refuses them.
             Some((journal, _)) => journal.stop_taking(),
             None => self.give_up.cancel(),
         }
     }
 
-    /// No session is left: commits what there is within the time given, and ends.
+    /// Commits what is left within the time given, and ends. The sessions have ended before.
     pub(super) async fn stop(self, deadline: Instant, waiting: bool) {
-        let Self { journal, lanes, finish, give_up, all_ended, health, _dropped, .. } = self;
+        let Self { journal, lanes, finish, give_up, all_ended, health, _give_up_on_drop, .. } = self;
         finish.cancel();
-        // A backlog is no failure, and a database that is away takes nothing.
+        // A backlog is not a failure: it stays in the journal. And an absent database takes nothing.
         let away = health.holds(Reason::StoreDown) || health.holds(Reason::StoreRefuses);
-        let shortly = Instant::now() + SHORT_PATIENCE;
-        let patience = if waiting && !away { deadline.max(shortly) } else { shortly };
+        let soon = Instant::now() + IDLE_PATIENCE;
+        let patience = if waiting && !away { deadline.max(soon) } else { soon };
         let _ = timeout_at(patience, all_ended.cancelled()).await;
         give_up.cancel();
         let joined = tokio::task::spawn_blocking(move || lanes.into_iter().for_each(|lane| drop(lane.join())));
-        let _ = timeout(LAST_PATIENCE, joined).await;
+        let _ = timeout(END_PATIENCE, joined).await;
         if let Some((journal, relay)) = journal {
-            // What was released is written with the last group.
-            match timeout(LAST_PATIENCE, tokio::task::spawn_blocking(move || journal.close())).await {
+            // The last group holds the release mark.
+            match timeout(END_PATIENCE, tokio::task::spawn_blocking(move || journal.close())).await {
                 Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(wrong))) => tracing::error!(error = %wrong, cause = %wrong.source, "the journal had failed"),
-                _ => tracing::error!("the journal does not close; what was acknowledged is durable all the same"),
+                Ok(Ok(Err(error))) => tracing::error!(%error, cause = %error.source, "the journal had failed"),
+                _ => tracing::error!("the journal does not close; everything acknowledged is durable nevertheless"),
             }
             drop(relay);
         }
     }
 }
 
-/// Of 19 steps.
+/// For lanes that have nothing to do.
+const IDLE_PATIENCE: Duration = Duration::from_millis(500);
+/// For lanes and a journal that should end at once.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+/// The lowest priority is 19.
 const LANE_NICENESS: i32 = 10;

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::{Failure, listed, lookup, runtime};
+use super::error::CommandError;
+use super::setup::{lookup, runtime, wrong_settings};
 use crate::check::{Finding, Verdict, check, of_mistakes};
 use crate::config::Settings;
 
@@ -22,10 +23,10 @@ pub(super) struct Arguments {
     quiet: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let lookup = lookup(arguments.config.as_ref());
     let (found, failure) = match Settings::load(&lookup) {
-        Err(mistakes) => (vec![of_mistakes(&mistakes)], Some(Failure::Usage(listed(&mistakes)))),
+        Err(mistakes) => (vec![of_mistakes(&mistakes)], Some(wrong_settings(&mistakes))),
         Ok(settings) => {
             let runtime = runtime()?;
             let found = runtime.block_on(check(&settings, &lookup));
@@ -40,7 +41,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         print!("{}", table(&found, arguments.quiet));
     }
     let wrong = count(&found, Verdict::Wrong) > 0;
-    failure.or(wrong.then_some(Failure::Told)).map_or(Ok(()), Err)
+    failure.or(wrong.then_some(CommandError::Reported)).map_or(Ok(()), Err)
 }
 
 fn json(found: &[Finding]) -> serde_json::Value {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, lookup, settings};
+use super::error::CommandError;
+use super::setup::{lookup, settings};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -26,7 +27,7 @@ enum What {
     },
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let (What::Check { config } | What::Show { config }) = &arguments.what;
     let lookup = lookup(config.as_ref());
     let settings = settings(&lookup)?;

@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, Write as _};
 
 use teltonika_codecs::{Datagram, Frame, Imei, LOGIN_LEN, Reason, Rejection};
 
-use super::Failure;
+use super::error::CommandError;
 use super::json::{Line, Refusal};
 
 #[derive(clap::Args)]
@@ -20,14 +20,14 @@ pub(super) struct Arguments {
     named: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let mut decoder = Decoder { udp: arguments.udp, refused: false, bytes: Vec::new(), line: Line::default() };
     decoder.line.named = arguments.named;
     match decoder.all(&arguments.items) {
         // Whoever reads our output has enough: that is no failure.
         Err(wrong) if wrong.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(wrong) => Err(Failure::chain(&wrong)),
-        Ok(()) if decoder.refused => Err(Failure::Told),
+        Err(wrong) => Err(CommandError::from_error(&wrong)),
+        Ok(()) if decoder.refused => Err(CommandError::Reported),
         Ok(()) => Ok(()),
     }
 }

@@ -9,10 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::error::CommandError;
 use super::live::{Live, answered, bar, grouped};
+use super::setup::runtime;
 use super::simulate::{judge, raise_file_limit, sources, start_ms, verdict};
-use super::{Failure, runtime};
-use crate::app::{self, Accepted};
+use crate::app::{self, StartOptions};
 use crate::config::{Lookup, Settings};
 use odograph_fleet::audit;
 use odograph_fleet::audit::Findings;
@@ -31,14 +32,14 @@ pub(super) struct Arguments {
     devices: u32,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let directory = fresh_directory()?;
     let variables = [
         ("ODOGRAPH_LISTEN", "127.0.0.1:0".to_owned()),
         ("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
         ("ODOGRAPH_DATA_DIR", directory.display().to_string()),
     ];
-    let settings = Settings::load(&Lookup::from_variables(variables)).map_err(|e| Failure::Usage(e.to_string()));
+    let settings = Settings::load(&Lookup::from_variables(variables)).map_err(|e| CommandError::Usage(e.to_string()));
     let outcome = settings.and_then(|settings| runtime()?.block_on(drive(arguments, &settings)));
     if let Err(wrong) = std::fs::remove_dir_all(&directory) {
         eprintln!("odograph: {} is left behind: {wrong}", directory.display());
@@ -46,12 +47,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     outcome
 }
 
-async fn drive(arguments: &Arguments, settings: &Settings) -> Result<(), Failure> {
+async fn drive(arguments: &Arguments, settings: &Settings) -> Result<(), CommandError> {
     let plan = plan(arguments)?;
     // Service and fleet hold one end each.
     raise_file_limit(2 * u64::from(arguments.devices))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| Failure::chain(&wrong))?;
-    let service = app::start(settings, Accepted::default()).await.map_err(|wrong| Failure::chain(&wrong))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| CommandError::from_error(&wrong))?;
+    let service =
+        app::start(settings, StartOptions::default()).await.map_err(|wrong| CommandError::from_error(&wrong))?;
     let plan = Plan { target: service.trackers, ..plan };
     let mut live = Live::new();
     introduce(arguments, settings, &service, &mut live);
@@ -82,7 +84,8 @@ async fn drive(arguments: &Arguments, settings: &Settings) -> Result<(), Failure
     live.show(&state(&service, &progress, begun, arguments.time));
     let counts = service.stop().await;
     live.show("audit: reading every row back");
-    let findings = audit::audit(&settings.database_url, &told).await.map_err(|wrong| Failure::chain(&*wrong))?;
+    let findings =
+        audit::audit(&settings.database_url, &told).await.map_err(|wrong| CommandError::from_error(&*wrong))?;
     summarise(&progress, &findings, counts.duplicate, &mut live);
     let (sent, acknowledged, _) = progress.read();
     println!(
@@ -92,13 +95,14 @@ async fn drive(arguments: &Arguments, settings: &Settings) -> Result<(), Failure
     judge(&findings)
 }
 
-fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
+fn plan(arguments: &Arguments) -> Result<Plan, CommandError> {
     // A tracker makes a record a second, so what it sends faster is a backlog, and must not reach into the future.
     let rate = RECORDS_PER_SECOND.min(f64::from(arguments.devices) * MOST_OF_A_TRACKER);
     // Resends take newer records along, so a tracker makes a little more.
     let seconds = arguments.time.as_secs_f64() * rate / f64::from(arguments.devices) * 1.1;
     let span = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).saturating_add(Duration::from_mins(10));
-    let start_ms = start_ms(span).ok_or_else(|| Failure::Usage("odograph: --for: so long no demo lasts".into()))?;
+    let start_ms =
+        start_ms(span).ok_or_else(|| CommandError::Usage("odograph: --for: so long no demo lasts".into()))?;
     Ok(Plan {
         devices: arguments.devices,
         packets: None,
@@ -111,7 +115,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
     })
 }
 
-fn introduce(arguments: &Arguments, settings: &Settings, service: &app::Running, live: &mut Live) {
+fn introduce(arguments: &Arguments, settings: &Settings, service: &app::Service, live: &mut Live) {
     let devices = grouped(arguments.devices.into());
     let time = humantime::format_duration(arguments.time);
     live.say(&format!(
@@ -144,7 +148,7 @@ fn summarise(progress: &Progress, findings: &Findings, duplicates: u64, live: &m
     }
 }
 
-fn state(service: &app::Running, progress: &Progress, begun: Instant, time: Duration) -> String {
+fn state(service: &app::Service, progress: &Progress, begun: Instant, time: Duration) -> String {
     let (sent, _, _) = progress.read();
     let counts = service.registry.tally().read();
     let share = begun.elapsed().as_secs_f64() / time.as_secs_f64().max(0.001);
@@ -152,11 +156,11 @@ fn state(service: &app::Running, progress: &Progress, begun: Instant, time: Dura
     format!("{} {sent} sent, {stored} stored, {again} came again", bar(share))
 }
 
-fn fresh_directory() -> Result<PathBuf, Failure> {
+fn fresh_directory() -> Result<PathBuf, CommandError> {
     let directory =
         std::env::temp_dir().join(format!("odograph-demo-{}-{:08x}", std::process::id(), fastrand::u32(..)));
     std::fs::create_dir(&directory)
-        .map_err(|wrong| Failure::Failed(format!("cannot make the directory {}: {wrong}", directory.display())))?;
+        .map_err(|wrong| CommandError::Failed(format!("cannot make the directory {}: {wrong}", directory.display())))?;
     Ok(directory)
 }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde_json::json;
 use teltonika_codecs::Imei;
 
-use super::{Failure, lookup, settings};
+use super::error::CommandError;
+use super::setup::{lookup, settings};
 use crate::config::{AdmissionMode, Settings};
 use crate::ingest::admission::{KnownFile, Stranger, StrangerFile, time};
 
@@ -43,7 +44,7 @@ struct Options {
     config: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let (What::Unknown { options } | What::Known { options, .. }) = &arguments.what;
     let settings = settings(&lookup(options.config.as_ref()))?;
     if settings.admission == AdmissionMode::Open {
@@ -56,11 +57,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     match printed.and_then(|refused| Ok(out.flush().map(|()| refused)?)) {
         Ok(0) => Ok(()),
-        Ok(_) => Err(Failure::Told),
+        Ok(_) => Err(CommandError::Reported),
         // Whoever reads our output has enough: that is no failure.
         Err(Stopped::Output(wrong)) if wrong.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(Stopped::Output(wrong)) => Err(Failure::chain(&wrong)),
-        Err(Stopped::Failed(text)) => Err(Failure::Failed(text)),
+        Err(Stopped::Output(wrong)) => Err(CommandError::from_error(&wrong)),
+        Err(Stopped::Failed(text)) => Err(CommandError::Failed(text)),
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Failure, lookup, runtime, settings};
+use super::error::CommandError;
+use super::setup::{lookup, runtime, settings};
 use crate::admin_client::AdminClient;
 
 #[derive(clap::Args)]
@@ -23,7 +24,7 @@ pub(super) struct Arguments {
     timeout: Duration,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let (client, path) = if let Some(url) = &arguments.url {
         let (address, host, path) = parse_url(url)?;
         (AdminClient::new(address).with_host(host), path)
@@ -33,19 +34,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let client = client.with_timeout(arguments.timeout);
     let host = client.host();
-    let answer = runtime()?.block_on(client.get(path)).map_err(|e| Failure::Failed(format!("{host}: {e}")))?;
+    let answer = runtime()?.block_on(client.get(path)).map_err(|e| CommandError::Failed(format!("{host}: {e}")))?;
     let (status, body) = (answer.status, answer.body.trim_end());
     if status == 200 {
         println!("{body}");
         Ok(())
     } else {
-        Err(Failure::Failed(format!("{host}{path} answers {status}: {body}")))
+        Err(CommandError::Failed(format!("{host}{path} answers {status}: {body}")))
     }
 }
 
 /// Address, `Host` header and path of a URL.
-fn parse_url(url: &str) -> Result<(SocketAddr, &str, &str), Failure> {
-    let usage = |problem: &str| Failure::Usage(format!("odograph: --url {url}: {problem}"));
+fn parse_url(url: &str) -> Result<(SocketAddr, &str, &str), CommandError> {
+    let usage = |problem: &str| CommandError::Usage(format!("odograph: --url {url}: {problem}"));
     let rest =
         url.strip_prefix("http://").ok_or_else(|| usage("expected a URL such as http://127.0.0.1:9464/readyz"))?;
     let (host, path) = rest.find('/').map_or((rest, "/readyz"), |at| rest.split_at(at));
@@ -55,8 +56,8 @@ fn parse_url(url: &str) -> Result<(SocketAddr, &str, &str), Failure> {
     }
     let with_port = |host: &str| if has_port(host) { host.to_owned() } else { format!("{host}:80") };
     // A name that does not resolve is not wrong usage: the network may be down.
-    let mut addresses = with_port(host).to_socket_addrs().map_err(|e| Failure::Failed(format!("{host}: {e}")))?;
-    let address = addresses.next().ok_or_else(|| Failure::Failed(format!("{host}: no address")))?;
+    let mut addresses = with_port(host).to_socket_addrs().map_err(|e| CommandError::Failed(format!("{host}: {e}")))?;
+    let address = addresses.next().ok_or_else(|| CommandError::Failed(format!("{host}: no address")))?;
     Ok((address, host, path))
 }
 
@@ -76,7 +77,7 @@ mod tests {
         assert_eq!(parse("http://127.0.0.1").unwrap(), is("127.0.0.1:80", "127.0.0.1", "/readyz"));
         assert_eq!(parse("http://[::1]/x").unwrap(), is("[::1]:80", "[::1]", "/x"));
         for url in ["https://127.0.0.1/", "127.0.0.1:9", "http://127.0.0.1:9/a b", "http://127.0.0.1:9/a\r\nX: y"] {
-            assert!(matches!(parse(url), Err(Failure::Usage(_))), "{url}");
+            assert!(matches!(parse(url), Err(CommandError::Usage(_))), "{url}");
         }
     }
 }

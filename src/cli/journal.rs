@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use teltonika_codecs::{Imei, crc16};
 
-use super::{Failure, lookup, settings};
+use super::error::CommandError;
+use super::setup::{lookup, settings};
 use odograph_journal::{Archive, Files, Filter, Found, GroupView, Kind, OpenError};
 
 #[derive(clap::Args)]
@@ -52,7 +53,7 @@ struct Place {
     config: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let mut out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
     let damages = match &arguments.what {
         What::Inspect { place, groups } => inspect(&place.archive()?, *groups, &mut out),
@@ -63,11 +64,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     match damages.and_then(|damages| Ok(out.flush().map(|()| damages)?)) {
         Ok(0) => Ok(()),
-        Ok(damages) => Err(Failure::Failed(format!("{damages} damaged places in the journal"))),
+        Ok(damages) => Err(CommandError::Failed(format!("{damages} damaged places in the journal"))),
         // Whoever reads our output has enough: that is no failure.
         Err(Stopped::Output(wrong)) if wrong.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(Stopped::Output(wrong)) => Err(Failure::chain(&wrong)),
-        Err(Stopped::Journal(wrong)) => Err(Failure::chain(&wrong)),
+        Err(Stopped::Output(wrong)) => Err(CommandError::from_error(&wrong)),
+        Err(Stopped::Journal(wrong)) => Err(CommandError::from_error(&wrong)),
     }
 }
 
@@ -90,14 +91,14 @@ impl From<io::Error> for Stopped {
 }
 
 impl Place {
-    fn archive(&self) -> Result<Archive, Failure> {
+    fn archive(&self) -> Result<Archive, CommandError> {
         let directory = match &self.directory {
             Some(directory) => directory.clone(),
             None => settings(&lookup(self.config.as_ref()))?.data_dir.join("journal"),
         };
         let files = Files::read_only(&directory)
-            .map_err(|wrong| Failure::Failed(format!("no journal in {}: {wrong}", directory.display())))?;
-        Archive::open(Arc::new(files)).map_err(|wrong| Failure::chain(&wrong))
+            .map_err(|wrong| CommandError::Failed(format!("no journal in {}: {wrong}", directory.display())))?;
+        Archive::open(Arc::new(files)).map_err(|wrong| CommandError::from_error(&wrong))
     }
 }
 

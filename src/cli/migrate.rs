@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Failure, lookup, runtime, settings, start_logging};
+use super::error::CommandError;
+use super::setup::{lookup, runtime, settings, start_logging};
 use crate::store::{Features, MigrateOptions, PositionsTable, migrate};
 
 #[derive(clap::Args)]
@@ -26,7 +27,7 @@ pub(super) struct Arguments {
     standalone_devices: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let settings = settings(&lookup(arguments.config.as_ref()))?;
     start_logging(&settings);
     let options = MigrateOptions {
@@ -35,8 +36,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         directus: arguments.directus,
         standalone_devices: arguments.standalone_devices,
     };
-    let report =
-        runtime()?.block_on(migrate(&settings.database_url, &options)).map_err(|wrong| Failure::chain(&wrong))?;
+    let report = runtime()?
+        .block_on(migrate(&settings.database_url, &options))
+        .map_err(|wrong| CommandError::from_error(&wrong))?;
     match report.applied.as_slice() {
         [] => println!("the schema was current"),
         applied => println!("applied: {}", applied.join(", ")),

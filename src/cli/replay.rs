@@ -8,9 +8,10 @@ use teltonika_codecs::Imei;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::error::CommandError;
 use super::live::{Live, bar, grouped};
-use super::when::{shown, time};
-use super::{Failure, lookup, runtime, settings, start_logging};
+use super::setup::{lookup, runtime, settings, start_logging};
+use super::time_argument::{format_time, parse_time};
 use crate::config::{AckAfter, Settings};
 use crate::ingest::drain::TimeWindow;
 use crate::replay::{self, Mode, Outcome, ReplayError, Request};
@@ -31,10 +32,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Received at this time or later: 2026-05-02, 2026-05-02T07:41Z (UTC without an offset), or 24h for that long ago
-    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true)]
     from: Option<i64>,
     /// Received before this time
-    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true)]
     to: Option<i64>,
     /// Of this device only
     #[arg(long, value_name = "IMEI")]
@@ -44,34 +45,36 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let filter = Filter { from_us: arguments.from, to_us: arguments.to, imei: arguments.imei };
-    in_order(filter.from_us, filter.to_us)?;
+    check_order(filter.from_us, filter.to_us)?;
     let settings = settings(&lookup(arguments.config.as_ref()))?;
     start_logging(&settings);
     let archive = archive(&settings)?;
     // Trackers and the drain go first.
     let _ = rustix::process::nice(NICENESS);
     let mode = if arguments.dry_run { Mode::Compare } else { Mode::Write };
-    let request = Request { filter, window: window(&settings), mode };
+    let request = Request { filter, window: time_window(&settings), mode };
     runtime()?.block_on(drive(&settings, &archive, &request))
 }
 
 /// Refuses a beginning that is not before the end.
-pub(super) fn in_order(from: Option<i64>, to: Option<i64>) -> Result<(), Failure> {
+pub(super) fn check_order(from: Option<i64>, to: Option<i64>) -> Result<(), CommandError> {
     match (from, to) {
-        (Some(from), Some(to)) if from >= to => {
-            Err(Failure::Usage(format!("odograph: --from {} is not before --to {}", shown(from), shown(to))))
-        }
+        (Some(from), Some(to)) if from >= to => Err(CommandError::Usage(format!(
+            "odograph: --from {} is not before --to {}",
+            format_time(from),
+            format_time(to)
+        ))),
         _ => Ok(()),
     }
 }
 
-pub(super) fn window(settings: &Settings) -> TimeWindow {
+pub(super) fn time_window(settings: &Settings) -> TimeWindow {
     TimeWindow { past: settings.time_window_past, future: settings.time_window_future }
 }
 
-fn archive(settings: &Settings) -> Result<Archive, Failure> {
+fn archive(settings: &Settings) -> Result<Archive, CommandError> {
     let directory = settings.data_dir.join("journal");
     let opened = match Files::read_only(&directory) {
         Ok(files) => Archive::open(Arc::new(files)),
@@ -79,13 +82,13 @@ fn archive(settings: &Settings) -> Result<Archive, Failure> {
     };
     opened.map_err(|wrong| match std::error::Error::source(&wrong).and_then(|cause| cause.downcast_ref()) {
         Some(cause) => no_journal(settings, &directory, cause),
-        None => Failure::chain(&wrong),
+        None => CommandError::from_error(&wrong),
     })
 }
 
-fn no_journal(settings: &Settings, directory: &Path, wrong: &io::Error) -> Failure {
+fn no_journal(settings: &Settings, directory: &Path, wrong: &io::Error) -> CommandError {
     let place = directory.display();
-    Failure::Failed(match (wrong.kind(), settings.ack_after) {
+    CommandError::Failed(match (wrong.kind(), settings.ack_after) {
         (io::ErrorKind::NotFound, AckAfter::Commit) => {
             format!("nothing to replay: with ack_after = commit no journal is kept, and there is none in {place}")
         }
@@ -96,11 +99,11 @@ fn no_journal(settings: &Settings, directory: &Path, wrong: &io::Error) -> Failu
     })
 }
 
-async fn drive(settings: &Settings, archive: &Archive, request: &Request) -> Result<(), Failure> {
+async fn drive(settings: &Settings, archive: &Archive, request: &Request) -> Result<(), CommandError> {
     let stop = CancellationToken::new();
     let interrupted = stop.clone();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| Failure::chain(&wrong))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|wrong| Failure::chain(&wrong))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| CommandError::from_error(&wrong))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|wrong| CommandError::from_error(&wrong))?;
     let listening = tokio::spawn(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -124,12 +127,13 @@ async fn drive(settings: &Settings, archive: &Archive, request: &Request) -> Res
             told(&mut live, request, &outcome);
             println!("{}", json(request, &outcome));
             match outcome.stopped {
-                true => {
-                    Err(Failure::Failed("interrupted; what was done stays, and the same command finishes it".into()))
-                }
-                false if outcome.damages > 0 => {
-                    Err(Failure::Failed(format!("{} damaged places in the journal were passed over", outcome.damages)))
-                }
+                true => Err(CommandError::Failed(
+                    "interrupted; what was done stays, and the same command finishes it".into(),
+                )),
+                false if outcome.damages > 0 => Err(CommandError::Failed(format!(
+                    "{} damaged places in the journal were passed over",
+                    outcome.damages
+                ))),
                 false => Ok(()),
             }
         }
@@ -139,7 +143,7 @@ async fn drive(settings: &Settings, archive: &Archive, request: &Request) -> Res
                 live.say("it ended early: what was done stays, and the same command finishes it");
             }
             drop(live);
-            Err(Failure::chain(&wrong))
+            Err(CommandError::from_error(&wrong))
         }
     }
 }
@@ -159,7 +163,7 @@ fn state(outcome: &Outcome) -> String {
 /// What was done, in words.
 fn told(live: &mut Live, request: &Request, outcome: &Outcome) {
     let Outcome { entries, rewritten, refused, differences, left, given_away, reached_us, .. } = outcome;
-    let until = reached_us.map_or(String::new(), |us| format!(", received until {}", shown(us)));
+    let until = reached_us.map_or(String::new(), |us| format!(", received until {}", format_time(us)));
     live.say(&format!("{} frames and messages were decoded again{until}", grouped(*entries)));
     let (would, are) = match request.mode {
         Mode::Write => ("", ""),
@@ -187,7 +191,7 @@ fn told(live: &mut Live, request: &Request, outcome: &Outcome) {
         live.say(&format!("  {column}: {} rows", grouped(*rows)));
     }
     for RowDifference { key, columns } in &differences.examples {
-        let at = shown(key.ts_ms.saturating_mul(1000));
+        let at = format_time(key.ts_ms.saturating_mul(1000));
         let columns: Vec<_> = columns.iter().map(|(name, now, then)| format!("{name} {now} → {then}")).collect();
         live.say(&format!("  for instance {:015} {at}: {}", key.imei, columns.join(", ")));
     }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, lookup, runtime, settings, start_logging};
-use crate::app::{self, Accepted, StartError};
+use super::error::CommandError;
+use super::setup::{lookup, runtime, settings, start_logging};
+use crate::app::{self, StartError, StartOptions};
 use odograph_journal::RecoveryMode;
 
 #[derive(clap::Args)]
@@ -30,7 +31,7 @@ enum Recovery {
     SkipDamage,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let lookup = lookup(arguments.config.as_ref());
     let settings = settings(&lookup)?;
     start_logging(&settings);
@@ -39,24 +40,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     runtime()?.block_on(async {
         // Installed before anything else: a signal during the start stops in good order too.
-        let mut terminate = signal(SignalKind::terminate()).map_err(|wrong| Failure::chain(&wrong))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| Failure::chain(&wrong))?;
-        let accepted = Accepted {
-            gap: arguments.accept_gap,
-            clock: arguments.accept_clock,
+        let mut terminate = signal(SignalKind::terminate()).map_err(|wrong| CommandError::from_error(&wrong))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| CommandError::from_error(&wrong))?;
+        let accepted = StartOptions {
+            accept_gap: arguments.accept_gap,
+            accept_clock: arguments.accept_clock,
             recovery: match arguments.journal_recovery {
                 Recovery::Strict => RecoveryMode::Strict,
                 Recovery::SkipDamage => RecoveryMode::SkipDamage,
             },
         };
         let mut running = app::start(&settings, accepted).await.map_err(|wrong| match wrong {
-            StartError::SchemaOutdated => Failure::Usage(format!("odograph: {wrong}")),
-            _ => Failure::chain(&wrong),
+            StartError::SchemaOutdated => CommandError::Usage(format!("odograph: {wrong}")),
+            _ => CommandError::from_error(&wrong),
         })?;
         let ended = tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
-            part = running.failed() => Err(Failure::Failed(format!("{part} ended, which it never should; stopping"))),
+            part = running.failed() => Err(CommandError::Failed(format!("{part} ended, which it never should; stopping"))),
         };
         running.stop().await;
         ended

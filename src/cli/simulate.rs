@@ -8,8 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::error::CommandError;
 use super::live::{Live, answered, bar, grouped};
-use super::{Failure, runtime};
+use super::setup::runtime;
 use crate::store::DatabaseUrl;
 use odograph_fleet::audit;
 use odograph_fleet::audit::Findings;
@@ -74,9 +75,9 @@ enum WrongClocks {
     Stray,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let verify = arguments.verify.as_deref().map(DatabaseUrl::parse).transpose();
-    let verify = verify.map_err(|wrong| Failure::Usage(format!("odograph: --verify: {wrong}")))?;
+    let verify = verify.map_err(|wrong| CommandError::Usage(format!("odograph: --verify: {wrong}")))?;
     let plan = plan(arguments)?;
     raise_file_limit(plan.devices.into())?;
     runtime()?.block_on(async {
@@ -85,9 +86,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     })
 }
 
-async fn drive(plan: Plan, verify: Option<&DatabaseUrl>, settle: Duration) -> Result<(), Failure> {
+async fn drive(plan: Plan, verify: Option<&DatabaseUrl>, settle: Duration) -> Result<(), CommandError> {
     let stop = CancellationToken::new();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| Failure::chain(&wrong))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| CommandError::from_error(&wrong))?;
     let progress = Arc::new(Progress::default());
     let mut live = Live::new();
     let (first, last) = (test_imei(plan.first_device), test_imei(plan.first_device + plan.devices - 1));
@@ -116,8 +117,8 @@ async fn drive(plan: Plan, verify: Option<&DatabaseUrl>, settle: Duration) -> Re
     };
     live.show("audit: reading every row of the fleet back");
     let findings = tokio::select! {
-        findings = audit::settled(url, &told, settle) => findings.map_err(|wrong| Failure::chain(&*wrong))?,
-        _ = interrupt.recv() => return Err(Failure::Failed("interrupted before the audit was done".into())),
+        findings = audit::settled(url, &told, settle) => findings.map_err(|wrong| CommandError::from_error(&*wrong))?,
+        _ = interrupt.recv() => return Err(CommandError::Failed("interrupted before the audit was done".into())),
     };
     live.say(&verdict(&findings));
     outcome["audit"] = serde_json::json!({
@@ -140,11 +141,11 @@ pub(super) fn verdict(findings: &Findings) -> String {
     examples.iter().fold(text, |text, example| format!("{text}\n  {example}"))
 }
 
-pub(super) fn judge(findings: &Findings) -> Result<(), Failure> {
+pub(super) fn judge(findings: &Findings) -> Result<(), CommandError> {
     if findings.clean() {
         Ok(())
     } else {
-        Err(Failure::Failed("the audit found records that break the promise".into()))
+        Err(CommandError::Failed("the audit found records that break the promise".into()))
     }
 }
 
@@ -158,8 +159,8 @@ fn state(plan: &Plan, progress: &Progress, begun: Instant) -> String {
     format!("{} {} sent, {} acknowledged, {rate}/s", bar(share), grouped(sent), grouped(acknowledged))
 }
 
-fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
-    let wrong = |what: String| Failure::Usage(format!("odograph: --target {}: {what}", arguments.target));
+fn plan(arguments: &Arguments) -> Result<Plan, CommandError> {
+    let wrong = |what: String| CommandError::Usage(format!("odograph: --target {}: {what}", arguments.target));
     let mut addresses = arguments.target.to_socket_addrs().map_err(|e| wrong(e.to_string()))?;
     let target: SocketAddr = addresses.next().ok_or_else(|| wrong("no address".into()))?;
     let on_loopback = matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback());
@@ -177,7 +178,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
     let span = Duration::from_secs(u64::from(arguments.records) * u64::from(arguments.packets));
     let start_ms = start_ms(span).ok_or_else(|| {
         let days = span.as_secs() / 86_400;
-        Failure::Usage(format!(
+        CommandError::Usage(format!(
             "odograph: --packets: a tracker makes a record a second, so this is {days} days of them; at most {} are taken",
             MOST_SPAN.as_secs() / 86_400
         ))
@@ -205,19 +206,19 @@ pub(super) fn start_ms(span: Duration) -> Option<u64> {
 }
 
 /// Fails before anything is sent that the audit could not read afterwards.
-async fn refuse_registered(verify: Option<&DatabaseUrl>, plan: &Plan, force: bool) -> Result<(), Failure> {
+async fn refuse_registered(verify: Option<&DatabaseUrl>, plan: &Plan, force: bool) -> Result<(), CommandError> {
     let named = std::env::var("DATABASE_URL").ok().and_then(|url| DatabaseUrl::parse(&url).ok());
     let Some(url) = verify.or(named.as_ref()) else { return Ok(()) };
     let found = match registered(url, plan).await {
         Ok(found) => found,
-        Err(wrong) if verify.is_some() => return Err(Failure::chain(&*wrong)),
+        Err(wrong) if verify.is_some() => return Err(CommandError::from_error(&*wrong)),
         Err(wrong) => {
             eprintln!("odograph: cannot look for the fleet's IMEIs in devices of DATABASE_URL, and goes on: {wrong}");
             return Ok(());
         }
     };
     if found > 0 && !force {
-        return Err(Failure::Failed(format!(
+        return Err(CommandError::Failed(format!(
             "{found} IMEIs of the fleet stand in the table devices: --first-device takes others, --force sends all the same"
         )));
     }
@@ -230,10 +231,10 @@ pub(super) fn sources(devices: u32) -> u16 {
 }
 
 /// Each connection holds a file.
-pub(super) fn raise_file_limit(connections: u64) -> Result<(), Failure> {
+pub(super) fn raise_file_limit(connections: u64) -> Result<(), CommandError> {
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     if connections + OTHER_FILES > files {
-        return Err(Failure::Failed(format!(
+        return Err(CommandError::Failed(format!(
             "--devices needs {connections} open files, and the limit (ulimit -Hn) is {files}"
         )));
     }

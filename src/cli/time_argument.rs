@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 
 /// Reads a time as microseconds since 1970-01-01 UTC: `2026-05-02`, `2026-05-02T07:41Z`, `2026-05-02T07:41:30+02:00`, or a
 /// duration such as `24h`, which is that long ago. Without an offset it is UTC.
-pub(super) fn time(text: &str) -> Result<i64, String> {
+pub(super) fn parse_time(text: &str) -> Result<i64, String> {
     let wrong = || format!("\"{text}\" is no time such as 2026-05-02, 2026-05-02T07:41Z or 24h (that long ago)");
     let ago = text.trim().trim_end_matches("ago").trim_end();
     if let Ok(ago) = humantime::parse_duration(ago) {
@@ -37,7 +37,7 @@ fn micros(time: SystemTime) -> Option<i64> {
 }
 
 /// A time as people read it, to the millisecond.
-pub(super) fn shown(us: i64) -> String {
+pub(super) fn format_time(us: i64) -> String {
     match u64::try_from(us) {
         Ok(us) if us < LAST_SHOWN_US => {
             humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_micros(us)).to_string()
@@ -64,10 +64,10 @@ mod tests {
             ("2026-05-02T07:41:30+02:00", "2026-05-02T05:41:30.000Z"),
             ("2026-05-02T07:41-02:00", "2026-05-02T09:41:00.000Z"),
         ] {
-            assert_eq!(time(text).map(shown).as_deref(), Ok(shows), "{text}");
+            assert_eq!(parse_time(text).map(format_time).as_deref(), Ok(shows), "{text}");
         }
         for text in ["", "yesterday", "2026-05", "2026-13-01", "2026-05-02T25:00", "2026-05-02+02:00", "24", "-3h"] {
-            assert!(time(text).is_err(), "{text}");
+            assert!(parse_time(text).is_err(), "{text}");
         }
     }
 
@@ -75,7 +75,7 @@ mod tests {
     fn a_duration_is_that_long_ago() {
         let now = micros(SystemTime::now()).unwrap();
         for text in ["2h", "2h ago", "120m"] {
-            let ago = now - time(text).unwrap();
+            let ago = now - parse_time(text).unwrap();
             assert!((7_199_000_000..7_260_000_000).contains(&ago), "{text}: {ago}");
         }
     }

@@ -1,8 +1,4 @@
-//! Settings: a TOML file, overridden by the environment, over defaults. All mistakes are reported at once.
-
-pub mod keys;
-mod reader;
-mod value;
+//! The settings, checked, and where each value comes from.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,12 +6,11 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-pub use reader::{Lookup, Mistake, Mistakes, Source};
-
+use super::lookup::{Lookup, Mistakes, Reader, Source};
+use super::{keys, value};
 use crate::flags::RedisUrl;
 use crate::store::{DatabaseUrl, QuarantineCap, Retention};
 use odograph_journal::Limits;
-use reader::Reader;
 
 /// Everything that `serve` can be told, checked.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use odograph::app::{self, Accepted, Running};
+use odograph::app::{self, StartOptions};
 use odograph::config::{Lookup, Settings};
 use odograph::metrics::Counts;
 use serde_json::Value as Json;
@@ -20,14 +20,14 @@ pub const AFTER_COMMIT: (&str, &str) = ("ODOGRAPH_ACK_AFTER", "commit");
 
 /// A service in this process, with a data directory of its own.
 pub struct Service {
-    running: Running,
+    running: app::Service,
     _directory: tempfile::TempDir,
 }
 
 impl std::ops::Deref for Service {
-    type Target = Running;
+    type Target = app::Service;
 
-    fn deref(&self) -> &Running {
+    fn deref(&self) -> &app::Service {
         &self.running
     }
 }
@@ -55,7 +55,7 @@ pub async fn start(database_url: &str, more: &[(&str, &str)]) -> Service {
     let directory = tempfile::tempdir().unwrap();
     let own = [&[("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())], more].concat();
     let settings = settings(database_url, &own);
-    let running = app::start(&settings, Accepted::default()).await;
+    let running = app::start(&settings, StartOptions::default()).await;
     let running = running.unwrap_or_else(|wrong| panic!("{wrong}: {:?}", std::error::Error::source(&wrong)));
     Service { running, _directory: directory }
 }

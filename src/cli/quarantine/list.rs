@@ -2,15 +2,18 @@
 
 use std::io::{self, Write as _};
 
-use super::super::live::grouped;
-use super::super::when::shown;
-use super::{Failure, Filter, SHORT_ID, hex, object, open, runtime, written};
+use super::filter::{FilterArguments, open};
+use super::output::{SHORT_ID, hex, object, written};
+use crate::cli::error::CommandError;
+use crate::cli::live::grouped;
+use crate::cli::setup::runtime;
+use crate::cli::time_argument::format_time;
 use crate::store::{QuarantineEntry, QuarantineTotal};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    filter: Filter,
+    filter: FilterArguments,
     /// Most records to print
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
@@ -19,12 +22,12 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let filter = arguments.filter.of()?;
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
+    let filter = arguments.filter.filter()?;
     let settings = arguments.filter.settings()?;
     let (records, totals) = runtime()?.block_on(async {
         let mut quarantine = open(&settings).await?;
-        let failed = |wrong| Failure::chain(&wrong);
+        let failed = |wrong| CommandError::from_error(&wrong);
         let records = quarantine.newest(&filter, arguments.limit).await.map_err(failed)?;
         let totals = if arguments.json { Vec::new() } else { quarantine.totals(&filter).await.map_err(failed)? };
         Ok((records, totals))
@@ -46,7 +49,7 @@ fn table(records: &[QuarantineEntry], totals: &[QuarantineTotal], out: &mut impl
         let id = hex(digest);
         let id = id.get(..SHORT_ID).unwrap_or_default();
         let whole = if record_index.is_none() { " (a whole frame)" } else { "" };
-        writeln!(out, "{id}  {:24}  {imei}  {seen:>6}  {reason:11}  {detail}{whole}", shown(*received_at_us))?;
+        writeln!(out, "{id}  {:24}  {imei}  {seen:>6}  {reason:11}  {detail}{whole}", format_time(*received_at_us))?;
     }
     let all: u64 = totals.iter().map(|total| total.records).sum();
     let printed = u64::try_from(records.len()).unwrap_or(u64::MAX);

@@ -3,14 +3,16 @@
 use std::io::{self, IsTerminal as _};
 use std::time::{Duration, SystemTime};
 
-use super::super::live::grouped;
-use super::{Failure, Filter, open, runtime};
+use super::filter::{FilterArguments, open};
+use crate::cli::error::CommandError;
+use crate::cli::live::grouped;
+use crate::cli::setup::runtime;
 use crate::store::QuarantineFilter;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    filter: Filter,
+    filter: FilterArguments,
     /// Without any filter: everything
     #[arg(long)]
     all: bool,
@@ -19,15 +21,17 @@ pub(super) struct Arguments {
     yes: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut filter = arguments.filter.of()?;
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
+    let mut filter = arguments.filter.filter()?;
     if filter == QuarantineFilter::default() && !arguments.all {
-        return Err(Failure::Usage(
+        return Err(CommandError::Usage(
             "odograph: name what to delete by --reason, --imei, --from or --to, or say --all".to_owned(),
         ));
     }
     if !arguments.yes && !io::stdin().is_terminal() {
-        return Err(Failure::Usage("odograph: deleting for good needs --yes where nobody can be asked".to_owned()));
+        return Err(CommandError::Usage(
+            "odograph: deleting for good needs --yes where nobody can be asked".to_owned(),
+        ));
     }
     // What comes meanwhile was not meant, and could go on coming for ever.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -35,7 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     filter.to_us = Some(filter.to_us.map_or(now_us, |to| to.min(now_us)));
     let settings = arguments.filter.settings()?;
     let purged = runtime()?.block_on(async {
-        let failed = |wrong| Failure::chain(&wrong);
+        let failed = |wrong| CommandError::from_error(&wrong);
         let mut quarantine = open(&settings).await?;
         if !arguments.yes {
             let totals = quarantine.totals(&filter).await.map_err(failed)?;
@@ -56,13 +60,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ask(records: u64) -> Result<(), Failure> {
+fn ask(records: u64) -> Result<(), CommandError> {
     eprint!("delete {} records for good? yes or no: ", grouped(records));
     let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|wrong| Failure::chain(&wrong))?;
+    io::stdin().read_line(&mut answer).map_err(|wrong| CommandError::from_error(&wrong))?;
     match answer.trim() {
         "yes" => Ok(()),
-        _ => Err(Failure::Failed("nothing was deleted".to_owned())),
+        _ => Err(CommandError::Failed("nothing was deleted".to_owned())),
     }
 }
 

@@ -3,8 +3,11 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::super::live::{Live, grouped};
-use super::{Failure, Filter, open, runtime, window};
+use super::filter::{FilterArguments, open};
+use crate::cli::error::CommandError;
+use crate::cli::live::{Live, grouped};
+use crate::cli::replay::time_window;
+use crate::cli::setup::runtime;
 use crate::replay::{Mode, Retried, retry};
 use crate::store::{QuarantineReason, Rewriter};
 
@@ -18,40 +21,44 @@ use crate::store::{QuarantineReason, Rewriter};
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    filter: Filter,
+    filter: FilterArguments,
     /// Only say what would become of them
     #[arg(long)]
     dry_run: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let filter = arguments.filter.of()?;
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
+    let filter = arguments.filter.filter()?;
     let settings = arguments.filter.settings()?;
     let mode = if arguments.dry_run { Mode::Compare } else { Mode::Write };
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let interrupted = stop.clone();
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| Failure::chain(&wrong))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| CommandError::from_error(&wrong))?;
         let listening = tokio::spawn(async move {
             interrupt.recv().await;
             interrupted.cancel();
         });
         let mut quarantine = open(&settings).await?;
-        let mut rewriter = Rewriter::open(&settings.database_url).await.map_err(|wrong| Failure::chain(&wrong))?;
+        let mut rewriter =
+            Rewriter::open(&settings.database_url).await.map_err(|wrong| CommandError::from_error(&wrong))?;
         let (mut live, mut done) = (Live::new(), Retried::default());
-        let retried = retry(&mut quarantine, &mut rewriter, (&filter, window(&settings), mode), &stop, |retried| {
-            live.progress(&format!("{} tried", grouped(retried.tried)));
-            done = *retried;
-        });
+        let retried =
+            retry(&mut quarantine, &mut rewriter, (&filter, time_window(&settings), mode), &stop, |retried| {
+                live.progress(&format!("{} tried", grouped(retried.tried)));
+                done = *retried;
+            });
         let retried = retried.await;
         listening.abort();
         let whole = retried.as_ref().copied().unwrap_or(done);
         told(&mut live, mode, &whole);
         drop(live);
-        let retried = retried.map_err(|wrong| Failure::chain(&wrong))?;
+        let retried = retried.map_err(|wrong| CommandError::from_error(&wrong))?;
         println!("{}", json(mode, &retried));
         if retried.stopped {
-            return Err(Failure::Failed("interrupted; what was done stays, and the same command finishes it".into()));
+            return Err(CommandError::Failed(
+                "interrupted; what was done stays, and the same command finishes it".into(),
+            ));
         }
         Ok(())
     })

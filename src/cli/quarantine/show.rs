@@ -4,9 +4,12 @@ use std::io::{self, Write as _};
 
 use teltonika_codecs::{AvlData, Message, MessageCodec, Rejection};
 
-use super::super::json::{Line, Refusal};
-use super::super::when::shown;
-use super::{Failure, Filter, SHORT_ID, hex, object, open, runtime, written};
+use super::filter::{FilterArguments, open};
+use super::output::{SHORT_ID, hex, object, written};
+use crate::cli::error::CommandError;
+use crate::cli::json::{Line, Refusal};
+use crate::cli::setup::runtime;
+use crate::cli::time_argument::format_time;
 use crate::replay::alone;
 use crate::store::QuarantineEntry;
 
@@ -16,7 +19,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "ID", value_parser = id)]
     id: Option<String>,
     #[command(flatten)]
-    filter: Filter,
+    filter: FilterArguments,
     /// One JSON object, with what the bytes say under `decoded`
     #[arg(long)]
     json: bool,
@@ -25,16 +28,16 @@ pub(super) struct Arguments {
     named: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let mut filter = arguments.filter.of()?;
+pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
+    let mut filter = arguments.filter.filter()?;
     filter.digest.clone_from(&arguments.id);
     let settings = arguments.filter.settings()?;
     let found = runtime()?.block_on(async {
-        open(&settings).await?.newest(&filter, SOME).await.map_err(|wrong| Failure::chain(&wrong))
+        open(&settings).await?.newest(&filter, SOME).await.map_err(|wrong| CommandError::from_error(&wrong))
     })?;
     let [kept] = found.as_slice() else {
         let ids = found.iter().map(|kept| format!("\n  {} of {}", hex(&kept.digest), kept.imei)).collect::<String>();
-        return Err(Failure::Failed(match found.len() {
+        return Err(CommandError::Failed(match found.len() {
             0 => "no such record is in quarantine".to_owned(),
             _ => format!("several records are meant; name more of the id, or --imei:{ids}"),
         }));
@@ -98,7 +101,7 @@ fn table(kept: &QuarantineEntry, decoded: &str, out: &mut impl io::Write) -> io:
     writeln!(out, "id              {}", hex(digest))?;
     writeln!(out, "imei            {imei}")?;
     writeln!(out, "reason          {reason}: {detail}")?;
-    writeln!(out, "first received  {}", shown(*received_at_us))?;
+    writeln!(out, "first received  {}", format_time(*received_at_us))?;
     writeln!(out, "seen            {seen}")?;
     writeln!(out, "what            {what}")?;
     writeln!(out, "codec           0x{codec:02X}")?;

@@ -1,0 +1,53 @@
+//! The settings, divided among the components: each gets its own configuration and knows nothing of the others.
+
+use super::options::StartOptions;
+use super::pipeline::{Acknowledgement, PipelineConfig};
+use crate::config::{AckAfter, Settings};
+use crate::flags::FlagSettings;
+use crate::ingest::drain::{Batching, Sizes, TimeWindow};
+use crate::ingest::gateway::{Limits, Timeouts};
+use crate::retention::RetentionConfig;
+use odograph_journal::Options;
+
+pub(super) fn pipeline(settings: &Settings, options: StartOptions) -> PipelineConfig {
+    PipelineConfig {
+        acknowledgement: match settings.ack_after {
+            AckAfter::Journal => Acknowledgement::AfterJournal,
+            AckAfter::Commit => Acknowledgement::AfterCommit,
+        },
+        data_dir: settings.data_dir.clone(),
+        database_url: settings.database_url.clone(),
+        journal: Options { limits: settings.journal, recovery: options.recovery },
+        accept_gap: options.accept_gap,
+        accept_clock: options.accept_clock,
+        lanes: settings.lanes,
+        inflight_max: settings.inflight_max,
+        batching: Batching {
+            rows: settings.batch_rows,
+            linger: settings.batch_linger,
+            window: TimeWindow { past: settings.time_window_past, future: settings.time_window_future },
+            remembered: Sizes::default(),
+        },
+        quarantine_max_per_hour: settings.quarantine_max_per_hour,
+    }
+}
+
+pub(super) fn timeouts(settings: &Settings) -> Timeouts {
+    Timeouts { login: settings.login_timeout, frame: settings.frame_timeout, idle: settings.idle_timeout }
+}
+
+/// Limits of the listener. `file_limit` gives the number of connections if the settings name none.
+pub(super) fn limits(settings: &Settings, file_limit: impl FnOnce() -> usize) -> Limits {
+    Limits {
+        connections: settings.max_connections.unwrap_or_else(file_limit),
+        per_address: settings.max_connections_per_ip,
+    }
+}
+
+pub(super) fn flags(settings: &Settings) -> FlagSettings {
+    FlagSettings::new(settings)
+}
+
+pub(super) fn retention(settings: &Settings) -> RetentionConfig {
+    RetentionConfig { database_url: settings.database_url.clone(), ages: settings.retention }
+}
