@@ -37,10 +37,10 @@ fn row(line: &str) -> Result<(u16, String), Box<dyn Error>> {
         bytes => format!("Some({})", bytes.parse::<u8>()?),
     };
     let kind = match kind.as_str() {
-        "unsigned" => "Kind::Unsigned",
-        "signed" => "Kind::Signed",
-        "string" => "Kind::Text",
-        "hex" | "" => "Kind::Bytes",
+        "unsigned" => "ValueKind::Unsigned",
+        "signed" => "ValueKind::Signed",
+        "string" => "ValueKind::Text",
+        "hex" | "" => "ValueKind::Bytes",
         other => return Err(format!("type {other}").into()),
     };
     let (numerator, denominator) = ratio(multiplier)?;

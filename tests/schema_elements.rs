@@ -11,7 +11,7 @@ use std::path::Path;
 use odograph::store::{ColumnType, ELEMENTS, column_of};
 use sqlx::Row as _;
 use support_store::{PostgresDatabase, SqliteDatabase, TestDatabase};
-use teltonika_codecs::dictionary::{self, ElementInfo, Kind};
+use teltonika_codecs::dictionary::{self, ElementInfo, ValueKind};
 
 /// A row of `io_elements` as text, so that it compares across databases.
 type Line = Vec<Option<String>>;
@@ -43,7 +43,8 @@ fn expected() -> Vec<Line> {
                 Some(kind(element).to_owned()),
                 element.vendor_width.map(|width| width.to_string()),
                 element.unit.map(str::to_owned),
-                matches!(element.kind, Kind::Unsigned | Kind::Signed).then(|| element.multiplier().to_string()),
+                matches!(element.kind, ValueKind::Unsigned | ValueKind::Signed)
+                    .then(|| element.multiplier().to_string()),
                 column.map(|column| column.name.to_owned()),
                 column_multiplier,
                 Some(element.description.to_owned()),
@@ -54,10 +55,10 @@ fn expected() -> Vec<Line> {
 
 fn kind(element: &ElementInfo) -> &'static str {
     match element.kind {
-        Kind::Unsigned => "unsigned",
-        Kind::Signed => "signed",
-        Kind::Text => "text",
-        Kind::Bytes => "bytes",
+        ValueKind::Unsigned => "unsigned",
+        ValueKind::Signed => "signed",
+        ValueKind::Text => "text",
+        ValueKind::Bytes => "bytes",
     }
 }
 

@@ -1,55 +1,9 @@
 //! The AVL data field of Codec 8, 8E and 16: a count and so many records (sections 1.3 and 2).
 
-use crate::layout::{Extended, Layout, Narrow, Sixteen};
+use crate::codec::AvlCodec;
+use crate::layout::{Codec8ELayout, Codec8Layout, Codec16Layout, Layout};
 use crate::record::{self, Record};
-use crate::rejection::{Reason, Rejection};
-
-/// The codecs that carry records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AvlCodec {
-    /// 0x08: one-byte ids and counts.
-    Codec8,
-    /// 0x8E, "8 Extended": two-byte ids and counts, and elements of variable length.
-    Codec8E,
-    /// 0x10: two-byte ids, a generation type.
-    Codec16,
-}
-
-impl AvlCodec {
-    /// Every codec of this kind.
-    pub const ALL: [Self; 3] = [Self::Codec8, Self::Codec8E, Self::Codec16];
-
-    /// The codec of a wire id.
-    #[must_use]
-    pub const fn from_id(id: u8) -> Option<Self> {
-        match id {
-            0x08 => Some(Self::Codec8),
-            0x8E => Some(Self::Codec8E),
-            0x10 => Some(Self::Codec16),
-            _ => None,
-        }
-    }
-
-    /// The id on the wire.
-    #[must_use]
-    pub const fn id(self) -> u8 {
-        match self {
-            Self::Codec8 => 0x08,
-            Self::Codec8E => 0x8E,
-            Self::Codec16 => 0x10,
-        }
-    }
-
-    /// The vendor's name: "8", "8E" or "16".
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Codec8 => "8",
-            Self::Codec8E => "8E",
-            Self::Codec16 => "16",
-        }
-    }
-}
+use crate::rejection::{Rejection, RejectionReason};
 
 /// The records of one frame or datagram, every byte of them checked to follow the codec.
 #[derive(Clone, Copy, Debug)]
@@ -73,18 +27,18 @@ impl<'a> AvlData<'a> {
         let (id, count, second, records) = match data {
             [id, count, records @ .., second] => (*id, *count, *second, records),
             [id, ..] if AvlCodec::from_id(*id).is_none() => (*id, 0, 0, &[] as &[u8]),
-            _ => return Err(Rejection::new(Reason::BadStructure, data.len(), "codec id and two counts")),
+            _ => return Err(Rejection::new(RejectionReason::BadStructure, data.len(), "codec id and two counts")),
         };
         let Some(codec) = AvlCodec::from_id(id) else {
-            return Err(Rejection::new(Reason::UnsupportedCodec, 0, "codec id"));
+            return Err(Rejection::new(RejectionReason::UnsupportedCodec, 0, "codec id"));
         };
         if count != second {
-            return Err(Rejection::new(Reason::CountMismatch, data.len() - 1, "second record count"));
+            return Err(Rejection::new(RejectionReason::CountMismatch, data.len() - 1, "second record count"));
         }
         let lengths = match codec {
-            AvlCodec::Codec8 => walk::<Narrow>(count, records),
-            AvlCodec::Codec8E => walk::<Extended>(count, records),
-            AvlCodec::Codec16 => walk::<Sixteen>(count, records),
+            AvlCodec::Codec8 => walk::<Codec8Layout>(count, records),
+            AvlCodec::Codec8E => walk::<Codec8ELayout>(count, records),
+            AvlCodec::Codec16 => walk::<Codec16Layout>(count, records),
         }?;
         Ok(Self { codec, count, records, lengths })
     }
@@ -111,7 +65,7 @@ impl<'a> AvlData<'a> {
 /// Walks every record: exactly `count` of them, and not a byte left over.
 #[inline]
 fn walk<L: Layout>(count: u8, records: &[u8]) -> Result<Lengths, Rejection> {
-    let refuse = |left, what| Rejection::new(Reason::BadStructure, HEAD_LEN + records.len() - left, what);
+    let refuse = |left, what| Rejection::new(RejectionReason::BadStructure, HEAD_LEN + records.len() - left, what);
     let (mut rest, mut lengths) = (records, Lengths::default());
     for at in 0..usize::from(count) {
         let behind = record::skip::<L>(rest).map_err(|short| refuse(short.left, short.what))?;

@@ -8,7 +8,7 @@ use nom::number::complete::{be_u8, be_u16};
 use crate::avl::AvlData;
 use crate::imei::Imei;
 use crate::parse::Parsed;
-use crate::rejection::{Reason, Rejection};
+use crate::rejection::{Rejection, RejectionReason};
 
 /// A datagram: two packet ids to echo in the answer, the device and its records.
 #[derive(Clone, Copy, Debug)]
@@ -30,20 +30,20 @@ impl<'a> Datagram<'a> {
     /// `truncated`, `bad_imei`, `unsupported_codec`, `count_mismatch`, `bad_structure`, checked in this order; bytes
     /// behind the length that the datagram names are `bad_structure`.
     pub fn open(bytes: &'a [u8]) -> Result<Self, Rejection> {
-        let truncated = |what| Rejection::new(Reason::Truncated, bytes.len(), what);
+        let truncated = |what| Rejection::new(RejectionReason::Truncated, bytes.len(), what);
         let Some((length, _)) = bytes.split_first_chunk() else {
             return Err(truncated("length of the datagram"));
         };
         let end = LENGTH_LEN + usize::from(u16::from_be_bytes(*length));
         let packet = bytes.get(LENGTH_LEN..end).ok_or_else(|| truncated("datagram of its length"))?;
         let Ok((data, (packet_id, _, avl_packet_id, imei))) = channel(packet) else {
-            return Err(Rejection::new(Reason::BadStructure, end, "channel and AVL header"));
+            return Err(Rejection::new(RejectionReason::BadStructure, end, "channel and AVL header"));
         };
         let imei = Imei::from_ascii(imei)
-            .map_err(|wrong| Rejection::new(Reason::BadImei, IMEI_AT + wrong.at, "digit of an IMEI"))?;
+            .map_err(|wrong| Rejection::new(RejectionReason::BadImei, IMEI_AT + wrong.at, "digit of an IMEI"))?;
         let avl = AvlData::open(data).map_err(|rejection| rejection.shifted(end - data.len()))?;
         if bytes.len() > end {
-            return Err(Rejection::new(Reason::BadStructure, end, "bytes behind the datagram"));
+            return Err(Rejection::new(RejectionReason::BadStructure, end, "bytes behind the datagram"));
         }
         Ok(Self { packet_id, avl_packet_id, imei, avl })
     }

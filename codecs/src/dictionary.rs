@@ -38,7 +38,7 @@ pub enum Support {
 
 /// How the bits of a raw value are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ValueKind {
     /// An unsigned integer.
     Unsigned,
     /// Two's complement of the width on the wire.
@@ -59,7 +59,7 @@ pub struct ElementInfo {
     /// The vendor's width in bytes; `None` for variable length or where the vendor does not say.
     pub vendor_width: Option<u8>,
     /// How to read the bits.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// The unit of the scaled value.
     pub unit: Option<&'static str>,
     /// On FMB920.
@@ -96,9 +96,9 @@ impl ElementInfo {
     pub fn scaled(&self, value: Value<'_>) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "the documented limit of a float")]
         let number = match self.kind {
-            Kind::Unsigned => value.unsigned()? as f64,
-            Kind::Signed => value.signed()? as f64,
-            Kind::Text | Kind::Bytes => return None,
+            ValueKind::Unsigned => value.unsigned()? as f64,
+            ValueKind::Signed => value.signed()? as f64,
+            ValueKind::Text | ValueKind::Bytes => return None,
         };
         Some(number * f64::from(self.numerator) / f64::from(self.denominator))
     }

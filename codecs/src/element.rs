@@ -1,7 +1,7 @@
 //! I/O elements: ids and raw values. Widths come from the wire; signs and units are views (section 2.2).
 
-use crate::avl::AvlCodec;
-use crate::layout::{Extended, Layout, Narrow, Sixteen, number};
+use crate::codec::AvlCodec;
+use crate::layout::{Codec8ELayout, Codec8Layout, Codec16Layout, Layout, number};
 
 /// The raw value of an element: an unsigned integer of the width on the wire, or bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,9 +100,9 @@ impl<'a> Elements<'a> {
     #[inline]
     fn enter_group(&mut self) -> Option<()> {
         let (narrow, width) = match self.codec {
-            AvlCodec::Codec8 => (true, Narrow::COUNT),
-            AvlCodec::Codec8E => (false, Extended::COUNT),
-            AvlCodec::Codec16 => (false, Sixteen::COUNT),
+            AvlCodec::Codec8 => (true, Codec8Layout::COUNT),
+            AvlCodec::Codec8E => (false, Codec8ELayout::COUNT),
+            AvlCodec::Codec16 => (false, Codec16Layout::COUNT),
         };
         while self.left == 0 {
             (self.left, self.rest) = number(self.rest, width)?;

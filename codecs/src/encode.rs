@@ -1,9 +1,9 @@
 //! The tracker's side: logins, whole AVL frames and datagrams, for simulators and tests.
 
-use crate::avl::AvlCodec;
+use crate::codec::AvlCodec;
 use crate::element::Value;
+use crate::envelope::enclose;
 use crate::imei::Imei;
-use crate::reply::framed;
 
 /// A record to be sent. The fields are those of [`crate::Record`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub fn login(imei: Imei) -> Vec<u8> {
 /// # Errors
 /// [`EncodeError`] for what the codec cannot carry.
 pub fn frame(codec: AvlCodec, records: &[NewRecord]) -> Result<Vec<u8>, EncodeError> {
-    Ok(framed(&data(codec, records)?))
+    Ok(enclose(&data(codec, records)?))
 }
 
 /// A whole datagram (section 3).

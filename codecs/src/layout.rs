@@ -16,27 +16,27 @@ pub(crate) trait Layout {
 }
 
 /// Codec 8.
-pub(crate) struct Narrow;
+pub(crate) struct Codec8Layout;
 /// Codec 8 Extended.
-pub(crate) struct Extended;
+pub(crate) struct Codec8ELayout;
 /// Codec 16.
-pub(crate) struct Sixteen;
+pub(crate) struct Codec16Layout;
 
-impl Layout for Narrow {
+impl Layout for Codec8Layout {
     const ID: usize = 1;
     const COUNT: usize = 1;
     const GENERATION_TYPE: bool = false;
     const VARIABLE: bool = false;
 }
 
-impl Layout for Extended {
+impl Layout for Codec8ELayout {
     const ID: usize = 2;
     const COUNT: usize = 2;
     const GENERATION_TYPE: bool = false;
     const VARIABLE: bool = true;
 }
 
-impl Layout for Sixteen {
+impl Layout for Codec16Layout {
     const ID: usize = 2;
     const COUNT: usize = 1;
     const GENERATION_TYPE: bool = true;
@@ -45,7 +45,7 @@ impl Layout for Sixteen {
 
 /// A structure that its bytes do not hold.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Short {
+pub(crate) struct Shortfall {
     /// Bytes from its beginning to the end of what is there.
     pub(crate) left: usize,
     /// What it is.
@@ -54,7 +54,7 @@ pub(crate) struct Short {
 
 /// Walks the groups; gives the bytes behind them.
 #[inline]
-pub(crate) fn skip_groups<L: Layout>(groups: &[u8]) -> Result<&[u8], Short> {
+pub(crate) fn skip_groups<L: Layout>(groups: &[u8]) -> Result<&[u8], Shortfall> {
     let rest = skip_fixed::<L, 1>(groups)?;
     let rest = skip_fixed::<L, 2>(rest)?;
     let rest = skip_fixed::<L, 4>(rest)?;
@@ -63,19 +63,19 @@ pub(crate) fn skip_groups<L: Layout>(groups: &[u8]) -> Result<&[u8], Short> {
 }
 
 #[inline]
-fn skip_fixed<L: Layout, const WIDTH: usize>(group: &[u8]) -> Result<&[u8], Short> {
-    let short = |what| Short { left: group.len(), what };
+fn skip_fixed<L: Layout, const WIDTH: usize>(group: &[u8]) -> Result<&[u8], Shortfall> {
+    let short = |what| Shortfall { left: group.len(), what };
     let (count, elements) = number(group, L::COUNT).ok_or(short("count of an element group"))?;
     // At most 65,535 elements of ten bytes: far from an overflow.
     elements.get(count * (L::ID + WIDTH)..).ok_or(short("elements of fixed width"))
 }
 
 #[inline]
-fn skip_variable<L: Layout>(group: &[u8]) -> Result<&[u8], Short> {
-    let short = Short { left: group.len(), what: "count of an element group" };
+fn skip_variable<L: Layout>(group: &[u8]) -> Result<&[u8], Shortfall> {
+    let short = Shortfall { left: group.len(), what: "count of an element group" };
     let (count, mut rest) = number(group, L::COUNT).ok_or(short)?;
     for _ in 0..count {
-        let short = Short { left: rest.len(), what: "element of variable length" };
+        let short = Shortfall { left: rest.len(), what: "element of variable length" };
         let (length, value) = rest.get(L::ID..).and_then(|rest| number(rest, 2)).ok_or(short)?;
         rest = value.get(length..).ok_or(short)?;
     }

@@ -4,7 +4,7 @@
 //! given, and iterating its records and elements allocates nothing. Nothing here panics on any input.
 //!
 //! ```text
-//! bytes ── next_item ──► Item::Login │ Item::Ping │ Item::Frame ──► Frame::Avl ──► Record ──► Element
+//! bytes ── next_item ──► StreamItem::Login │ StreamItem::Ping │ StreamItem::Frame ──► Frame::Avl ──► Record ──► Element
 //!              │                                                    Frame::Message
 //!              └─ three answers: incomplete (wait), item (maybe a rejected frame: skip it), fatal (close)
 //! ```
@@ -21,13 +21,13 @@
 //!
 //! # Example
 //! ```
-//! use teltonika_codecs::{next_item, Frame, Item, Next, Phase};
+//! use teltonika_codecs::{next_item, Frame, StreamItem, NextItem, StreamPhase};
 //!
 //! // A vendor example: Codec 8, one record (section 7).
 //! let hex = "000000000000002808010000016b40d9ad80010000000000000000000000000000000103021503010101425e100000010000f22a";
 //! let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect();
 //!
-//! let Next::Item { item: Item::Frame(Frame::Avl(avl)), consumed } = next_item(&bytes, Phase::Frames) else { panic!() };
+//! let NextItem::Item { item: StreamItem::Frame(Frame::Avl(avl)), consumed } = next_item(&bytes, StreamPhase::Frames) else { panic!() };
 //! assert_eq!(consumed, bytes.len());
 //! let record = avl.records().next().unwrap();
 //! assert_eq!(record.timestamp_ms, 1_560_161_136_000);
@@ -35,6 +35,7 @@
 //! ```
 
 mod avl;
+mod codec;
 mod crc;
 mod datagram;
 pub mod dictionary;
@@ -50,16 +51,17 @@ mod rejection;
 pub mod reply;
 mod stream;
 
-pub use avl::{AvlCodec, AvlData, Records};
+pub use avl::{AvlData, Records};
+pub use codec::{AvlCodec, MessageCodec};
 pub use crc::crc16;
 pub use datagram::Datagram;
 pub use element::{Element, Elements, Value};
 pub use envelope::{ENVELOPE_LEN, Frame, MAX_AVL_DATA, MAX_MESSAGE_DATA};
 pub use imei::{Imei, InvalidImei};
-pub use message::{Message, MessageCodec};
+pub use message::Message;
 pub use record::Record;
-pub use rejection::{Reason, Rejection};
-pub use stream::{Item, LOGIN_LEN, Next, Phase, next_item};
+pub use rejection::{Rejection, RejectionReason};
+pub use stream::{LOGIN_LEN, NextItem, StreamItem, StreamPhase, next_item};
 
 /// The README's example, tested.
 #[cfg(doctest)]

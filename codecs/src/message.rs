@@ -6,69 +6,10 @@ use nom::combinator::{cond, map_opt};
 use nom::error::context;
 use nom::number::complete::{be_u8, be_u32};
 
+use crate::codec::MessageCodec;
 use crate::imei::Imei;
 use crate::parse::{Parsed, exactly};
-use crate::rejection::{Reason, Rejection};
-
-/// The codecs that carry messages. None of them is ever answered with a count (section 1.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MessageCodec {
-    /// 0x0C: command or response.
-    Codec12,
-    /// 0x0D: with a timestamp in seconds.
-    Codec13,
-    /// 0x0E: with the IMEI.
-    Codec14,
-    /// 0x0F: with both.
-    Codec15,
-}
-
-impl MessageCodec {
-    /// Every codec of this kind.
-    pub const ALL: [Self; 4] = [Self::Codec12, Self::Codec13, Self::Codec14, Self::Codec15];
-
-    /// The codec of a wire id.
-    #[must_use]
-    pub const fn from_id(id: u8) -> Option<Self> {
-        match id {
-            0x0C => Some(Self::Codec12),
-            0x0D => Some(Self::Codec13),
-            0x0E => Some(Self::Codec14),
-            0x0F => Some(Self::Codec15),
-            _ => None,
-        }
-    }
-
-    /// The id on the wire.
-    #[must_use]
-    pub const fn id(self) -> u8 {
-        match self {
-            Self::Codec12 => 0x0C,
-            Self::Codec13 => 0x0D,
-            Self::Codec14 => 0x0E,
-            Self::Codec15 => 0x0F,
-        }
-    }
-
-    /// The vendor's name: "12" to "15".
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Codec12 => "12",
-            Self::Codec13 => "13",
-            Self::Codec14 => "14",
-            Self::Codec15 => "15",
-        }
-    }
-
-    const fn has_timestamp(self) -> bool {
-        matches!(self, Self::Codec13 | Self::Codec15)
-    }
-
-    const fn has_imei(self) -> bool {
-        matches!(self, Self::Codec14 | Self::Codec15)
-    }
-}
+use crate::rejection::{Rejection, RejectionReason};
 
 /// One message. The vendor says that its quantity is to be ignored: there is one message a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,13 +34,13 @@ impl<'a> Message<'a> {
     /// `unsupported_codec`, `count_mismatch` or `bad_structure`, checked in this order.
     pub fn open(data: &'a [u8]) -> Result<Option<Self>, Rejection> {
         let Some(codec) = data.first().and_then(|id| MessageCodec::from_id(*id)) else {
-            return Err(Rejection::new(Reason::UnsupportedCodec, 0, "codec id"));
+            return Err(Rejection::new(RejectionReason::UnsupportedCodec, 0, "codec id"));
         };
         let [_, quantity, body @ .., second] = data else {
-            return Err(Rejection::new(Reason::BadStructure, data.len(), "codec id and two quantities"));
+            return Err(Rejection::new(RejectionReason::BadStructure, data.len(), "codec id and two quantities"));
         };
         if quantity != second {
-            return Err(Rejection::new(Reason::CountMismatch, data.len() - 1, "second quantity"));
+            return Err(Rejection::new(RejectionReason::CountMismatch, data.len() - 1, "second quantity"));
         }
         if *quantity == 0 && body.is_empty() {
             return Ok(None);

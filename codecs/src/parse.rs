@@ -2,19 +2,19 @@
 
 use nom::error::{ContextError, ErrorKind, ParseError};
 
-use crate::rejection::{Reason, Rejection};
+use crate::rejection::{Rejection, RejectionReason};
 
 /// Result of a parser over a complete, length-checked slice: running short there means refuse, never wait.
-pub(crate) type Parsed<'a, O> = nom::IResult<&'a [u8], O, Stop<'a>>;
+pub(crate) type Parsed<'a, O> = nom::IResult<&'a [u8], O, ParseFailure<'a>>;
 
 /// Where a parser stopped: the unread bytes, and the innermost structure that had a name.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stop<'a> {
+pub(crate) struct ParseFailure<'a> {
     unread: &'a [u8],
     reading: Option<&'static str>,
 }
 
-impl<'a> ParseError<&'a [u8]> for Stop<'a> {
+impl<'a> ParseError<&'a [u8]> for ParseFailure<'a> {
     fn from_error_kind(unread: &'a [u8], _: ErrorKind) -> Self {
         Self { unread, reading: None }
     }
@@ -24,7 +24,7 @@ impl<'a> ParseError<&'a [u8]> for Stop<'a> {
     }
 }
 
-impl<'a> ContextError<&'a [u8]> for Stop<'a> {
+impl<'a> ContextError<&'a [u8]> for ParseFailure<'a> {
     fn add_context(_: &'a [u8], name: &'static str, stop: Self) -> Self {
         Self { reading: stop.reading.or(Some(name)), ..stop }
     }
@@ -39,11 +39,11 @@ pub(crate) fn exactly<'a, O>(
     let at = |rest: &[u8]| input.len() - rest.len();
     match parser(input) {
         Ok(([], value)) => Ok(value),
-        Ok((rest, _)) => Err(Rejection::new(Reason::BadStructure, at(rest), "bytes left over")),
+        Ok((rest, _)) => Err(Rejection::new(RejectionReason::BadStructure, at(rest), "bytes left over")),
         Err(nom::Err::Error(stop) | nom::Err::Failure(stop)) => {
-            Err(Rejection::new(Reason::BadStructure, at(stop.unread), stop.reading.unwrap_or(whole)))
+            Err(Rejection::new(RejectionReason::BadStructure, at(stop.unread), stop.reading.unwrap_or(whole)))
         }
         // Complete parsers never ask for more; if one did, the body would be short.
-        Err(nom::Err::Incomplete(_)) => Err(Rejection::new(Reason::BadStructure, input.len(), whole)),
+        Err(nom::Err::Incomplete(_)) => Err(Rejection::new(RejectionReason::BadStructure, input.len(), whole)),
     }
 }

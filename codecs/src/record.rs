@@ -1,8 +1,8 @@
 //! One AVL record: the fixed part as values, the elements as a borrowed iterator (sections 2.1 and 2.2).
 
-use crate::avl::AvlCodec;
+use crate::codec::AvlCodec;
 use crate::element::Elements;
-use crate::layout::{Extended, Layout, Narrow, Short, Sixteen, number, skip_groups};
+use crate::layout::{Codec8ELayout, Codec8Layout, Codec16Layout, Layout, Shortfall, number, skip_groups};
 
 /// A record as the tracker sent it. Values are the wire's; degrees and dates are views.
 #[derive(Clone, Copy, Debug)]
@@ -82,11 +82,11 @@ impl<'a> Record<'a> {
 
 /// Walks one record without reading it; gives the bytes behind it.
 #[inline]
-pub(crate) fn skip<L: Layout>(bytes: &[u8]) -> Result<&[u8], Short> {
+pub(crate) fn skip<L: Layout>(bytes: &[u8]) -> Result<&[u8], Shortfall> {
     match bytes.get(const { groups_at::<L>() }..) {
         Some(groups) => skip_groups::<L>(groups),
-        None if bytes.len() < FIXED_LEN => Err(Short { left: bytes.len(), what: "fixed part of a record" }),
-        None => Err(Short { left: bytes.len(), what: "event id and total of elements" }),
+        None if bytes.len() < FIXED_LEN => Err(Shortfall { left: bytes.len(), what: "fixed part of a record" }),
+        None => Err(Shortfall { left: bytes.len(), what: "event id and total of elements" }),
     }
 }
 
@@ -94,9 +94,9 @@ pub(crate) fn skip<L: Layout>(bytes: &[u8]) -> Result<&[u8], Short> {
 #[inline]
 pub(crate) fn length(codec: AvlCodec, bytes: &[u8]) -> Option<usize> {
     let rest = match codec {
-        AvlCodec::Codec8 => skip::<Narrow>(bytes),
-        AvlCodec::Codec8E => skip::<Extended>(bytes),
-        AvlCodec::Codec16 => skip::<Sixteen>(bytes),
+        AvlCodec::Codec8 => skip::<Codec8Layout>(bytes),
+        AvlCodec::Codec8E => skip::<Codec8ELayout>(bytes),
+        AvlCodec::Codec16 => skip::<Codec16Layout>(bytes),
     };
     Some(bytes.len() - rest.ok()?.len())
 }
@@ -105,9 +105,9 @@ pub(crate) fn length(codec: AvlCodec, bytes: &[u8]) -> Option<usize> {
 #[inline]
 pub(crate) fn read(codec: AvlCodec, wire: &[u8]) -> Option<Record<'_>> {
     match codec {
-        AvlCodec::Codec8 => read_with::<Narrow>(codec, wire),
-        AvlCodec::Codec8E => read_with::<Extended>(codec, wire),
-        AvlCodec::Codec16 => read_with::<Sixteen>(codec, wire),
+        AvlCodec::Codec8 => read_with::<Codec8Layout>(codec, wire),
+        AvlCodec::Codec8E => read_with::<Codec8ELayout>(codec, wire),
+        AvlCodec::Codec16 => read_with::<Codec16Layout>(codec, wire),
     }
 }
 

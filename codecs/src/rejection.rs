@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The reason of a refusal. One to one with the reasons that `odograph decode` prints and the metrics count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub enum RejectionReason {
     /// The login or datagram does not carry 15 ASCII digits (section 1.1).
     BadImei,
     /// Neither a ping, a login nor the four zero bytes of a frame (section 1.2).
@@ -23,7 +23,7 @@ pub enum Reason {
     BadStructure,
 }
 
-impl Reason {
+impl RejectionReason {
     /// Every reason, in the order in which they are checked.
     pub const ALL: [Self; 8] = [
         Self::BadImei,
@@ -52,7 +52,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for RejectionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -63,7 +63,7 @@ impl fmt::Display for Reason {
 #[error("{reason} at byte {offset}: {detail}")]
 pub struct Rejection {
     /// Why.
-    pub reason: Reason,
+    pub reason: RejectionReason,
     /// Offset of the offending byte from the start of the item.
     pub offset: usize,
     /// What was being read, in words.
@@ -71,7 +71,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    pub(crate) const fn new(reason: Reason, offset: usize, detail: &'static str) -> Self {
+    pub(crate) const fn new(reason: RejectionReason, offset: usize, detail: &'static str) -> Self {
         Self { reason, offset, detail }
     }
 

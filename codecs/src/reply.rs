@@ -1,8 +1,8 @@
 //! What a server answers: login, acknowledgements, and commands.
 
-use crate::crc::crc16;
+use crate::codec::MessageCodec;
+use crate::envelope::enclose;
 use crate::imei::Imei;
-use crate::message::MessageCodec;
 
 /// Answer to a login that is accepted: exactly this byte (section 1.1).
 pub const LOGIN_ACCEPTED: [u8; 1] = [0x01];
@@ -41,18 +41,7 @@ fn command(codec: MessageCodec, head: &[u8], payload: &[u8]) -> Vec<u8> {
     data.extend_from_slice(head);
     data.extend_from_slice(payload);
     data.push(1);
-    framed(&data)
-}
-
-/// Wraps a data field in the TCP envelope (section 1.3).
-pub(crate) fn framed(data: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-    let mut frame = Vec::with_capacity(data.len() + crate::ENVELOPE_LEN);
-    frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(data);
-    frame.extend_from_slice(&u32::from(crc16(data)).to_be_bytes());
-    frame
+    enclose(&data)
 }
 
 /// Message type of a command (section 4).

@@ -5,7 +5,7 @@
 mod support;
 
 use support::{bytes, examples};
-use teltonika_codecs::{Datagram, Frame, Item, Next, Phase, next_item};
+use teltonika_codecs::{Datagram, Frame, NextItem, StreamItem, StreamPhase, next_item};
 
 #[test]
 fn no_item_costs_an_allocation() {
@@ -15,8 +15,8 @@ fn no_item_costs_an_allocation() {
     let mut read = 0;
     let measured = allocation_counter::measure(|| {
         for item in &items {
-            for phase in [Phase::Login, Phase::Frames] {
-                if let Next::Item { item: Item::Frame(Frame::Avl(avl)), .. } = next_item(item, phase) {
+            for phase in [StreamPhase::Login, StreamPhase::Frames] {
+                if let NextItem::Item { item: StreamItem::Frame(Frame::Avl(avl)), .. } = next_item(item, phase) {
                     read += avl.records().flat_map(|record| record.elements()).count();
                 }
             }

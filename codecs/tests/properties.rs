@@ -9,7 +9,7 @@ use checks::owned;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use teltonika_codecs::encode::{self, NewElement, NewRecord, NewValue};
-use teltonika_codecs::{AvlCodec, Datagram, Frame, Imei, Item, Next, Phase, next_item, reply};
+use teltonika_codecs::{AvlCodec, Datagram, Frame, Imei, NextItem, StreamItem, StreamPhase, next_item, reply};
 
 fn value(codec: AvlCodec) -> BoxedStrategy<NewValue> {
     let fixed = prop_oneof![
@@ -102,7 +102,7 @@ proptest! {
         prop_assert_eq!(imei.to_string().parse(), Ok(imei));
         prop_assert_eq!(Imei::from_ascii(&imei.to_ascii()), Ok(imei));
         prop_assert_eq!(Imei::from_packed(imei.to_packed()), Some(imei));
-        let Next::Item { item: Item::Login(read), .. } = next_item(&encode::login(imei), Phase::Login) else { panic!() };
+        let NextItem::Item { item: StreamItem::Login(read), .. } = next_item(&encode::login(imei), StreamPhase::Login) else { panic!() };
         prop_assert_eq!(read, imei);
     }
 
@@ -113,10 +113,10 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         prop_assert!(Frame::open(&bytes).is_err());
-        let noticed = match next_item(&bytes, Phase::Frames) {
+        let noticed = match next_item(&bytes, StreamPhase::Frames) {
             // 0xFF cannot come of one flip in the zero preamble, and 00 0F needs four.
-            Next::Item { item: Item::Frame(_) | Item::Login(_) | Item::Ping, .. } => false,
-            Next::Item { item: Item::Rejected(_), .. } | Next::Incomplete { .. } | Next::Fatal(_) => true,
+            NextItem::Item { item: StreamItem::Frame(_) | StreamItem::Login(_) | StreamItem::Ping, .. } => false,
+            NextItem::Item { item: StreamItem::Rejected(_), .. } | NextItem::Incomplete { .. } | NextItem::Fatal(_) => true,
         };
         prop_assert!(noticed, "a flip at byte {at}");
     }

@@ -6,7 +6,7 @@ mod support;
 
 use support::{bytes, example, examples};
 use teltonika_codecs::encode::{self, NewRecord};
-use teltonika_codecs::{AvlCodec, Frame, Item, Next, Phase, Reason, crc16, next_item};
+use teltonika_codecs::{AvlCodec, Frame, NextItem, RejectionReason, StreamItem, StreamPhase, crc16, next_item};
 
 /// A frame around any data field, with a right CRC.
 fn framed(data: &[u8]) -> Vec<u8> {
@@ -18,17 +18,17 @@ fn framed(data: &[u8]) -> Vec<u8> {
 fn every_prefix_of_every_example_is_incomplete_and_says_how_much_is_missing() {
     for example in examples().iter().filter(|e| e["transport"] == "tcp" && e["direction"] == "device->server") {
         let whole = bytes(example);
-        let phase = if example["codec"].is_null() { Phase::Login } else { Phase::Frames };
+        let phase = if example["codec"].is_null() { StreamPhase::Login } else { StreamPhase::Frames };
         for cut in 0..whole.len() {
             match next_item(&whole[..cut], phase) {
-                Next::Incomplete { at_least, total } => {
+                NextItem::Incomplete { at_least, total } => {
                     assert!(at_least >= 1 && cut + at_least <= whole.len(), "{example} at {cut}");
                     assert!(total.is_none_or(|total| total == whole.len()));
                 }
                 other => panic!("{other:?} for {cut} bytes of {example}"),
             }
         }
-        let Next::Item { consumed, .. } = next_item(&whole, phase) else { panic!("whole") };
+        let NextItem::Item { consumed, .. } = next_item(&whole, phase) else { panic!("whole") };
         assert_eq!(consumed, whole.len());
     }
 }
@@ -39,17 +39,17 @@ fn glued_items_come_one_by_one() {
     let frame = bytes(&example("codec8e-tcp-2-variable-element"));
     let message = bytes(&example("codec12-getio-response"));
     let glued = [&[0xFF, 0xFF][..], &login, &[0xFF], &frame, &message, &[0xFF], &frame, &frame[..9]].concat();
-    let (mut rest, mut phase, mut seen) = (&glued[..], Phase::Login, String::new());
-    while let Next::Item { item, consumed } = next_item(rest, phase) {
+    let (mut rest, mut phase, mut seen) = (&glued[..], StreamPhase::Login, String::new());
+    while let NextItem::Item { item, consumed } = next_item(rest, phase) {
         seen.push(match item {
-            Item::Ping => 'p',
-            Item::Login(_) => 'l',
-            Item::Frame(Frame::Avl(_)) => 'a',
-            Item::Frame(Frame::Message(_)) => 'm',
-            Item::Frame(Frame::EmptyMessage(_)) | Item::Rejected(_) => '?',
+            StreamItem::Ping => 'p',
+            StreamItem::Login(_) => 'l',
+            StreamItem::Frame(Frame::Avl(_)) => 'a',
+            StreamItem::Frame(Frame::Message(_)) => 'm',
+            StreamItem::Frame(Frame::EmptyMessage(_)) | StreamItem::Rejected(_) => '?',
         });
-        if matches!(item, Item::Login(_)) {
-            phase = Phase::Frames;
+        if matches!(item, StreamItem::Login(_)) {
+            phase = StreamPhase::Frames;
         }
         rest = &rest[consumed..];
     }
@@ -60,11 +60,13 @@ fn glued_items_come_one_by_one() {
 #[test]
 fn strangers_are_refused_by_their_first_bytes() {
     for (first, offset) in [(&b"G"[..], 0), (b"\x16\x03\x01", 0), (b"SSH-2.0", 0), (b"\x00\x10", 1), (b"\x00\x00", 1)] {
-        let Next::Fatal(wrong) = next_item(first, Phase::Login) else { panic!("{first:?} is no tracker") };
-        assert_eq!((wrong.reason, wrong.offset), (Reason::BadPreamble, offset), "{first:?}");
+        let NextItem::Fatal(wrong) = next_item(first, StreamPhase::Login) else { panic!("{first:?} is no tracker") };
+        assert_eq!((wrong.reason, wrong.offset), (RejectionReason::BadPreamble, offset), "{first:?}");
     }
-    let Next::Fatal(wrong) = next_item(b"\x00\x0F35630a", Phase::Login) else { panic!("a letter in an IMEI") };
-    assert_eq!((wrong.reason, wrong.offset), (Reason::BadImei, 7));
+    let NextItem::Fatal(wrong) = next_item(b"\x00\x0F35630a", StreamPhase::Login) else {
+        panic!("a letter in an IMEI")
+    };
+    assert_eq!((wrong.reason, wrong.offset), (RejectionReason::BadImei, 7));
 }
 
 #[test]
@@ -79,15 +81,15 @@ fn limits_are_checked_before_waiting() {
         (head(16_385, &[]), false),
         (head(16_384, &[0x8E]), false),
     ] {
-        match next_item(&bytes, Phase::Frames) {
-            Next::Fatal(wrong) => {
-                assert!(refused && wrong.reason == Reason::TooLarge && wrong.offset == 4, "{bytes:?}");
+        match next_item(&bytes, StreamPhase::Frames) {
+            NextItem::Fatal(wrong) => {
+                assert!(refused && wrong.reason == RejectionReason::TooLarge && wrong.offset == 4, "{bytes:?}");
             }
             other => assert!(!refused, "{other:?} for {bytes:?}"),
         }
     }
-    let Next::Fatal(wrong) = next_item(&[0, 0, 7], Phase::Frames) else { panic!("no preamble") };
-    assert_eq!((wrong.reason, wrong.offset), (Reason::BadPreamble, 2));
+    let NextItem::Fatal(wrong) = next_item(&[0, 0, 7], StreamPhase::Frames) else { panic!("no preamble") };
+    assert_eq!((wrong.reason, wrong.offset), (RejectionReason::BadPreamble, 2));
 }
 
 #[test]
@@ -105,17 +107,17 @@ fn broken_frames_can_be_skipped_and_name_reason_and_offset() {
     wide_crc[good.len() - 4] = 1;
     let extra_byte = framed(&[&data[..data.len() - 1], &[0, 2]].concat());
     for (frame, reason, offset) in [
-        (wrong_crc, Reason::CrcMismatch, 8),
-        (wide_crc, Reason::CrcMismatch, 8),
-        (changed(0, 0x07), Reason::UnsupportedCodec, 8),
-        (changed(data.len() - 1, 3), Reason::CountMismatch, 8 + data.len() - 1),
-        (changed(28, 200), Reason::BadStructure, 0),
-        (extra_byte, Reason::BadStructure, 8 + data.len() - 1),
-        (framed(&[]), Reason::BadStructure, 8),
-        (framed(&[0x08, 0x00]), Reason::BadStructure, 10),
+        (wrong_crc, RejectionReason::CrcMismatch, 8),
+        (wide_crc, RejectionReason::CrcMismatch, 8),
+        (changed(0, 0x07), RejectionReason::UnsupportedCodec, 8),
+        (changed(data.len() - 1, 3), RejectionReason::CountMismatch, 8 + data.len() - 1),
+        (changed(28, 200), RejectionReason::BadStructure, 0),
+        (extra_byte, RejectionReason::BadStructure, 8 + data.len() - 1),
+        (framed(&[]), RejectionReason::BadStructure, 8),
+        (framed(&[0x08, 0x00]), RejectionReason::BadStructure, 10),
     ] {
-        match next_item(&frame, Phase::Frames) {
-            Next::Item { item: Item::Rejected(wrong), consumed } => {
+        match next_item(&frame, StreamPhase::Frames) {
+            NextItem::Item { item: StreamItem::Rejected(wrong), consumed } => {
                 assert_eq!(consumed, frame.len());
                 assert_eq!(wrong.reason, reason, "{wrong}");
                 assert!(offset == 0 || wrong.offset == offset, "{wrong}, expected at {offset}");
@@ -130,12 +132,15 @@ fn broken_frames_can_be_skipped_and_name_reason_and_offset() {
 fn empty_frames_are_no_error() {
     for codec in AvlCodec::ALL {
         let frame = encode::frame(codec, &[]).unwrap();
-        let Next::Item { item: Item::Frame(Frame::Avl(avl)), .. } = next_item(&frame, Phase::Frames) else { panic!() };
+        let NextItem::Item { item: StreamItem::Frame(Frame::Avl(avl)), .. } = next_item(&frame, StreamPhase::Frames)
+        else {
+            panic!()
+        };
         assert_eq!((avl.count(), avl.records().count()), (0, 0));
     }
     let empty = framed(&[0x0C, 0, 0]);
-    let Next::Item { item, .. } = next_item(&empty, Phase::Frames) else { panic!() };
-    assert!(matches!(item, Item::Frame(Frame::EmptyMessage(_))));
+    let NextItem::Item { item, .. } = next_item(&empty, StreamPhase::Frames) else { panic!() };
+    assert!(matches!(item, StreamItem::Frame(Frame::EmptyMessage(_))));
 }
 
 #[test]

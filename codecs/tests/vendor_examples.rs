@@ -5,13 +5,17 @@
 mod support;
 
 use support::{assert_records, bytes, example, examples, hex, unhex};
-use teltonika_codecs::{AvlData, Datagram, Frame, Imei, Item, Next, Phase, Reason, next_item, reply};
+use teltonika_codecs::{
+    AvlData, Datagram, Frame, Imei, NextItem, RejectionReason, StreamItem, StreamPhase, next_item, reply,
+};
 
 #[test]
 fn logins_are_read() {
     for name in ["login-imei", "login-imei-fmxxxx"] {
         let example = example(name);
-        let Next::Item { item: Item::Login(imei), consumed: 17 } = next_item(&bytes(&example), Phase::Login) else {
+        let NextItem::Item { item: StreamItem::Login(imei), consumed: 17 } =
+            next_item(&bytes(&example), StreamPhase::Login)
+        else {
             panic!("{name} is a login");
         };
         assert_eq!(imei.to_string(), example["expected"]["imei"].as_str().unwrap());
@@ -71,11 +75,11 @@ fn every_valid_datagram_gives_every_field() {
 #[test]
 fn the_known_wrong_ones_are_refused_for_the_right_reason() {
     let wrong = Frame::open(&bytes(&example("codec14-nack"))).unwrap_err();
-    assert_eq!((wrong.reason, wrong.offset), (Reason::CrcMismatch, 8));
+    assert_eq!((wrong.reason, wrong.offset), (RejectionReason::CrcMismatch, 8));
     let wrong = Datagram::open(&bytes(&example("codec16-udp-1-as-published"))).unwrap_err();
-    assert_eq!((wrong.reason, wrong.offset), (Reason::Truncated, 74));
+    assert_eq!((wrong.reason, wrong.offset), (RejectionReason::Truncated, 74));
     let wrong = Datagram::open(&bytes(&example("codec8e-udp-30-io-as-published"))).unwrap_err();
-    assert_eq!(wrong.reason, Reason::BadStructure);
+    assert_eq!(wrong.reason, RejectionReason::BadStructure);
     let repaired = example("codec16-udp-1-as-published")["expected"]["repaired_hex"].as_str().unwrap().to_owned();
     assert_eq!(Datagram::open(&unhex(&repaired)).unwrap().avl.count(), 1);
 }

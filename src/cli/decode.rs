@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, Write as _};
 
-use teltonika_codecs::{Datagram, Frame, Imei, LOGIN_LEN, Reason, Rejection};
+use teltonika_codecs::{Datagram, Frame, Imei, LOGIN_LEN, Rejection, RejectionReason};
 
 use super::error::CommandError;
 use super::json::{Line, Refusal};
@@ -97,15 +97,15 @@ fn tcp_item(bytes: &[u8], line: &mut Line) -> Result<(), Rejection> {
 fn login(digits: &[u8]) -> Result<Imei, Rejection> {
     let refuse = |reason, offset, detail| Rejection { reason, offset, detail };
     if let Some(at) = digits.iter().take(Imei::LEN).position(|byte| !byte.is_ascii_digit()) {
-        return Err(refuse(Reason::BadImei, 2 + at, "digit of an IMEI"));
+        return Err(refuse(RejectionReason::BadImei, 2 + at, "digit of an IMEI"));
     }
     let Some((imei, behind)) = digits.split_at_checked(Imei::LEN) else {
-        return Err(refuse(Reason::Truncated, 2 + digits.len(), "15 digits of an IMEI"));
+        return Err(refuse(RejectionReason::Truncated, 2 + digits.len(), "15 digits of an IMEI"));
     };
     if !behind.is_empty() {
-        return Err(refuse(Reason::BadStructure, LOGIN_LEN, "bytes behind the login"));
+        return Err(refuse(RejectionReason::BadStructure, LOGIN_LEN, "bytes behind the login"));
     }
-    Imei::from_ascii(imei).map_err(|wrong| refuse(Reason::BadImei, 2 + wrong.at, "digit of an IMEI"))
+    Imei::from_ascii(imei).map_err(|wrong| refuse(RejectionReason::BadImei, 2 + wrong.at, "digit of an IMEI"))
 }
 
 /// Hex to bytes, either case; the index of the first character that does not belong.

@@ -1,7 +1,7 @@
 //! The JSON objects of `odograph decode`, written into a line. A million frames a few seconds: numbers are written without
 //! the formatting machinery.
 
-use teltonika_codecs::dictionary::{self, Kind};
+use teltonika_codecs::dictionary::{self, ValueKind};
 use teltonika_codecs::{AvlData, Datagram, Element, Imei, Message, Record, Rejection, Value};
 use time::OffsetDateTime;
 
@@ -190,10 +190,10 @@ impl Line {
         self.put(r#","value":"#);
         let whole = info.is_none_or(|info| info.multiplier().to_bits() == 1_f64.to_bits());
         match (info.map(|info| (info, info.kind)), element.value) {
-            (Some((_, Kind::Text)), Value::Bytes(bytes)) if std::str::from_utf8(bytes).is_ok() => {
+            (Some((_, ValueKind::Text)), Value::Bytes(bytes)) if std::str::from_utf8(bytes).is_ok() => {
                 self.string(std::str::from_utf8(bytes).unwrap_or_default());
             }
-            (Some((_, Kind::Signed)), value) if whole && value.signed().is_some() => {
+            (Some((_, ValueKind::Signed)), value) if whole && value.signed().is_some() => {
                 self.number(value.signed().unwrap_or_default());
             }
             (Some((info, _)), value) if !whole => match info.scaled(value) {

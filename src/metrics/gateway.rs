@@ -1,7 +1,7 @@
 //! What the gateway counts.
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use teltonika_codecs::{AvlCodec, MessageCodec, Reason as Refusal};
+use teltonika_codecs::{AvlCodec, MessageCodec, RejectionReason};
 
 use super::Registry;
 use crate::ingest::gateway::CloseReason;
@@ -16,7 +16,7 @@ pub struct GatewayMetrics {
     pub(crate) received_bytes: Counter,
     frames_accepted: [Counter; CODEC_LABELS.len()],
     frames_undecodable: [[Counter; UNDECODABLE.len()]; CODEC_LABELS.len()],
-    frames_refused: [Counter; Refusal::ALL.len()],
+    frames_refused: [Counter; RejectionReason::ALL.len()],
     records_received: [Counter; AvlCodec::ALL.len()],
     messages: [Counter; MessageCodec::ALL.len()],
     pub(crate) ack_latency: Histogram,
@@ -38,7 +38,7 @@ impl GatewayMetrics {
                 UNDECODABLE
                     .map(|reason| counter!("odograph_frames_total", "codec" => codec, "result" => reason.as_str()))
             }),
-            frames_refused: Refusal::ALL
+            frames_refused: RejectionReason::ALL
                 .map(|r| counter!("odograph_frames_total", "codec" => "unknown", "result" => r.as_str())),
             records_received: AvlCodec::ALL.map(|c| counter!("odograph_records_received_total", "codec" => c.name())),
             messages: MessageCodec::ALL.map(|c| counter!("odograph_messages_total", "codec" => c.name())),
@@ -55,12 +55,12 @@ impl GatewayMetrics {
     }
 
     /// A frame that ends its session: nothing in it can be trusted, its codec included.
-    pub(crate) fn refused(&self, reason: Refusal) {
+    pub(crate) fn refused(&self, reason: RejectionReason) {
         self.frames_refused[reason as usize].increment(1);
     }
 
     /// A frame with a right checksum that goes to quarantine.
-    pub(crate) fn undecodable(&self, codec: FrameCodec, reason: Refusal) {
+    pub(crate) fn undecodable(&self, codec: FrameCodec, reason: RejectionReason) {
         let known = codec.0.zip(UNDECODABLE.iter().position(|undecodable| *undecodable == reason));
         match known {
             Some((codec, reason)) => self.frames_undecodable[codec][reason].increment(1),
@@ -125,7 +125,7 @@ impl FrameCodec {
 /// Codec labels in the order of `AvlCodec::ALL`, then `MessageCodec::ALL`.
 const CODEC_LABELS: [&str; 7] = ["8", "8E", "16", "12", "13", "14", "15"];
 /// What can be wrong with a frame of a known codec whose checksum is right.
-const UNDECODABLE: [Refusal; 2] = [Refusal::CountMismatch, Refusal::BadStructure];
+const UNDECODABLE: [RejectionReason; 2] = [RejectionReason::CountMismatch, RejectionReason::BadStructure];
 
 #[cfg(test)]
 mod tests {

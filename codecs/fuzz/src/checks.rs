@@ -3,29 +3,30 @@
 
 use teltonika_codecs::encode::{self, NewElement, NewRecord, NewValue};
 use teltonika_codecs::{
-    AvlData, Datagram, Frame, Item, Message, Next, Phase, Record, Rejection, Value, crc16, dictionary, next_item,
+    AvlData, Datagram, Frame, Message, NextItem, Record, Rejection, StreamItem, StreamPhase, Value, crc16, dictionary,
+    next_item,
 };
 
 /// The incremental front, item by item, in both phases; and every prefix of the first item.
 pub fn stream(bytes: &[u8]) {
-    for phase in [Phase::Login, Phase::Frames] {
+    for phase in [StreamPhase::Login, StreamPhase::Frames] {
         let mut rest = bytes;
         loop {
             match next_item(rest, phase) {
-                Next::Item { item, consumed } => {
+                NextItem::Item { item, consumed } => {
                     assert!(consumed >= 1 && consumed <= rest.len());
                     prefixes(&rest[..consumed], phase);
-                    if let Item::Frame(Frame::Avl(avl)) = item {
+                    if let StreamItem::Frame(Frame::Avl(avl)) = item {
                         walk(&avl);
                     }
                     rest = &rest[consumed..];
                 }
-                Next::Incomplete { at_least, total } => {
+                NextItem::Incomplete { at_least, total } => {
                     assert!(at_least >= 1);
                     assert!(total.is_none_or(|total| total == rest.len() + at_least && total <= 65_536 + 12));
                     break;
                 }
-                Next::Fatal(rejection) => break assert!(rejection.offset <= rest.len()),
+                NextItem::Fatal(rejection) => break assert!(rejection.offset <= rest.len()),
             }
         }
     }
@@ -124,11 +125,11 @@ fn walk(avl: &AvlData<'_>) {
 }
 
 /// Every shorter part of an item asks for more, or for as much as is missing.
-fn prefixes(item: &[u8], phase: Phase) {
+fn prefixes(item: &[u8], phase: StreamPhase) {
     for cut in [0, 1, 2, 4, 7, 8, 9, item.len() / 2, item.len() - 1] {
         if let Some(part) = item.get(..cut).filter(|part| part.len() < item.len()) {
             match next_item(part, phase) {
-                Next::Incomplete { at_least, .. } => assert!(part.len() + at_least <= item.len()),
+                NextItem::Incomplete { at_least, .. } => assert!(part.len() + at_least <= item.len()),
                 other => panic!("{other:?} for {cut} bytes of {}", item.len()),
             }
         }

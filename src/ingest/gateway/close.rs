@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use teltonika_codecs::Reason;
+use teltonika_codecs::RejectionReason;
 
 /// The end of a session. Each one has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,15 +105,16 @@ impl CloseReason {
     }
 
     /// The end that a refusal of the codec means for a session that is logged in.
-    pub(crate) const fn of(refusal: Reason) -> Self {
+    pub(crate) const fn of(refusal: RejectionReason) -> Self {
         match refusal {
-            Reason::BadImei => Self::BadImei,
-            Reason::BadPreamble | Reason::Truncated => Self::FramingLost,
-            Reason::TooLarge => Self::TooLarge,
+            RejectionReason::BadImei => Self::BadImei,
+            RejectionReason::BadPreamble | RejectionReason::Truncated => Self::FramingLost,
+            RejectionReason::TooLarge => Self::TooLarge,
             // What cannot be decoded behind a right checksum does not end a session.
-            Reason::CrcMismatch | Reason::UnsupportedCodec | Reason::CountMismatch | Reason::BadStructure => {
-                Self::CrcMismatch
-            }
+            RejectionReason::CrcMismatch
+            | RejectionReason::UnsupportedCodec
+            | RejectionReason::CountMismatch
+            | RejectionReason::BadStructure => Self::CrcMismatch,
         }
     }
 }

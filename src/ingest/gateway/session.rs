@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use teltonika_codecs::{AvlData, Frame, Imei, Item, MessageCodec, Next, Phase, Reason, Rejection, next_item};
+use teltonika_codecs::{
+    AvlData, Frame, Imei, MessageCodec, NextItem, Rejection, RejectionReason, StreamItem, StreamPhase, next_item,
+};
 use tokio::time::Instant;
 
 use super::{CloseReason, Timeouts};
@@ -90,9 +92,9 @@ impl Session {
 
     /// Decides about the head of the unread bytes. Call again until it says `Wait` or `Close`.
     pub fn step<'a>(&mut self, unread: &'a [u8], now: Instant) -> Step<'a> {
-        let phase = if self.imei.is_some() { Phase::Frames } else { Phase::Login };
+        let phase = if self.imei.is_some() { StreamPhase::Frames } else { StreamPhase::Login };
         match next_item(unread, phase) {
-            Next::Incomplete { total, .. } => {
+            NextItem::Incomplete { total, .. } => {
                 match (unread, self.incomplete_since) {
                     ([], _) => self.incomplete_since = None,
                     (_, None) => self.incomplete_since = Some(now),
@@ -100,14 +102,14 @@ impl Session {
                 }
                 Step::Wait { total }
             }
-            Next::Fatal(rejection) => {
+            NextItem::Fatal(rejection) => {
                 let reason = match (phase, CloseReason::of(rejection.reason)) {
-                    (Phase::Login, CloseReason::FramingLost) => CloseReason::NotATracker,
+                    (StreamPhase::Login, CloseReason::FramingLost) => CloseReason::NotATracker,
                     (_, reason) => reason,
                 };
                 Step::Close { reason, rejection: Some(rejection) }
             }
-            Next::Item { item, consumed } => {
+            NextItem::Item { item, consumed } => {
                 (self.last_item, self.incomplete_since) = (now, None);
                 self.item(item, consumed)
             }
@@ -148,23 +150,23 @@ impl Session {
         self.imei
     }
 
-    fn item<'a>(&mut self, item: Item<'a>, consumed: usize) -> Step<'a> {
+    fn item<'a>(&mut self, item: StreamItem<'a>, consumed: usize) -> Step<'a> {
         let close = |reason| Step::Close { reason, rejection: None };
         match (item, self.imei) {
-            (Item::Ping | Item::Frame(Frame::EmptyMessage(_)), _) => Step::Ping { consumed },
-            (Item::Login(imei), Some(known)) if imei != known => close(CloseReason::ImeiChanged),
-            (Item::Login(imei), _) => Step::Login { imei, consumed },
+            (StreamItem::Ping | StreamItem::Frame(Frame::EmptyMessage(_)), _) => Step::Ping { consumed },
+            (StreamItem::Login(imei), Some(known)) if imei != known => close(CloseReason::ImeiChanged),
+            (StreamItem::Login(imei), _) => Step::Login { imei, consumed },
             // Before a login the front gives no frames.
-            (Item::Frame(_), None) => close(CloseReason::NotATracker),
-            (Item::Frame(Frame::Message(message)), Some(imei)) => {
+            (StreamItem::Frame(_), None) => close(CloseReason::NotATracker),
+            (StreamItem::Frame(Frame::Message(message)), Some(imei)) => {
                 Step::Message { imei, codec: message.codec, consumed }
             }
-            (Item::Frame(Frame::Avl(avl)), Some(_)) if avl.count() == 0 => Step::AckNothing { avl, consumed },
-            (Item::Frame(Frame::Avl(avl)), Some(imei)) => Step::Submit { imei, avl, consumed },
-            (Item::Rejected(rejection), Some(imei)) if rejection.reason != Reason::CrcMismatch => {
+            (StreamItem::Frame(Frame::Avl(avl)), Some(_)) if avl.count() == 0 => Step::AckNothing { avl, consumed },
+            (StreamItem::Frame(Frame::Avl(avl)), Some(imei)) => Step::Submit { imei, avl, consumed },
+            (StreamItem::Rejected(rejection), Some(imei)) if rejection.reason != RejectionReason::CrcMismatch => {
                 Step::Undecodable { imei, rejection, consumed }
             }
-            (Item::Rejected(rejection), _) => {
+            (StreamItem::Rejected(rejection), _) => {
                 Step::Close { reason: CloseReason::of(rejection.reason), rejection: Some(rejection) }
             }
         }
