@@ -76,7 +76,7 @@ pub async fn check(settings: &Settings, lookup: &Lookup) -> Vec<Finding> {
 #[must_use]
 pub fn of_mistakes(mistakes: &Mistakes) -> Finding {
     let listed: Vec<_> = mistakes.0.iter().map(|mistake| format!("{}: {}", mistake.setting, mistake.what)).collect();
-    let remedy = "correct them: the README's table of settings has ranges and units. Nothing else was looked at";
+    let remedy = "correct them: docs/settings.md has ranges and units. Nothing else was looked at";
     Check::Settings.wrong(listed.join("; "), remedy)
 }
 

@@ -1,4 +1,4 @@
-//! The settings' names, defaults and what they mean: the one table behind reading, `config show` and the README.
+//! The settings' names, defaults and what they mean: the one table behind reading, `config show` and `docs/settings.md`.
 
 /// One setting.
 #[derive(Debug)]
