@@ -32,10 +32,11 @@ use ingest::Ingest;
 use odograph::flags::{FlagMetrics, FlagSettings, FlagTasks, RedisUrl, spawn};
 use odograph::health::Health;
 use odograph::metrics::Registry;
-use odograph::store::{DatabaseUrl, MigrateOptions, migrate};
+use odograph::store::DatabaseUrl;
+use odograph_testkit::TestDatabase;
+use odograph_testkit::database::connect;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
-use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -72,12 +73,10 @@ async fn run() {
             "ingest_rows_per_s": full.round(), "ingest_ratio_with_flags": thousandths(median(&mut with) / full),
         })
     );
-    bench.end().await;
 }
 
 struct Bench {
-    name: String,
-    server: String,
+    _database: TestDatabase,
     url: String,
     redis_url: String,
     redis: MultiplexedConnection,
@@ -101,10 +100,8 @@ impl Bench {
             std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: eval \"$(scripts/services env)\" first"))
         };
         let (server, redis_url) = (variable("DATABASE_URL"), variable("REDIS_URL"));
-        let name = format!("bench_flags_{}", std::process::id());
-        connect(&server).await.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.unwrap();
-        let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
-        migrate(&DatabaseUrl::parse(&url).unwrap(), &MigrateOptions::default()).await.unwrap();
+        let database = TestDatabase::postgres_in(&server).await;
+        let url = database.url();
         let chunks = number("BENCH_CHUNKS", 10);
         let rows_a_day = 1_000_000 / DEVICES / chunks;
         let client = connect(&url).await;
@@ -123,7 +120,7 @@ impl Bench {
         }
         client.batch_execute("ANALYZE positions; CHECKPOINT").await.unwrap();
         let redis = redis::Client::open(redis_url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
-        Self { name, server, url, redis_url, redis, chunks, rows_a_day }
+        Self { _database: database, url, redis_url, redis, chunks, rows_a_day }
     }
 
     /// A position of its own for each number: devices and days in turn.
@@ -150,7 +147,7 @@ impl Bench {
 
     /// Flags a second, all of them waiting at the start.
     async fn throughput(&self, ranges: Vec<Range>) -> f64 {
-        let stream = self.stream();
+        let stream = stream_name();
         let mut redis = self.redis.clone();
         for chunk in ranges.chunks(1000) {
             let mut add = redis::Pipeline::new();
@@ -185,7 +182,7 @@ impl Bench {
             .unwrap();
         client.batch_execute("VACUUM positions").await.unwrap();
         client.batch_execute("CHECKPOINT").await.unwrap();
-        let stream = self.stream();
+        let stream = stream_name();
         let tasks = (rate > 0).then(|| self.start(&stream));
         let rows = pace.map_or(1_000_000.0, |pace| pace * seconds as f64);
         let ingest = Ingest::start(self.url.clone(), rows as u64, pace);
@@ -227,10 +224,6 @@ impl Bench {
         }
     }
 
-    fn stream(&self) -> String {
-        format!("{}:{}", self.name, Uuid::new_v4())
-    }
-
     async fn empty(&self, stream: &str) {
         let corrected = format!("{stream}:corrected");
         let mut redis = self.redis.clone();
@@ -238,11 +231,10 @@ impl Bench {
         let forget = "TRUNCATE position_flag_ledger, position_flag_windows, position_corrections";
         connect(&self.url).await.batch_execute(forget).await.unwrap();
     }
+}
 
-    async fn end(self) {
-        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
-        connect(&self.server).await.batch_execute(&drop).await.unwrap();
-    }
+fn stream_name() -> String {
+    format!("bench_flags:{}", Uuid::new_v4())
 }
 
 /// Ten minutes, one after the other, devices in turn.
@@ -261,12 +253,6 @@ fn entry(stream: &str, flag: Uuid, (imei, from, to): Range) -> redis::Cmd {
     add.arg(stream).arg("*").arg("v").arg("1").arg("seq").arg("1").arg("op").arg("insert");
     add.arg("flag_id").arg(flag.to_string()).arg("old").arg("").arg("new").arg(new.to_string());
     add
-}
-
-async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
 }
 
 fn number(name: &str, default: u64) -> u64 {

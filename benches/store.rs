@@ -22,12 +22,12 @@ use futures_util::SinkExt as _;
 use load::Load;
 use odograph::ingest::drain::{BatchBuilder, SeenKeys, Sizes};
 use odograph::store::{
-    BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, Lane, MigrateOptions, PostgresStore, Store as _, encode_copy,
-    migrate,
+    BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, Lane, PostgresStore, Store as _, encode_copy,
 };
 use odograph_journal::{JournalId, Mark, Position};
+use odograph_testkit::TestDatabase;
+use odograph_testkit::database::connect;
 use serde_json::json;
-use tokio_postgres::{Client, NoTls};
 
 fn main() {
     let url = std::env::var("DATABASE_URL").expect("DATABASE_URL is not set: eval \"$(scripts/services env)\" first");
@@ -88,8 +88,7 @@ impl Default for Scenario {
 }
 
 struct Bench {
-    name: String,
-    server: String,
+    _database: TestDatabase,
     url: String,
     runtime: tokio::runtime::Runtime,
 }
@@ -105,13 +104,8 @@ impl Bench {
     /// A database of its own.
     fn new(server: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let name = format!("bench_store_{}", std::process::id());
-        let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
-        runtime.block_on(async {
-            connect(server).await.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.unwrap();
-            migrate(&DatabaseUrl::parse(&url).unwrap(), &MigrateOptions::default()).await.unwrap();
-        });
-        Self { name, server: server.to_owned(), url, runtime }
+        let database = runtime.block_on(TestDatabase::postgres_in(server));
+        Self { url: database.url(), _database: database, runtime }
     }
 
     fn line(&self, scenario: Scenario) -> serde_json::Value {
@@ -177,13 +171,6 @@ impl Bench {
 
     fn admin(&self, sql: &str) {
         self.runtime.block_on(async { connect(&self.url).await.batch_execute(sql).await.unwrap() });
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
-        self.runtime.block_on(async { connect(&self.server).await.batch_execute(&drop).await.unwrap() });
     }
 }
 
@@ -269,12 +256,6 @@ fn commit_all(url: &str, load: &Load, lane: Lane, scenario: Scenario) -> Took {
         took.whole = begun.elapsed().as_secs_f64();
         took
     })
-}
-
-async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
 }
 
 fn number(name: &str, default: u64) -> u64 {

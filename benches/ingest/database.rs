@@ -1,36 +1,28 @@
 //! Databases of the benchmark's own, and raw binary COPY: the same rows, one connection, the same table.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
-use odograph::store::{DatabaseUrl, MigrateOptions, migrate};
+use odograph::store::MigrateOptions;
+use odograph_testkit::TestDatabase;
+use odograph_testkit::database::connect;
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use super::cpu::DatabaseServer;
 
 /// A new database with all migrations, dropped with this value.
 pub struct Database {
-    server: String,
-    name: String,
+    _database: TestDatabase,
     pub url: String,
 }
 
 impl Database {
     pub fn new(server: &str, options: &MigrateOptions) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("bench_ingest_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let url = format!("{}/{name}", server.rsplit_once('/').unwrap().0);
-        let database = Self { server: server.to_owned(), name, url };
-        runtime().block_on(async {
-            let create = format!("CREATE DATABASE {} TEMPLATE template0", database.name);
-            connect(server).await.batch_execute(&create).await.unwrap();
-            migrate(&DatabaseUrl::parse(&database.url).unwrap(), options).await.unwrap();
-        });
-        database
+        let database = runtime().block_on(TestDatabase::postgres_with(server, options));
+        Self { url: database.url(), _database: database }
     }
 
     /// Writes out what the server holds back, so that no measurement pays for the one before.
@@ -147,13 +139,6 @@ impl Database {
     }
 }
 
-impl Drop for Database {
-    fn drop(&mut self) {
-        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
-        runtime().block_on(async { connect(&self.server).await.batch_execute(&drop).await.unwrap() });
-    }
-}
-
 /// How rows are sorted before they are cut into batches.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
@@ -203,12 +188,6 @@ async fn columns_in_use(client: &Client) -> String {
     let used = client.query_one(&used, &[]).await.unwrap();
     let used: Vec<&str> = all.iter().enumerate().filter(|(at, _)| used.get(*at)).map(|(_, column)| &**column).collect();
     used.join(", ")
-}
-
-async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
 }
 
 fn runtime() -> Runtime {

@@ -3,10 +3,10 @@
 //!
 //! The database is a server of its own, which `scripts/services pg-stop` stops.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use odograph::store::MigrateOptions;
+use odograph_testkit::{PrivateServer, StopMode};
 use serde_json::{Value as Json, json};
 
 use super::cpu::thousandths;
@@ -19,7 +19,7 @@ use super::service::{Metrics, Service};
 pub fn run(rig: &mut Rig) -> Json {
     let (time, rate) = (seconds(600), rig.given_rate().unwrap_or(30_000.0));
     let rows = rig.copies()[1].clone();
-    let server = Server::new();
+    let server = PrivateServer::new("bench-outage");
     let database = Database::new(&server.url, &MigrateOptions { chunk_interval: Some(CHUNK), ..Default::default() });
     let service = Service::start(&database.url, &[("ODOGRAPH_JOURNAL_MAX_SIZE", "8GiB")]);
     let mut load = Load::prepare(&Settings { rate: Some(rate), gather_us: 0, ..rig.endless(service.trackers) });
@@ -27,10 +27,10 @@ pub fn run(rig: &mut Rig) -> Json {
     std::thread::sleep(WARM_UP);
     let mut watch = Watch { service: &service, begun: Instant::now(), before: service.metrics(), samples: Vec::new() };
     let usual = watch.until(|_, since| since >= USUAL);
-    server.services("pg-stop");
+    server.stop(StopMode::Fast);
     watch.until(|_, since| since >= time);
     let most = watch.samples.last().unwrap().waiting;
-    server.services("pg-start");
+    server.start();
     // A second's worth waits always.
     let back = watch.until(|sample, _| (sample.waiting as f64) < rate);
     let after = watch.until(|_, since| since >= USUAL);
@@ -56,36 +56,10 @@ pub fn run(rig: &mut Rig) -> Json {
     })
 }
 
-fn copy(server: &Server, rows: &Rows) -> f64 {
+fn copy(server: &PrivateServer, rows: &Rows) -> f64 {
     let database = Database::new(&server.url, &MigrateOptions::default());
     database.settle();
     rows.len() as f64 / database.copy(rows, "positions", BATCH)
-}
-
-/// A PostgreSQL of its own, gone with this value.
-struct Server {
-    name: String,
-    url: String,
-}
-
-impl Server {
-    fn new() -> Self {
-        let mut server = Self { name: format!("bench-outage-{}", std::process::id()), url: String::new() };
-        server.url = server.services("pg-new");
-        server
-    }
-
-    fn services(&self, command: &str) -> String {
-        let output = Command::new(SERVICES).args([command, &self.name]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = Command::new(SERVICES).args(["pg-rm", &self.name]).output();
-    }
 }
 
 /// Each second of the run.
@@ -155,7 +129,6 @@ fn plot(samples: &[Sample], outage: Duration) {
 }
 
 const ACK: &str = "odograph_ack_latency_seconds";
-const SERVICES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services");
 const CHUNK: Duration = Duration::from_hours(6);
 const EVERY: Duration = Duration::from_secs(1);
 const WARM_UP: Duration = Duration::from_secs(10);

@@ -1,19 +1,13 @@
 //! The service under measurement: the real binary in a directory of its own, what it says at `/metrics`, and its memory.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::ops::Deref;
 
-use odograph::admin_client::AdminClient;
-use serde_json::Value as Json;
+use odograph_testkit::{Launch, Odograph, ServiceProcess, get};
 
-/// A running service, which ends with this value.
+/// A running service, which ends with this value. Its log is printed then.
 pub struct Service {
-    child: Child,
-    pub trackers: SocketAddr,
-    pub admin: SocketAddr,
+    process: ServiceProcess,
     _directory: tempfile::TempDir,
 }
 
@@ -22,42 +16,18 @@ impl Service {
     /// that a benchmark must fix.
     pub fn start(database_url: &str, more: &[(&str, &str)]) -> Self {
         let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_odograph"))
-            .arg("serve")
-            .env_remove("REDIS_URL")
-            .env("DATABASE_URL", database_url)
-            .env("ODOGRAPH_DATA_DIR", directory.path())
-            .env("ODOGRAPH_LISTEN", "127.0.0.1:0")
-            .env("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0")
-            .env("ODOGRAPH_LOG_FORMAT", "json")
-            .env("ODOGRAPH_TIME_WINDOW_PAST", "20000d")
-            .env("ODOGRAPH_TIME_WINDOW_FUTURE", "20000d")
-            .envs(more.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let up = lines
-            .by_ref()
-            .inspect(|line| eprintln!("{line}"))
-            .find_map(|line| serde_json::from_str::<Json>(&line).ok().filter(|fields| fields["trackers"].is_string()))
-            .expect("the service starts");
-        std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
-        let address = |name: &str| up[name].as_str().unwrap().parse().unwrap();
-        Self { child, trackers: address("trackers"), admin: address("admin"), _directory: directory }
+        let program = Odograph::at(env!("CARGO_BIN_EXE_odograph"));
+        let launch = Launch::new(program, database_url, &directory.path().join("data"));
+        let launch = more.iter().fold(launch, |launch, (name, value)| launch.with(name, value));
+        let process = launch.start_blocking(&directory.path().join("serve.log"));
+        Self { process, _directory: directory }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Reads `/metrics`.
+    /// Everything that `/metrics` says now.
     pub fn metrics(&self) -> Metrics {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let client = AdminClient::new(self.admin).with_timeout(ADMIN_TIMEOUT);
-        let answer = runtime.block_on(client.get("/metrics")).unwrap();
-        assert_eq!(answer.status, 200);
-        Metrics::parse(&answer.body)
+        let (status, body) = runtime().block_on(get(self.admin, "/metrics"));
+        assert_eq!(status, 200, "{body}");
+        Metrics::parse(&body)
     }
 
     /// Resident memory in KiB: at its peak, and now.
@@ -71,10 +41,17 @@ impl Service {
     }
 }
 
+impl Deref for Service {
+    type Target = ServiceProcess;
+
+    fn deref(&self) -> &ServiceProcess {
+        &self.process
+    }
+}
+
 impl Drop for Service {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        eprint!("{}", self.process.log());
     }
 }
 
@@ -176,4 +153,6 @@ impl Counts {
     }
 }
 
-const ADMIN_TIMEOUT: Duration = Duration::from_mins(1);
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}

@@ -1,81 +1,99 @@
-//! Certificates for a test's server and client, made anew for each test.
+//! Certificates for the server and the client of one test.
 
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
-/// An authority, what it signed, and an authority that signed nothing.
-pub(crate) struct Certificates {
+/// An authority with its certificates, and another authority that signed nothing. Files are deleted with this value.
+pub struct Certificates {
     directory: TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 /// A certificate and its key as PEM.
-pub(crate) struct Pair {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+#[derive(Debug)]
+pub struct CertificateAndKey {
+    /// The certificate.
+    pub certificate: String,
+    /// The key.
+    pub key: String,
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Certificates {
-    pub(crate) fn new() -> Self {
+    /// Makes both authorities.
+    #[must_use]
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = authority("odograph test authority");
         std::fs::write(directory.path().join("ca.pem"), authority.pem()).unwrap();
-        std::fs::write(directory.path().join("other.pem"), self::authority("somebody else").pem()).unwrap();
+        std::fs::write(directory.path().join("other.pem"), self::authority("another authority").pem()).unwrap();
         std::fs::write(directory.path().join("empty.pem"), "").unwrap();
         Self { directory, authority }
     }
 
-    /// The file of the authority that signed, `ca.pem`, or of another one, `other.pem`.
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
+    /// The path of a file: `ca.pem` is the authority that signed, `other.pem` another one, `empty.pem` none.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub(crate) fn authority(&self) -> String {
+    /// The authority's certificate as PEM.
+    #[must_use]
+    pub fn authority(&self) -> String {
         self.authority.pem()
     }
 
     /// Signed by the authority, for these names.
-    pub(crate) fn signed(&self, names: &[&str]) -> Pair {
+    #[must_use]
+    pub fn signed(&self, names: &[&str]) -> CertificateAndKey {
         self.pair(&parameters(names))
     }
 
-    /// Signed by the authority, and no longer valid.
-    pub(crate) fn expired(&self, names: &[&str]) -> Pair {
+    /// Signed by the authority, and expired.
+    #[must_use]
+    pub fn expired(&self, names: &[&str]) -> CertificateAndKey {
         let mut parameters = parameters(names);
         (parameters.not_before, parameters.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
         self.pair(&parameters)
     }
 
-    /// Signed by itself, and an authority by its own word, as `openssl req -x509` makes them.
-    pub(crate) fn self_signed(names: &[&str]) -> Pair {
+    /// Signed by itself and marked as an authority, as `openssl req -x509` makes them.
+    #[must_use]
+    pub fn self_signed(names: &[&str]) -> CertificateAndKey {
         let key = KeyPair::generate().unwrap();
         let mut parameters = parameters(names);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Pair { certificate: parameters.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+        CertificateAndKey { certificate: parameters.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
     }
 
-    /// For a client that logs in as a role; writes both files.
-    pub(crate) fn client(&self, role: &str) -> (PathBuf, PathBuf) {
+    /// Writes the certificate and the key of a client that logs in as a role. Returns both paths.
+    #[must_use]
+    pub fn client(&self, role: &str) -> (PathBuf, PathBuf) {
         let mut parameters = parameters(&[]);
         parameters.distinguished_name.push(DnType::CommonName, role);
-        let Pair { certificate, key } = self.pair(&parameters);
-        self.write("client.pem", &certificate);
-        self.write("client.key", &key);
-        (self.file("client.pem"), self.file("client.key"))
+        let CertificateAndKey { certificate, key } = self.pair(&parameters);
+        (self.write("client.pem", &certificate), self.write("client.key", &key))
     }
 
-    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+    /// Writes a file next to the others. Returns its path.
+    #[must_use]
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let file: &Path = &self.file(name);
         std::fs::write(file, text).unwrap();
         file.to_owned()
     }
 
-    fn pair(&self, parameters: &CertificateParams) -> Pair {
+    fn pair(&self, parameters: &CertificateParams) -> CertificateAndKey {
         let key = KeyPair::generate().unwrap();
         let certificate = parameters.signed_by(&key, &self.authority).unwrap();
-        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
+        CertificateAndKey { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 }
 

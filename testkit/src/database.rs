@@ -1,4 +1,5 @@
-//! A database of a test's own, in the real server or as a file, and rows read back as JSON without the service's code.
+//! A database of a test's own: in a PostgreSQL server or as a SQLite file. Its rows are read back as JSON, without the
+//! service's code.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,25 +7,43 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use odograph::store::{DatabaseUrl, MigrateOptions, migrate};
 use serde_json::{Map, Value as Json};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{
-    AssertSqlSafe, Column as _, Connection as _, PgConnection, Row as _, SqliteConnection, TypeInfo as _, ValueRef as _,
-};
+use sqlx::{AssertSqlSafe, Column as _, ConnectOptions as _, Row as _, SqliteConnection, TypeInfo as _, ValueRef as _};
+use tempfile::TempDir;
+use tokio_postgres::{Client, NoTls};
 
-/// Dropped with the test.
-pub enum Database {
+/// A database that is dropped with this value.
+#[derive(Debug)]
+pub enum TestDatabase {
     /// In the server of `DATABASE_URL`, or in a private one.
-    Postgres { server: String, name: String },
+    Postgres {
+        /// The URL of a database in the same server.
+        server: String,
+        /// The name of this database.
+        name: String,
+    },
     /// A file in a directory of its own.
-    Sqlite { directory: tempfile::TempDir },
+    Sqlite {
+        /// The directory, deleted with this value.
+        directory: TempDir,
+    },
 }
 
-/// The real server, which `scripts/test` provides.
+/// The server of `DATABASE_URL`, which `scripts/test` provides.
+#[must_use]
 pub fn server_url() -> String {
-    std::env::var("DATABASE_URL")
-        .expect("DATABASE_URL is not set: run scripts/test, or eval \"$(scripts/services env)\" before cargo test")
+    std::env::var("DATABASE_URL").expect(
+        "DATABASE_URL has to name a PostgreSQL with TimescaleDB: run scripts/test, or eval \"$(scripts/services env)\"",
+    )
 }
 
-impl Database {
+/// Connects to a PostgreSQL. The connection is driven by a task of the current runtime.
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+impl TestDatabase {
     /// A migrated database in the server of `DATABASE_URL`.
     pub async fn postgres() -> Self {
         Self::postgres_in(&server_url()).await
@@ -32,25 +51,34 @@ impl Database {
 
     /// A migrated database in another server.
     pub async fn postgres_in(server: &str) -> Self {
+        Self::postgres_with(server, &MigrateOptions::default()).await
+    }
+
+    /// A database in another server, migrated with these options.
+    pub async fn postgres_with(server: &str, options: &MigrateOptions) -> Self {
         let database = Self::postgres_empty(server).await;
-        migrate(&DatabaseUrl::parse(&database.url()).unwrap(), &MigrateOptions::default()).await.unwrap();
+        migrate(&DatabaseUrl::parse(&database.url()).unwrap(), options).await.unwrap();
         database
     }
 
     /// A database without tables.
     pub async fn postgres_empty(server: &str) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("t{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut admin = PgConnection::connect(server).await.unwrap();
-        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}_{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        // Not template1: background workers of TimescaleDB connect to it, and a template must have no connections.
+        let create = format!("CREATE DATABASE {name} TEMPLATE template0");
+        connect(server).await.batch_execute(&create).await.unwrap();
         Self::Postgres { server: server.to_owned(), name }
     }
 
-    /// A file; the service makes its tables by itself.
+    /// A file. The service creates its tables.
+    #[must_use]
     pub fn sqlite() -> Self {
         Self::Sqlite { directory: tempfile::tempdir().unwrap() }
     }
 
+    /// The URL as in `DATABASE_URL`.
+    #[must_use]
     pub fn url(&self) -> String {
         match self {
             Self::Postgres { server, name } => {
@@ -61,61 +89,66 @@ impl Database {
         }
     }
 
+    /// Opens the SQLite file.
+    pub async fn connect_sqlite(&self) -> SqliteConnection {
+        SqliteConnectOptions::new().filename(self.file()).connect().await.unwrap()
+    }
+
+    /// Connects to the PostgreSQL database.
+    pub async fn connect_postgres(&self) -> Client {
+        assert!(matches!(self, Self::Postgres { .. }), "SQLite has no server");
+        connect(&self.url()).await
+    }
+
     fn file(&self) -> PathBuf {
         match self {
-            Self::Postgres { .. } => panic!("no file"),
+            Self::Postgres { .. } => panic!("PostgreSQL has no file"),
             Self::Sqlite { directory } => directory.path().join("test.sqlite"),
         }
     }
 
-    /// Rows of a query as JSON objects, in order. Values are as [`plain`] makes them.
+    /// The rows of a query as JSON objects, in order. Values are as [`plain`] makes them.
     pub async fn rows(&self, query: &str) -> Vec<Map<String, Json>> {
         match self {
             Self::Postgres { .. } => {
-                let mut connection = PgConnection::connect(&self.url()).await.unwrap();
                 let query = format!("SELECT to_jsonb(rows)::text FROM ({query}) AS rows");
-                let rows =
-                    sqlx::query_scalar::<_, String>(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap();
-                let object = |text: String| match serde_json::from_str(&text).unwrap() {
+                let rows = self.connect_postgres().await.query(&query, &[]).await.unwrap();
+                let object = |row: &tokio_postgres::Row| match serde_json::from_str(row.get(0)).unwrap() {
                     Json::Object(object) => object.into_iter().map(|(name, value)| (name, plain(value))).collect(),
                     other => panic!("{other}"),
                 };
-                rows.into_iter().map(object).collect()
+                rows.iter().map(object).collect()
             }
             Self::Sqlite { .. } => {
-                let options = SqliteConnectOptions::new().filename(self.file());
-                let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+                let mut connection = self.connect_sqlite().await;
                 let rows = sqlx::query(AssertSqlSafe(query.to_owned())).fetch_all(&mut connection).await.unwrap();
                 rows.iter().map(sqlite_row).collect()
             }
         }
     }
 
-    /// Disturbs it.
+    /// Runs statements.
     pub async fn execute(&self, sql: &str) {
-        let sql = AssertSqlSafe(sql.to_owned());
         match self {
-            Self::Postgres { .. } => {
-                sqlx::raw_sql(sql).execute(&mut PgConnection::connect(&self.url()).await.unwrap()).await.unwrap();
-            }
+            Self::Postgres { .. } => self.connect_postgres().await.batch_execute(sql).await.unwrap(),
             Self::Sqlite { .. } => {
-                let options = SqliteConnectOptions::new().filename(self.file());
-                let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-                sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+                let mut connection = self.connect_sqlite().await;
+                sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
             }
         }
     }
 
-    /// Number of rows in `positions`.
+    /// The number of rows in `positions`.
     pub async fn positions(&self) -> u64 {
         self.rows("SELECT count(*) AS n FROM positions").await[0]["n"].as_u64().unwrap()
     }
 
-    /// Rows of `positions`, with `ts_ms` and `received_us` as whole numbers in both databases.
+    /// The rows of `positions`, with `ts_ms` and `received_us` as whole numbers in both databases.
     pub async fn all_positions(&self) -> Vec<Map<String, Json>> {
         self.table("positions").await
     }
 
+    /// The rows of a table with the columns of `positions`, as [`Self::all_positions`] gives them.
     pub async fn table(&self, table: &str) -> Vec<Map<String, Json>> {
         let (ts, received) = match self {
             Self::Postgres { .. } => {
@@ -130,26 +163,24 @@ impl Database {
     }
 }
 
-impl Drop for Database {
+impl Drop for TestDatabase {
     fn drop(&mut self) {
         if let Self::Postgres { server, name } = self {
-            // A connection of the test may still be open; FORCE ends it. A thread of its own, because drop cannot wait
-            // for futures and the test's runtime is busy with it.
+            // FORCE ends connections that the test left open. The thread is needed because `drop` cannot await and may
+            // run inside the test's runtime, also while it panics.
             let (server, sql) = (server.clone(), format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
-            let dropped = std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                runtime.block_on(async {
-                    let mut admin = PgConnection::connect(&server).await?;
-                    sqlx::query(AssertSqlSafe(sql)).execute(&mut admin).await
-                })
+            let thread = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async { connect(&server).await.batch_execute(&sql).await })
             });
-            // A private server may be gone already, and the database with it.
-            let _ = dropped.join();
+            // An error only leaves the database behind, and a private server may be gone together with it.
+            let _ = thread.join();
         }
     }
 }
 
-/// One form for what databases and examples write differently: booleans as 0 and 1, whole floats as integers.
+/// One form for values that databases and examples write differently: booleans as 0 and 1, whole floats as integers.
+#[must_use]
 pub fn plain(value: Json) -> Json {
     match value {
         Json::Bool(bool) => Json::from(u8::from(bool)),
@@ -163,16 +194,16 @@ pub fn plain(value: Json) -> Json {
 }
 
 fn sqlite_row(row: &sqlx::sqlite::SqliteRow) -> Map<String, Json> {
-    let value = |at: usize, name: &str| -> Json {
-        let raw = row.try_get_raw(at).unwrap();
+    let value = |index: usize, name: &str| -> Json {
+        let raw = row.try_get_raw(index).unwrap();
         if raw.is_null() {
             return Json::Null;
         }
         match raw.type_info().name() {
-            "INTEGER" | "BOOLEAN" => Json::from(row.get::<i64, _>(at)),
-            "REAL" => Json::from(row.get::<f64, _>(at)),
-            "TEXT" if name == "io" => serde_json::from_str(&row.get::<String, _>(at)).unwrap(),
-            "TEXT" => Json::from(row.get::<String, _>(at)),
+            "INTEGER" | "BOOLEAN" => Json::from(row.get::<i64, _>(index)),
+            "REAL" => Json::from(row.get::<f64, _>(index)),
+            "TEXT" if name == "io" => serde_json::from_str(&row.get::<String, _>(index)).unwrap(),
+            "TEXT" => Json::from(row.get::<String, _>(index)),
             other => panic!("column {name} is {other}"),
         }
     };

@@ -1,18 +1,24 @@
-//! The vendor's examples as frames on TCP, and the row that each record must become, from the example's own decoding.
+//! The vendor's examples as TCP frames, and the row that each record must become according to the example itself.
 
 use serde_json::{Map, Value as Json, json};
 
-use super::tracker::framed;
+use crate::tracker::framed;
 
+/// A frame and what it holds.
+#[derive(Debug)]
 pub struct Example {
+    /// Its name in the fixture.
     pub name: String,
     /// The frame as a tracker sends it over TCP.
     pub frame: Vec<u8>,
+    /// The codec byte.
     pub codec_id: u64,
+    /// The records as the fixture decodes them.
     pub records: Vec<Json>,
 }
 
-/// Every valid example that carries records: frames as they are, the bare array and datagrams in an envelope.
+/// Every valid example with records. Bare arrays and datagrams are put into a TCP frame.
+#[must_use]
 pub fn with_records() -> Vec<Example> {
     all()
         .into_iter()
@@ -35,7 +41,8 @@ pub fn with_records() -> Vec<Example> {
         .collect()
 }
 
-/// Messages of devices: stored nowhere yet, and never answered.
+/// Messages of devices. They are not stored and never answered.
+#[must_use]
 pub fn messages() -> Vec<Vec<u8>> {
     let is_message = |e: &Json| e["valid"] == true && e["expected"]["payload_hex"].is_string();
     all().iter().filter(|e| is_message(e)).map(|e| unhex(e["hex"].as_str().unwrap())).collect()
@@ -49,7 +56,8 @@ fn unhex(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-/// The row of a record, every column of the contract but `fingerprint` and `received_at`. Booleans as 0 and 1.
+/// The row of a record: every column of the contract except `fingerprint` and `received_at`. Booleans are 0 and 1.
+#[must_use]
 pub fn row(imei: u64, codec_id: u64, record: &Json) -> Map<String, Json> {
     let mut row = Map::new();
     for (column, key) in [
@@ -102,8 +110,8 @@ pub fn row(imei: u64, codec_id: u64, record: &Json) -> Map<String, Json> {
     row
 }
 
-/// Typed elements by the documented contract: id, column, bytes on the wire. A copy on purpose: the service's own table
-/// is what is tested.
+/// Typed elements as documented: id, column, bytes on the wire. A copy on purpose, because the service's own table is
+/// under test.
 pub const TYPED: [(u64, &str, usize); 26] = [
     (239, "ignition", 1),
     (240, "movement", 1),

@@ -1,4 +1,4 @@
-//! Steps and values that the tests of both stores share.
+//! A store with one lane that commits batch after batch, and values that tests of both stores share.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,81 +9,96 @@ use odograph::store::{
 };
 use odograph_journal::{JournalId, Mark, Position};
 
-use super::rows::{Sample, row};
+use crate::rows::{Sample, row};
 
-pub(crate) const NOON: i64 = 1_777_723_200_123;
-pub(crate) const IMEI: &str = "000000000000017";
-pub(crate) const OTHER: &str = "999999999999999";
+/// A time in milliseconds, which is not a whole second.
+pub const NOON: i64 = 1_777_723_200_123;
+/// A device.
+pub const IMEI: &str = "000000000000017";
+/// Another device.
+pub const OTHER: &str = "999999999999999";
 
-/// A store, and where its lane stands: batch after batch, each a step further.
-pub(crate) struct OneLane<S> {
-    pub(crate) store: S,
-    pub(crate) at: Option<Mark>,
+/// A store and the checkpoint of its lane. Every commit moves the checkpoint.
+#[derive(Debug)]
+pub struct OneLane<S> {
+    /// The store.
+    pub store: S,
+    /// The checkpoint, once the lane is open.
+    pub at: Option<Mark>,
 }
 
 impl<S: Store> OneLane<S> {
-    pub(crate) fn new(store: S) -> Self {
+    /// A store whose lane is not open yet.
+    pub fn new(store: S) -> Self {
         Self { store, at: None }
     }
 
-    /// Claims the lane and stands where the database has it.
-    pub(crate) async fn open(&mut self) -> Result<Mark, StoreError> {
+    /// Claims the lane and takes over the checkpoint of the database.
+    pub async fn open(&mut self) -> Result<Mark, StoreError> {
         let at = self.store.open_lane().await?.mark;
         self.at = Some(at);
         Ok(at)
     }
 
-    /// Offers a batch as the next step, the same step until it is committed.
-    pub(crate) async fn offer(&mut self, batch: &Batch) -> Result<CommitOutcome, StoreError> {
+    /// Commits a batch as the next span. Repeats the same span until it is committed.
+    pub async fn offer(&mut self, batch: &Batch) -> Result<CommitOutcome, StoreError> {
         let from = match self.at {
             Some(at) => at,
             None => self.open().await?,
         };
         let to = Mark { position: Position(from.position.0 + 100), tag: 5 };
-        let step = BatchSpan { from, to: Checkpoint { mark: to, latest: to.position } };
-        let outcome = self.store.commit(&mut batch.clone(), &step).await?;
+        let span = BatchSpan { from, to: Checkpoint { mark: to, latest: to.position } };
+        let outcome = self.store.commit(&mut batch.clone(), &span).await?;
         if let CommitOutcome::Committed(_) = &outcome {
             self.at = Some(to);
         }
         Ok(outcome)
     }
 
-    pub(crate) async fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
+    /// Commits a batch, and panics if another process has the lane.
+    pub async fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
         match self.offer(batch).await? {
             CommitOutcome::Committed(committed) => Ok(committed),
             other => panic!("{other:?}"),
         }
     }
 
-    pub(crate) async fn schema(&mut self) -> Result<Schema, StoreError> {
+    /// The schema that the store sees.
+    pub async fn schema(&mut self) -> Result<Schema, StoreError> {
         self.store.schema().await
     }
 
-    pub(crate) async fn close(&mut self) {
+    /// Closes the store.
+    pub async fn close(&mut self) {
         self.store.close().await;
     }
 }
 
-/// A lane of a journal of its own.
-pub(crate) fn some_lane() -> Lane {
+/// The only lane of a new journal.
+#[must_use]
+pub fn some_lane() -> Lane {
     Lane::only(JournalId::random())
 }
 
-pub(crate) fn timescale(url: &DatabaseUrl) -> OneLane<PostgresStore> {
+/// A PostgreSQL store with a new lane.
+#[must_use]
+pub fn open_postgres(url: &DatabaseUrl) -> OneLane<PostgresStore> {
     OneLane::new(PostgresStore::new(url, some_lane()).unwrap())
 }
 
-pub(crate) async fn sqlite(url: &DatabaseUrl) -> OneLane<SqliteStore> {
+/// A SQLite store with a new lane.
+pub async fn open_sqlite(url: &DatabaseUrl) -> OneLane<SqliteStore> {
     OneLane::new(SqliteStore::open(url, some_lane()).await.unwrap())
 }
 
-/// Inserted and duplicates.
-pub(crate) fn counts(committed: impl std::borrow::Borrow<Committed>) -> (u64, u64) {
+/// Inserted rows and duplicates.
+pub fn counts(committed: impl std::borrow::Borrow<Committed>) -> (u64, u64) {
     (committed.borrow().inserted(), committed.borrow().duplicates())
 }
 
-/// Devices interleaved as they arrive, with a few elements and every fifth with an `io` object.
-pub(crate) fn fleet(devices: i64, records: i64) -> Vec<Sample> {
+/// Rows of devices, interleaved as they arrive. All have a few elements, every fifth has an `io` object.
+#[must_use]
+pub fn fleet(devices: i64, records: i64) -> Vec<Sample> {
     let record = |at: i64| {
         let mut sample = row(&format!("{:015}", 350_000_000_000_000 + at % devices), NOON + at / devices * 1000, 7);
         for column in [0, 1, 7, 8, 11, 14, 18, 19, 20, 23] {
@@ -97,8 +112,8 @@ pub(crate) fn fleet(devices: i64, records: i64) -> Vec<Sample> {
     (0..devices * records).map(record).collect()
 }
 
-/// Commits as the drain does it: again and again as long as the database may come back.
-pub(crate) async fn until_committed<S: Store>(store: &mut OneLane<S>, batch: &Batch) -> (u64, u64) {
+/// Commits as the drain does: repeats while the database is unavailable. Returns inserted rows and duplicates.
+pub async fn until_committed<S: Store>(store: &mut OneLane<S>, batch: &Batch) -> (u64, u64) {
     for _ in 0..1000 {
         match store.commit(batch).await {
             Ok(done) => return counts(done),
@@ -109,6 +124,7 @@ pub(crate) async fn until_committed<S: Store>(store: &mut OneLane<S>, batch: &Ba
     panic!("the database did not come back");
 }
 
-pub(crate) async fn class<T: std::fmt::Debug>(operation: impl Future<Output = Result<T, StoreError>>) -> ErrorClass {
+/// The class of an operation's error.
+pub async fn error_class<T: std::fmt::Debug>(operation: impl Future<Output = Result<T, StoreError>>) -> ErrorClass {
     operation.await.unwrap_err().class
 }

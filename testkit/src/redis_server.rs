@@ -1,4 +1,4 @@
-//! A Redis of a test's own. Killed without a word, and started again with its data or without.
+//! A Redis server of a test's own, which can be killed and started again, with its data or without.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -6,33 +6,40 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::until;
+use crate::wait::until;
 
-pub(crate) struct RedisServer {
-    pub(crate) port: u16,
+/// A server that may not run. Killed with this value.
+#[derive(Debug)]
+pub struct RedisServer {
+    /// Where it listens, on loopback.
+    pub port: u16,
     directory: TempDir,
     child: Option<Child>,
 }
 
 impl RedisServer {
     /// Reserves a port and starts nothing.
-    pub(crate) fn reserved() -> Self {
+    #[must_use]
+    pub fn reserved() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Self { port, directory: tempfile::tempdir().unwrap(), child: None }
     }
 
-    pub(crate) async fn started() -> Self {
+    /// A server that answers.
+    pub async fn started() -> Self {
         let mut server = Self::reserved();
         server.start().await;
         server
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// The URL as in `REDIS_URL`.
+    #[must_use]
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// With what its directory holds: every write is on disk before it is answered.
-    pub(crate) async fn start(&mut self) {
+    /// Starts it with the data in its directory, and waits until it answers. Every write is on disk before its answer.
+    pub async fn start(&mut self) {
         let mut command = program();
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""]);
         command.args(["--appendonly", "yes", "--appendfsync", "always", "--dir"]).arg(self.directory.path());
@@ -45,15 +52,16 @@ impl RedisServer {
         .await;
     }
 
-    pub(crate) fn kill(&mut self) {
+    /// kill -9.
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
-    /// As on a host that lost its disk.
-    pub(crate) fn lose_everything(&mut self) {
+    /// Kills it and deletes its data, as on a host that lost its disk.
+    pub fn lose_everything(&mut self) {
         self.kill();
         self.directory = tempfile::tempdir().unwrap();
     }
@@ -65,22 +73,22 @@ impl Drop for RedisServer {
     }
 }
 
-/// The installed one, or that of `scripts/services` through its own loader.
+/// The installed program, or that of `scripts/services` run by the loader of its own tree.
 fn program() -> Command {
     let installed = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join("redis-server").is_file()));
     if installed {
         return Command::new("redis-server");
     }
-    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/services/rootfs"));
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/services/rootfs"));
     let libraries =
         std::fs::read_dir(root.join("usr/lib")).expect("redis-server is installed, or scripts/services was up");
     let libraries =
         libraries.map(|entry| entry.unwrap().path()).find(|path| path.to_string_lossy().ends_with("-linux-gnu"));
     let libraries = libraries.expect("the tree of scripts/services has libraries");
-    let loader = std::fs::read_dir(&libraries).unwrap().map(|entry| entry.unwrap().path());
-    let loader = loader.into_iter().find(|path| path.file_name().unwrap().to_string_lossy().starts_with("ld-linux"));
-    let mut command = Command::new(loader.expect("there is a loader"));
+    let mut loaders = std::fs::read_dir(&libraries).unwrap().map(|entry| entry.unwrap().path());
+    let loader = loaders.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("ld-linux"));
+    let mut command = Command::new(loader.expect("the tree of scripts/services has a loader"));
     command.arg("--library-path").arg(libraries).arg(root.join("usr/bin/redis-server"));
     command
 }

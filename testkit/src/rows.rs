@@ -1,4 +1,4 @@
-//! Sample rows, and the cells that they should come back as.
+//! Sample rows, and the values that a database must give back for them.
 
 use odograph::ingest::drain::NewestPositions;
 use odograph::store::{Batch, ColumnType, ELEMENTS, Row, Spans, TypedElements};
@@ -6,20 +6,27 @@ use odograph_journal::Position;
 use serde_json::Value;
 use teltonika_codecs::Imei;
 
-/// A row and its `io` object as JSON text, empty for NULL.
+/// A row and its `io` object as JSON text. An empty text is NULL.
 #[derive(Clone, Debug)]
-pub(crate) struct Sample {
-    pub(crate) row: Row,
-    pub(crate) io: String,
+pub struct Sample {
+    /// The row without `io`.
+    pub row: Row,
+    /// The JSON text.
+    pub io: String,
 }
 
-/// A stored value, whatever the database calls its type.
+/// A stored value, independent of the database's name for its type.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Cell {
+pub enum Cell {
+    /// NULL.
     Null,
+    /// A boolean.
     Boolean(bool),
+    /// Any integer type, and a time as its number.
     Integer(i64),
+    /// Any floating point type.
     Real(f64),
+    /// A JSON text, parsed.
     Json(Value),
 }
 
@@ -34,8 +41,9 @@ impl Cell {
 }
 
 impl Sample {
-    /// In the order of [`columns`].
-    pub(crate) fn cells(&self) -> Vec<Cell> {
+    /// Its values in the order of [`columns`].
+    #[must_use]
+    pub fn cells(&self) -> Vec<Cell> {
         let row = &self.row;
         let mut cells = vec![
             Cell::integer(i64::try_from(row.imei.get()).unwrap()),
@@ -68,8 +76,9 @@ impl Sample {
     }
 }
 
-/// Every column of the tables in their order: its name, and its type in PostgreSQL and SQLite.
-pub(crate) fn columns() -> Vec<(&'static str, &'static str, &'static str)> {
+/// Every column of the tables, in order: its name, and its types in PostgreSQL and SQLite.
+#[must_use]
+pub fn columns() -> Vec<(&'static str, &'static str, &'static str)> {
     let base = [
         ("imei", "bigint", "INTEGER"),
         ("ts", "timestamp with time zone", "INTEGER"),
@@ -98,8 +107,9 @@ pub(crate) fn columns() -> Vec<(&'static str, &'static str, &'static str)> {
     base.into_iter().chain(elements).chain([("io", "jsonb", "TEXT")]).collect()
 }
 
-/// All rows as certainly new, and the newest positions among them.
-pub(crate) fn batch<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Batch {
+/// A batch with all rows as new, and the latest positions among them.
+#[must_use]
+pub fn batch<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Batch {
     let (mut batch, mut newest) = (Batch::default(), NewestPositions::default());
     for sample in samples {
         batch.new.push(&sample.row, &wire(sample), |io| io.push_str(&sample.io));
@@ -109,14 +119,16 @@ pub(crate) fn batch<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Batch 
     batch
 }
 
-/// Stands for the bytes on the wire: other bytes for another record.
-pub(crate) fn wire(sample: &Sample) -> Vec<u8> {
+/// Bytes in place of the record's wire form: different bytes for a different record.
+#[must_use]
+pub fn wire(sample: &Sample) -> Vec<u8> {
     let row = &sample.row;
     [&row.imei.get().to_be_bytes()[..], &row.ts_ms.to_be_bytes(), &row.fingerprint.to_be_bytes()].concat()
 }
 
 /// A valid position without elements, received two seconds later.
-pub(crate) fn row(imei: &str, ts_ms: i64, fingerprint: i32) -> Sample {
+#[must_use]
+pub fn row(imei: &str, ts_ms: i64, fingerprint: i32) -> Sample {
     let row = Row {
         imei: Imei::from_ascii(imei.as_bytes()).unwrap(),
         ts_ms,
@@ -142,8 +154,9 @@ pub(crate) fn row(imei: &str, ts_ms: i64, fingerprint: i32) -> Sample {
     Sample { row, io: String::new() }
 }
 
-/// A value in every column, each at the end of its range that is the harder one to keep.
-pub(crate) fn full_row(imei: &str, ts_ms: i64) -> Sample {
+/// A value in every column, each at the end of its range that is harder to store.
+#[must_use]
+pub fn full_row(imei: &str, ts_ms: i64) -> Sample {
     let io = r#"{"11":18446744073709551615,"256":"57564d","10359":0,"385":"00"}"#.to_owned();
     let row = row(imei, ts_ms, i32::MIN).row;
     let row = Row {

@@ -1,29 +1,35 @@
-//! A small file system of its own, for filling up. Needs root; says so where that is not there.
+//! A small file system that a test can fill up. Mounting it needs root.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-pub(crate) struct SmallDisk(TempDir);
+/// A mounted file system in memory. Unmounted with this value.
+#[derive(Debug)]
+pub struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// Of so many bytes; `None` where this machine does not allow it, which is said.
-    pub(crate) fn new(bytes: u64) -> Option<Self> {
+    /// Mounts one of so many bytes. Prints a line and returns `None` if this machine does not allow mounts.
+    #[must_use]
+    pub fn new(bytes: u64) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let mounted = mount(&["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"], directory.path());
         if !mounted {
-            println!("SKIPPED: a file system cannot be mounted here, so none can be filled up");
+            println!("SKIPPED: this machine does not allow mounts, so no file system can be filled up");
             return None;
         }
         Some(Self(directory))
     }
 
-    pub(crate) fn path(&self) -> PathBuf {
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
         self.0.path().to_owned()
     }
 
-    pub(crate) fn grow(&self, bytes: u64) {
+    /// Gives it more space.
+    pub fn grow(&self, bytes: u64) {
         assert!(mount(&["-o", &format!("remount,size={bytes}")], self.0.path()));
     }
 }

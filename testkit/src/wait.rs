@@ -1,32 +1,31 @@
-//! What the behaviour tests share: databases of their own, a service in this process or as the real binary, a tracker.
-
-#![allow(dead_code, reason = "each test file uses its part")]
-
-pub mod database;
-pub mod examples;
-pub mod replay;
-pub mod server;
-pub mod service;
-pub mod tracker;
+//! Polling for a state. No test sleeps for a time that it hopes is long enough.
 
 use std::time::{Duration, Instant};
 
-/// Longest wait for any state; a test that needs it has failed.
+/// The longest wait for a state. A test that reaches it fails.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Asks again and again until there is an answer; panics with `what` after [`PATIENCE`].
-pub async fn eventually<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
-    eventually_within(PATIENCE, what, ask).await
+/// Polls until there is a value. Panics with `what` after [`PATIENCE`].
+pub async fn eventually<T>(what: &str, poll: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, poll).await
 }
 
-/// The same, for what takes its time.
-pub async fn eventually_within<T>(patience: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
+/// Polls until there is a value. Panics with `what` after `patience`.
+pub async fn eventually_within<T>(patience: Duration, what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
     loop {
-        if let Some(answer) = ask().await {
-            return answer;
+        if let Some(value) = poll().await {
+            return value;
         }
-        assert!(begun.elapsed() < patience, "waited {patience:?} for {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(start.elapsed() < patience, "waited {patience:?} for {what}");
+        tokio::time::sleep(INTERVAL).await;
     }
 }
+
+/// Polls until the condition holds. Panics with `what` after [`PATIENCE`].
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    eventually(what, async || condition().await.then_some(())).await;
+}
+
+/// Between two polls.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(10);

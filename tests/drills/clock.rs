@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use odograph_fleet::{Clocks, Plan};
+use odograph_testkit::Launch;
 
 use crate::ground::{Ground, number};
 use crate::load::Load;
 use crate::report::Outcome;
-use crate::serve::Launch;
 
 crate::drills! {
     "clock-forth-and-back", long, forth_and_back, "the service's clock jumps by minutes, by hours, and to before its build";
@@ -19,7 +19,7 @@ crate::drills! {
 async fn forth_and_back(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let clock = Clock::new(&ground);
-    let serve = clock.fake(ground.launch(&database.url())).start(&ground).await;
+    let serve = clock.fake(ground.launch(&database.url())).start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     load.goes_on(1_000).await;
     let mut stood = 0;
@@ -32,7 +32,7 @@ async fn forth_and_back(mut ground: Ground) -> Outcome {
         // Before this program was built: the drain waits, trackers do not, and it ends by itself.
         clock.is_off_by(-3 * 365 * 86_400);
         load.goes_on(500).await;
-        serve.says("clock").await;
+        serve.names_reason("clock").await;
         load.goes_on(1_000).await;
         stood += 1;
         clock.is_off_by(0);
@@ -52,18 +52,18 @@ async fn set_back(mut ground: Ground) -> Outcome {
     let clock = Clock::new(&ground);
     clock.is_off_by(3_600);
     let launch = clock.fake(ground.launch(&database.url()));
-    let serve = launch.start(&ground).await;
-    let launch = launch.at(serve.trackers);
+    let serve = launch.start(&ground.next_log()).await;
+    let launch = launch.listen(&serve.trackers.to_string());
     let load = ground.load(serve.trackers);
     load.goes_on(2_000).await;
     serve.kill();
     clock.is_off_by(0);
-    let serve = launch.start(&ground).await;
-    serve.says("clock").await;
+    let serve = launch.start(&ground.next_log()).await;
+    serve.names_reason("clock").await;
     load.goes_on(1_000).await;
     let waiting = serve.count("odograph_records_waiting").await;
     serve.terminate_in_order().await;
-    let serve = launch.argument("--accept-clock").start(&ground).await;
+    let serve = launch.argument("--accept-clock").start(&ground.next_log()).await;
     load.goes_on(1_000).await;
     let findings = ground.end(serve, load, &database).await;
     Outcome { findings, faults: vec![("records that waited for the operator", waiting)] }
@@ -71,7 +71,7 @@ async fn set_back(mut ground: Ground) -> Outcome {
 
 async fn wrong_device(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
-    let serve = ground.launch(&database.url()).usual_windows().start(&ground).await;
+    let serve = ground.launch(&database.url()).default_time_windows().start(&ground.next_log()).await;
     let yesterday = SystemTime::now().checked_sub(Duration::from_hours(24)).unwrap();
     let yesterday = yesterday.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let start = u64::try_from(yesterday.as_millis()).unwrap();

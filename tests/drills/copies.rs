@@ -4,14 +4,13 @@ use std::path::Path;
 use std::process::Command;
 
 use odograph_fleet::Plan;
+use odograph_testkit::{PrivateServer, StopMode, TestDatabase, eventually};
 
+use crate::SETTLE;
 use crate::ground::{Ground, number, until_true};
 use crate::load::Load;
 use crate::locks::directory_of;
 use crate::report::Outcome;
-use crate::support::database::Database;
-use crate::support::eventually;
-use crate::support::server::PrivateServer;
 
 crate::drills! {
     "pg-older-backup", long, older_backup, "the server's directory is put back to an older copy while it is served";
@@ -21,14 +20,14 @@ crate::drills! {
 
 async fn older_backup(mut ground: Ground) -> Outcome {
     let server = PrivateServer::new("drill-backup");
-    let database = Database::postgres_in(&server.url).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
     let (data, backup) = (directory_of("drill-backup").join("data"), ground.directory.join("backup"));
-    let serve = ground.launch(&database.url()).start(&ground).await;
+    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     load.goes_on(3_000).await;
     let (mut restores, mut went) = (0, 0);
     for _ in 0..ground.times(1, 3) {
-        server.stop(&[]);
+        server.stop(StopMode::Fast);
         copy(&data, &backup);
         server.start();
         let kept = database.positions().await;
@@ -37,7 +36,7 @@ async fn older_backup(mut ground: Ground) -> Outcome {
         // What is about to be lost has been committed, and the journal has let go of it.
         eventually("commits", async || (database.positions().await >= kept + 4_000).then_some(())).await;
         let lost = database.positions().await - kept;
-        server.stop(&["immediate"]);
+        server.stop(StopMode::Immediate);
         copy(&backup, &data);
         server.start();
         (restores, went) = (restores + 1, went + lost);
@@ -54,7 +53,7 @@ async fn older_backup(mut ground: Ground) -> Outcome {
 async fn clone(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let launch = ground.launch(&database.url());
-    let first = launch.start(&ground).await;
+    let first = launch.start(&ground.next_log()).await;
     let at = first.trackers;
     let load = ground.load(at);
     load.goes_on(1_000).await;
@@ -62,10 +61,10 @@ async fn clone(mut ground: Ground) -> Outcome {
     first.kill();
     let copied = ground.directory.join("clone");
     copy(&ground.data(), &copied);
-    let first = launch.clone().at(at).start(&ground).await;
+    let first = launch.clone().listen(&at.to_string()).start(&ground.next_log()).await;
     load.goes_on(500).await;
     until_true(&database, "the first one's commits", "SELECT count(*) > 1000 FROM positions").await;
-    let second = launch.data(&copied).start(&ground).await;
+    let second = launch.data(&copied).start(&ground.next_log()).await;
     let first_device = load.plan.first_device + 100_000_000;
     let other = Load::start(Plan { first_device, target: second.trackers, ..load.plan });
     other.goes_on(ground.times(1_000, 5_000)).await;
@@ -73,12 +72,12 @@ async fn clone(mut ground: Ground) -> Outcome {
     let held = second.count("odograph_records_waiting").await;
     // The first one ends; now the second one may write, under another name.
     let mut told = load.stop().await;
-    first.settled().await;
+    first.settled_within(SETTLE).await;
     first.terminate_in_order().await;
     // It needs a moment to notice; its trackers do not.
     other.goes_on(1_000).await;
     told.append(&mut other.stop().await);
-    second.settled().await;
+    second.settled_within(SETTLE).await;
     second.terminate_in_order().await;
     let findings = ground.audit(&database, &told).await;
     let journals = number(&database, "SELECT count(DISTINCT journal_id) AS n FROM ingest_checkpoints").await;
@@ -90,7 +89,7 @@ async fn sample(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     std::fs::create_dir_all(ground.data()).unwrap();
     copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/journal-v1")), &ground.data().join("journal"));
-    let serve = ground.launch(&database.url()).start(&ground).await;
+    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     load.goes_on(1_000).await;
     // Two records, a message, and a frame whose counts differ.

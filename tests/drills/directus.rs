@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use odograph::store::{DatabaseUrl, MigrateOptions, migrate};
 use odograph_fleet::{Plan, test_imei};
+use odograph_testkit::TestDatabase;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use crate::ground::{START_MS, number, until_true};
 use crate::moments::connect;
-use crate::support::database::Database;
 
 /// The tables as Directus makes them, with some of the fleet's trackers as devices; and odograph's triggers on them.
-pub(crate) async fn install(database: &Database, plan: &Plan) {
+pub(crate) async fn install(database: &TestDatabase, plan: &Plan) {
     database.execute(COLLECTIONS).await;
     for place in 0..DEVICES {
         let imei = test_imei(plan.first_device + place);
@@ -31,7 +31,7 @@ pub(crate) struct Marshal {
 }
 
 impl Marshal {
-    pub(crate) async fn start(database: &Database, mut random: fastrand::Rng) -> Self {
+    pub(crate) async fn start(database: &TestDatabase, mut random: fastrand::Rng) -> Self {
         let client = connect(&database.url()).await;
         let stop = Rc::new(Cell::new(false));
         let stopped = Rc::clone(&stop);
@@ -90,7 +90,7 @@ pub(crate) struct Hook {
 }
 
 impl Hook {
-    pub(crate) async fn start(database: &Database, redis_url: &str) -> Self {
+    pub(crate) async fn start(database: &TestDatabase, redis_url: &str) -> Self {
         let client = connect(&database.url()).await;
         let redis = redis::Client::open(redis_url).unwrap();
         let stream = "odograph:position-flags".to_owned();
@@ -139,7 +139,7 @@ async fn relay(client: &Client, redis: &redis::Client, stream: &str) -> redis::R
 }
 
 /// Waits until everything that Directus' side knows is in the ledger and applied.
-pub(crate) async fn until_applied(database: &Database) {
+pub(crate) async fn until_applied(database: &TestDatabase) {
     until_true(database, "the hook", "NOT EXISTS (SELECT FROM flag_outbox)").await;
     let behind = "SELECT FROM position_flag_state s FULL JOIN position_flag_ledger l USING (flag_id) \
         WHERE s.seq > coalesce(l.seq, 0) OR l.applied_seq < l.seq";
@@ -147,7 +147,7 @@ pub(crate) async fn until_applied(database: &Database) {
 }
 
 /// Fails unless a position is faulty exactly while a live flag of this table covers it. Gives how many are.
-pub(crate) async fn faulty_as_declared(database: &Database, flags: &str) -> u64 {
+pub(crate) async fn faulty_as_declared(database: &TestDatabase, flags: &str) -> u64 {
     let covered = format!(
         "EXISTS (SELECT FROM {flags} f WHERE NOT f.deleted AND f.faulty AND f.imei = p.imei \
          AND p.ts BETWEEN f.ts_from AND f.ts_to)"
@@ -158,7 +158,7 @@ pub(crate) async fn faulty_as_declared(database: &Database, flags: &str) -> u64 
 }
 
 /// The marshals withdraw everything, so that the audit can compare every column with what was sent.
-pub(crate) async fn withdraw_all(database: &Database) {
+pub(crate) async fn withdraw_all(database: &TestDatabase) {
     database.execute("DELETE FROM position_flags").await;
     until_applied(database).await;
     until_true(database, "every position to be in order", "NOT EXISTS (SELECT FROM positions WHERE faulty)").await;

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use odograph_testkit::{ServiceProcess, eventually};
 use serde_json::Value as Json;
 
 use crate::ground::Ground;
 use crate::moments::blocker;
 use crate::report::Outcome;
 use crate::strace::{Strace, died_in, file_of, injected};
-use crate::support::eventually;
 
 crate::drills! {
     "disk-full", long, full, "the file system of the journal is full, and has room again later";
@@ -25,14 +25,14 @@ async fn full(mut ground: Ground) -> Outcome {
     let disk = Disk::mount(&ground, "2m");
     let database = ground.database().await;
     let launch = ground.launch(&database.url()).data(&disk.0);
-    let serve = launch.with("ODOGRAPH_JOURNAL_MAX_SIZE", "8MiB").start(&ground).await;
+    let serve = launch.with("ODOGRAPH_JOURNAL_MAX_SIZE", "8MiB").start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     let mut full = 0;
     for mebibytes in [3, 4, 5].into_iter().take(usize::try_from(ground.times(1, 3)).unwrap()) {
         load.goes_on(500).await;
         // So that nothing is given away.
         let blocked = blocker(&database.url()).await;
-        serve.says("journal_full").await;
+        serve.names_reason("journal_full").await;
         eventually("trackers to be held", async || {
             let stands = load.acknowledged();
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -53,8 +53,8 @@ async fn read_only(mut ground: Ground) -> Outcome {
     let disk = Disk::mount(&ground, "64m");
     let database = ground.database().await;
     let launch = ground.launch(&database.url()).data(&disk.0).with("ODOGRAPH_JOURNAL_MAX_SIZE", "32MiB");
-    let mut serve = launch.start(&ground).await;
-    let launch = launch.at(serve.trackers);
+    let mut serve = launch.start(&ground.next_log()).await;
+    let launch = launch.listen(&serve.trackers.to_string());
     let load = ground.load(serve.trackers);
     let (mut failed, mut refused) = (0, 0);
     for _ in 0..ground.times(1, 3) {
@@ -62,12 +62,12 @@ async fn read_only(mut ground: Ground) -> Outcome {
         // The kernel keeps a file system writable while files of it are open for that, so the change itself is injected.
         failed += fails(&ground, &mut serve, "pwrite64", "EROFS").await;
         disk.remount("ro");
-        let mut starting = launch.spawn(&ground);
+        let mut starting = launch.spawn(&ground.next_log());
         let status = starting.ends().await;
         assert!(status.code() == Some(1) && starting.log().contains("Read-only file system"), "{}", starting.log());
         refused += 1;
         disk.remount("rw");
-        serve = launch.start(&ground).await;
+        serve = launch.start(&ground.next_log()).await;
     }
     load.goes_on(500).await;
     let findings = ground.end(serve, load, &database).await;
@@ -85,14 +85,14 @@ async fn sync_error(ground: Ground) -> Outcome {
 async fn errors(mut ground: Ground, call: &str) -> Outcome {
     let database = ground.database().await;
     let launch = ground.launch(&database.url());
-    let mut serve = launch.start(&ground).await;
-    let launch = launch.at(serve.trackers);
+    let mut serve = launch.start(&ground.next_log()).await;
+    let launch = launch.listen(&serve.trackers.to_string());
     let load = ground.load(serve.trackers);
     let mut failed = 0;
     for _ in 0..ground.times(1, 5) {
         load.goes_on(ground.random.u64(300..2_000)).await;
         failed += fails(&ground, &mut serve, call, "EIO").await;
-        serve = launch.start(&ground).await;
+        serve = launch.start(&ground.next_log()).await;
     }
     load.goes_on(500).await;
     let findings = ground.end(serve, load, &database).await;
@@ -100,7 +100,7 @@ async fn errors(mut ground: Ground, call: &str) -> Outcome {
 }
 
 /// Makes every such call fail from now on. The service must say so and end; gives how many calls failed.
-async fn fails(ground: &Ground, serve: &mut crate::serve::Serve, call: &str, error: &str) -> u64 {
+async fn fails(ground: &Ground, serve: &mut ServiceProcess, call: &str, error: &str) -> u64 {
     let fault = format!("{call}:error={error}");
     let strace = Strace::inject(serve, &ground.directory, call, &fault).await;
     let status = serve.ends().await;
@@ -112,8 +112,8 @@ async fn fails(ground: &Ground, serve: &mut crate::serve::Serve, call: &str, err
 async fn torn_write(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let launch = ground.launch(&database.url());
-    let mut serve = launch.start(&ground).await;
-    let launch = launch.at(serve.trackers);
+    let mut serve = launch.start(&ground.next_log()).await;
+    let launch = launch.listen(&serve.trackers.to_string());
     let load = ground.load(serve.trackers);
     let (mut torn, mut bytes) = (0, 0);
     while torn < ground.times(1, 8) {
@@ -125,7 +125,7 @@ async fn torn_write(mut ground: Ground) -> Outcome {
         assert!(log.contains("killed by SIGKILL"), "{log}");
         let Some((segment, offset, length)) = last_write(&log) else {
             // It was about to sync a file for later.
-            serve = launch.start(&ground).await;
+            serve = launch.start(&ground.next_log()).await;
             continue;
         };
         // Some of it had reached the disk.
@@ -134,7 +134,7 @@ async fn torn_write(mut ground: Ground) -> Outcome {
         let lost = vec![0; usize::try_from(length - reached).unwrap()];
         file.write_all_at(&lost, offset + reached).unwrap();
         torn += 1;
-        serve = launch.start(&ground).await;
+        serve = launch.start(&ground.next_log()).await;
         bytes += found_torn(&serve.log());
     }
     load.goes_on(500).await;

@@ -1,19 +1,12 @@
 //! Flags while positions arrive: Redis killed, Redis back with nothing, Directus' tables put back to an older state.
 
-use std::time::{Duration, Instant};
+use odograph_testkit::{Launch, RedisServer, ServiceProcess, TestDatabase, eventually};
 
+use crate::SETTLE;
 use crate::directus::{Hook, Marshal, faulty_as_declared, install, until_applied, withdraw_all};
 use crate::ground::{Ground, number};
 use crate::load::Load;
 use crate::report::Outcome;
-use crate::serve::{Launch, Serve};
-use crate::support::database::Database;
-use crate::support::{PATIENCE, eventually};
-
-#[path = "../support_flags/redis_server.rs"]
-mod redis_server;
-
-use self::redis_server::RedisServer;
 
 crate::drills! {
     "redis-lost", long, lost, "Redis is killed and comes back with its data, while marshals and trackers go on";
@@ -23,10 +16,10 @@ crate::drills! {
 
 /// A service with marshals.
 struct Race {
-    database: Database,
+    database: TestDatabase,
     redis: RedisServer,
     launch: Launch,
-    serve: Serve,
+    serve: ServiceProcess,
     load: Load,
     hook: Hook,
     marshal: Marshal,
@@ -39,8 +32,8 @@ impl Race {
         let plan = ground.plan(([127, 0, 0, 1], 1).into());
         install(&database, &plan).await;
         let launch = ground.launch(&database.url()).with("REDIS_URL", &redis.url());
-        let serve = launch.start(ground).await;
-        let launch = launch.at(serve.trackers);
+        let serve = launch.start(&ground.next_log()).await;
+        let launch = launch.listen(&serve.trackers.to_string());
         // A tracker makes a record a second: a slower fleet stays longer where the flags are.
         let plan = odograph_fleet::Plan { target: serve.trackers, rate: Some(2_000.0), ..plan };
         let load = Load::start(plan);
@@ -55,7 +48,7 @@ impl Race {
         let Self { database, redis: _redis, launch: _, serve, load, hook: _hook, marshal } = self;
         marshal.stop().await;
         let told = load.stop().await;
-        serve.settled().await;
+        serve.settled_within(SETTLE).await;
         until_applied(&database).await;
         let faulty = faulty_as_declared(&database, "position_flag_state").await;
         withdraw_all(&database).await;
@@ -69,7 +62,7 @@ async fn lost(mut ground: Ground) -> Outcome {
     for _ in 0..ground.times(1, 5) {
         race.load.goes_on(ground.random.u64(1_000..3_000)).await;
         race.redis.kill();
-        race.serve.says("redis_down").await;
+        race.serve.names_reason("redis_down").await;
         kills += 1;
         race.load.goes_on(ground.random.u64(1_000..3_000)).await;
         race.redis.start().await;
@@ -128,7 +121,7 @@ async fn restored(mut ground: Ground) -> Outcome {
         back += number(&race.database, gone_back).await;
         // A start reconciles. What the ledger knows is newer, and nothing is inferred from what is not there.
         race.serve.kill();
-        race.serve = race.launch.start(&ground).await;
+        race.serve = race.launch.start(&ground.next_log()).await;
         race.load.goes_on(1_000).await;
         eventually("what arrived to be marked", async || quiet(&race.database).await.then_some(())).await;
         // The marshals look through what they have again, and withdraw by its id what only the ledger knows.
@@ -144,20 +137,12 @@ async fn restored(mut ground: Ground) -> Outcome {
 }
 
 /// Whether positions follow the ledger.
-async fn quiet(database: &Database) -> bool {
+async fn quiet(database: &TestDatabase) -> bool {
     let pending = "SELECT count(*) AS n FROM position_flag_ledger WHERE applied_seq < seq";
     if number(database, pending).await > 0 {
         return false;
     }
     faulty_as_declared(database, "position_flag_ledger").await > 0
-}
-
-async fn until(what: &str, mut ask: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !ask().await {
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 const BACKUP: &str = "DROP TABLE IF EXISTS kept_flags, kept_state; CREATE TABLE kept_flags AS TABLE position_flags; \

@@ -9,13 +9,10 @@ use odograph::store::DatabaseUrl;
 use odograph_fleet::audit;
 use odograph_fleet::audit::Findings;
 use odograph_fleet::{Plan, Told};
+use odograph_testkit::{Launch, PrivateServer, ServiceProcess, TestDatabase, eventually, get};
 
 use crate::load::Load;
-use crate::serve::{Launch, Serve};
-use crate::support::database::Database;
-use crate::support::eventually;
-use crate::support::server::PrivateServer;
-use crate::support::service::get;
+use crate::{ODOGRAPH, SETTLE};
 
 pub(crate) struct Ground {
     name: &'static str,
@@ -44,8 +41,8 @@ impl Ground {
     }
 
     /// A migrated database of its own.
-    pub(crate) async fn database(&self) -> Database {
-        Database::postgres_in(&self.server.url).await
+    pub(crate) async fn database(&self) -> TestDatabase {
+        TestDatabase::postgres_in(&self.server.url).await
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -60,7 +57,7 @@ impl Ground {
     }
 
     pub(crate) fn launch(&self, database_url: &str) -> Launch {
-        Launch::new(database_url, &self.data())
+        Launch::new(ODOGRAPH, database_url, &self.data())
     }
 
     /// 100 trackers that lose an answer in ten and a connection in fifty packets, at a rate that leaves the machine room for faults.
@@ -86,21 +83,21 @@ impl Ground {
     }
 
     /// The end of a drill: the load stops, everything waiting reaches the database, the service stops in good order.
-    pub(crate) async fn end(&self, serve: Serve, load: Load, database: &Database) -> Findings {
+    pub(crate) async fn end(&self, serve: ServiceProcess, load: Load, database: &TestDatabase) -> Findings {
         let told = load.stop().await;
         self.finish(serve, &told, database).await
     }
 
     /// The same for a load that has stopped.
-    pub(crate) async fn finish(&self, serve: Serve, told: &[Told], database: &Database) -> Findings {
-        serve.settled().await;
+    pub(crate) async fn finish(&self, serve: ServiceProcess, told: &[Told], database: &TestDatabase) -> Findings {
+        serve.settled_within(SETTLE).await;
         conserved(serve.admin).await;
         serve.terminate_in_order().await;
         self.audit(database, told).await
     }
 
     /// Rows and newest positions, of a service that has stopped.
-    pub(crate) async fn audit(&self, database: &Database, told: &[Told]) -> Findings {
+    pub(crate) async fn audit(&self, database: &TestDatabase, told: &[Told]) -> Findings {
         let findings = self.audit_rows(database, told).await;
         assert_eq!(findings.stored, database.positions().await, "there are rows that are not the fleet's");
         let wrong = database.rows(WRONG_NEWEST).await;
@@ -108,7 +105,7 @@ impl Ground {
         findings
     }
 
-    pub(crate) async fn audit_rows(&self, database: &Database, told: &[Told]) -> Findings {
+    pub(crate) async fn audit_rows(&self, database: &TestDatabase, told: &[Told]) -> Findings {
         self.say("audit");
         audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), told).await.unwrap()
     }
@@ -128,13 +125,13 @@ async fn conserved(admin: SocketAddr) {
 }
 
 /// Counts rows of a query.
-pub(crate) async fn number(database: &Database, query: &str) -> u64 {
+pub(crate) async fn number(database: &TestDatabase, query: &str) -> u64 {
     let rows = database.rows(query).await;
     rows[0].values().next().unwrap().as_u64().unwrap_or_else(|| panic!("{query}: {rows:?}"))
 }
 
 /// Waits until a query gives true.
-pub(crate) async fn until_true(database: &Database, what: &str, query: &str) {
+pub(crate) async fn until_true(database: &TestDatabase, what: &str, query: &str) {
     eventually(what, async || (number(database, &format!("SELECT ({query})::integer AS n")).await == 1).then_some(()))
         .await;
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use odograph_fleet::audit::Findings;
+use odograph_testkit::eventually;
 
 use crate::ground::Ground;
 use crate::moments::{InCopy, blocker};
 use crate::report::Outcome;
 use crate::strace::{Strace, died_in};
-use crate::support::eventually;
 use crate::wire::{Hold, Wire};
 
 crate::drills! {
@@ -37,8 +37,8 @@ async fn ack_after_commit(ground: Ground) -> Outcome {
 async fn kill_at_random(mut ground: Ground, ack_after: &str) -> (Ground, Findings, u64, u64) {
     let database = ground.database().await;
     let launch = ground.launch(&database.url()).with("ODOGRAPH_ACK_AFTER", ack_after);
-    let mut serve = launch.start(&ground).await;
-    let launch = launch.at(serve.trackers);
+    let mut serve = launch.start(&ground.next_log()).await;
+    let launch = launch.listen(&serve.trackers.to_string());
     let load = ground.load(serve.trackers);
     let (mut kills, mut with_backlog) = (0, 0);
     while kills < ground.times(3, 20) {
@@ -46,7 +46,7 @@ async fn kill_at_random(mut ground: Ground, ack_after: &str) -> (Ground, Finding
         tokio::time::sleep(Duration::from_micros(ground.random.u64(0..60_000))).await;
         serve.kill();
         kills += 1;
-        serve = launch.start(&ground).await;
+        serve = launch.start(&ground.next_log()).await;
         with_backlog += u64::from(serve.count("odograph_records_recovered_total").await > 0);
     }
     load.goes_on(500).await;
@@ -57,8 +57,8 @@ async fn kill_at_random(mut ground: Ground, ack_after: &str) -> (Ground, Finding
 async fn in_copy(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let launch = ground.launch(&database.url());
-    let mut serve = launch.start(&ground).await;
-    let launch = launch.at(serve.trackers);
+    let mut serve = launch.start(&ground.next_log()).await;
+    let launch = launch.listen(&serve.trackers.to_string());
     let load = ground.load(serve.trackers);
     let mut kills = 0;
     while kills < ground.times(1, 10) {
@@ -66,7 +66,7 @@ async fn in_copy(mut ground: Ground) -> Outcome {
         serve.kill();
         drop(in_copy);
         kills += 1;
-        serve = launch.start(&ground).await;
+        serve = launch.start(&ground.next_log()).await;
         load.goes_on(ground.random.u64(200..2_000)).await;
     }
     let findings = ground.end(serve, load, &database).await;
@@ -77,8 +77,8 @@ async fn before_release(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let wire = Wire::new(&ground.server.url);
     let launch = ground.launch(&wire.url(&database.url()));
-    let mut serve = launch.start(&ground).await;
-    let launch = launch.at(serve.trackers);
+    let mut serve = launch.start(&ground.next_log()).await;
+    let launch = launch.listen(&serve.trackers.to_string());
     let load = ground.load(serve.trackers);
     let mut kills = 0;
     while kills < ground.times(1, 6) {
@@ -88,7 +88,7 @@ async fn before_release(mut ground: Ground) -> Outcome {
         tokio::time::sleep(Duration::from_millis(ground.random.u64(0..300))).await;
         serve.kill();
         kills += 1;
-        serve = launch.start(&ground).await;
+        serve = launch.start(&ground.next_log()).await;
     }
     load.goes_on(500).await;
     let findings = ground.end(serve, load, &database).await;
@@ -98,8 +98,8 @@ async fn before_release(mut ground: Ground) -> Outcome {
 async fn in_journal_write(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let launch = ground.launch(&database.url());
-    let mut serve = launch.start(&ground).await;
-    let launch = launch.at(serve.trackers);
+    let mut serve = launch.start(&ground.next_log()).await;
+    let launch = launch.listen(&serve.trackers.to_string());
     let load = ground.load(serve.trackers);
     let (mut writes, mut syncs) = (0, 0);
     for kill in 0..ground.times(2, 6) {
@@ -111,7 +111,7 @@ async fn in_journal_write(mut ground: Ground) -> Outcome {
         let log = strace.log().await;
         assert!(!died_in(&log, call).is_empty(), "it did not die in {call}: {log}");
         *(if kill % 2 == 0 { &mut writes } else { &mut syncs }) += 1;
-        serve = launch.start(&ground).await;
+        serve = launch.start(&ground.next_log()).await;
     }
     load.goes_on(500).await;
     let findings = ground.end(serve, load, &database).await;
@@ -121,8 +121,8 @@ async fn in_journal_write(mut ground: Ground) -> Outcome {
 async fn in_recovery(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let launch = ground.launch(&database.url());
-    let serve = launch.start(&ground).await;
-    let launch = launch.at(serve.trackers);
+    let serve = launch.start(&ground.next_log()).await;
+    let launch = launch.listen(&serve.trackers.to_string());
     let load = ground.load(serve.trackers);
     load.goes_on(1_000).await;
     // Something to recover.
@@ -136,15 +136,16 @@ async fn in_recovery(mut ground: Ground) -> Outcome {
         let starting = if kills % 2 == 0 {
             let fault = format!("inject=pread64:signal=KILL:when={}", ground.random.u32(1..12));
             let strace = ["strace", "-D", "-f", "-y", "-s", "0", "-e", "trace=pread64", "-e", &fault, "-o"];
-            let mut starting = launch.clone().under(&[&strace[..], &[trace.to_str().unwrap()]].concat()).spawn(&ground);
+            let mut starting =
+                launch.clone().under(&[&strace[..], &[trace.to_str().unwrap()]].concat()).spawn(&ground.next_log());
             starting.ends().await;
             starting
         } else {
-            let starting = launch.spawn(&ground);
+            let starting = launch.spawn(&ground.next_log());
             tokio::time::sleep(Duration::from_millis(ground.random.u64(5..200))).await;
             starting
         };
-        let mut met = starting.is_up().is_none();
+        let mut met = starting.addresses().is_none();
         if kills % 2 == 0 {
             let killed = async || std::fs::read_to_string(&trace).ok().filter(|log| log.contains("killed by SIGKILL"));
             let log = eventually("strace to say it", killed).await;
@@ -158,7 +159,7 @@ async fn in_recovery(mut ground: Ground) -> Outcome {
         assert!(missed < 100, "it was too early or too late {missed} times");
     }
     drop(blocked);
-    let serve = launch.start(&ground).await;
+    let serve = launch.start(&ground.next_log()).await;
     let recovered = serve.count("odograph_records_recovered_total").await;
     load.goes_on(500).await;
     let findings = ground.end(serve, load, &database).await;

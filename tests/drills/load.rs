@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use odograph_fleet::{Plan, Progress, Told};
+use odograph_testkit::eventually;
 use tokio_util::sync::CancellationToken;
-
-use crate::support::eventually;
 
 pub(crate) struct Load {
     pub(crate) plan: Plan,

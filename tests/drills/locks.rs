@@ -5,12 +5,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use odograph_testkit::{PrivateServer, TestDatabase, eventually};
+
 use crate::ground::Ground;
 use crate::moments::{blocker, connect, until_row};
 use crate::report::Outcome;
-use crate::support::database::Database;
-use crate::support::eventually;
-use crate::support::server::PrivateServer;
 use crate::wire::{Hold, Wire};
 
 crate::drills! {
@@ -24,7 +23,7 @@ async fn idle_in_transaction(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let wire = Wire::new(&ground.server.url);
     let url = format!("{}?options=-c%20idle_in_transaction_session_timeout%3D700ms", wire.url(&database.url()));
-    let serve = ground.launch(&url).start(&ground).await;
+    let serve = ground.launch(&url).start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     let client = connect(&database.url()).await;
     let (mut by_hand, mut by_server) = (0, 0);
@@ -48,7 +47,7 @@ async fn idle_in_transaction(mut ground: Ground) -> Outcome {
 
 async fn deadlock(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
-    let serve = ground.launch(&database.url()).start(&ground).await;
+    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     load.goes_on(2_000).await;
     let client = connect(&database.url()).await;
@@ -72,7 +71,7 @@ async fn deadlock(mut ground: Ground) -> Outcome {
 async fn lock_timeout(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let url = format!("{}?options=-c%20lock_timeout%3D400ms", database.url());
-    let serve = ground.launch(&url).start(&ground).await;
+    let serve = ground.launch(&url).start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     let timeouts = || logged(&log_of("drills"), &database, "canceling statement due to lock timeout");
     for _ in 0..ground.times(1, 3) {
@@ -93,8 +92,8 @@ async fn disk_full(mut ground: Ground) -> Outcome {
     let admin = connect(&server.url).await;
     admin.batch_execute("CREATE TABLESPACE small LOCATION '/mnt'").await.unwrap();
     admin.batch_execute("ALTER ROLE odograph SET default_tablespace = 'small'").await.unwrap();
-    let database = Database::postgres_in(&server.url).await;
-    let serve = ground.launch(&database.url()).start(&ground).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
+    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     let refused = || logged(&log_of("drill-full"), &database, "No space left on device");
     for _ in 0..ground.times(1, 3) {
@@ -102,7 +101,7 @@ async fn disk_full(mut ground: Ground) -> Outcome {
         small.fill();
         let before = refused();
         eventually("the server to run out of room", async || (refused() > before).then_some(())).await;
-        serve.says("store_down").await;
+        serve.names_reason("store_down").await;
         load.goes_on(ground.random.u64(1_000..3_000)).await;
         small.make_room();
         serve.is_ready().await;
@@ -146,7 +145,7 @@ impl SmallTablespace {
 }
 
 /// How often a private server wrote this about a database.
-fn logged(log: &Path, database: &Database, what: &str) -> u64 {
+fn logged(log: &Path, database: &TestDatabase, what: &str) -> u64 {
     let url = database.url();
     let (_, name) = url.rsplit_once('/').unwrap();
     let log = String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned();

@@ -6,7 +6,7 @@
 //!   └──── told ──────────► audit ◄────────┘              report: verdict, JSON line, table
 //! ```
 
-#![allow(clippy::unwrap_used, reason = "a drill fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a drill fails by panicking")]
 
 mod clock;
 mod copies;
@@ -23,23 +23,21 @@ mod postgres;
 mod relay;
 mod report;
 mod self_check;
-mod serve;
 mod strace;
-#[path = "../support/mod.rs"]
-mod support;
 mod wire;
-
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use odograph_testkit::{Odograph, PrivateServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use self::ground::Ground;
 use self::report::{Line, Outcome};
-use self::support::server::PrivateServer;
+
+const ODOGRAPH: Odograph = Odograph::at(env!("CARGO_BIN_EXE_odograph"));
 
 /// A fault, and what is done about it.
 pub(crate) struct Drill {
@@ -77,7 +75,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     if std::env::var_os("ODOGRAPH_DRILLS").is_none() {
-        println!("the drills are run by scripts/drills");
+        // Not on standard output: `--list` of a test runner expects the names of tests there.
+        eprintln!("the drills are run by scripts/drills");
         return ExitCode::SUCCESS;
     }
     let arguments = match arguments() {
@@ -189,5 +188,7 @@ fn arguments() -> Result<Arguments, String> {
     Ok(found)
 }
 
+/// The longest wait until everything that the service took is in the database.
+const SETTLE: Duration = Duration::from_mins(3);
 /// The longest drill takes four minutes on a busy machine with two cores.
 const LIMIT: Duration = Duration::from_mins(10);

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use odograph_testkit::PATIENCE;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
 use crate::load::Load;
-use crate::support::PATIENCE;
 
 pub(crate) async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();

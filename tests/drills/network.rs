@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use odograph_fleet::Plan;
+use odograph_testkit::eventually;
 
 use crate::ground::Ground;
 use crate::load::Load;
 use crate::relay::{Relay, Weather};
 use crate::report::Outcome;
-use crate::support::eventually;
 
 crate::drills! {
     "net-cut", long, cut, "every connection is reset, again and again";
@@ -20,7 +20,7 @@ crate::drills! {
 
 async fn cut(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
-    let serve = ground.launch(&database.url()).start(&ground).await;
+    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
     let relay = Relay::new(serve.trackers);
     let load = ground.load(relay.address);
     for _ in 0..ground.times(5, 40) {
@@ -34,7 +34,7 @@ async fn cut(mut ground: Ground) -> Outcome {
 
 async fn half_open(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
-    let serve = ground.launch(&database.url()).with("ODOGRAPH_FRAME_TIMEOUT", "2s").start(&ground).await;
+    let serve = ground.launch(&database.url()).with("ODOGRAPH_FRAME_TIMEOUT", "2s").start(&ground.next_log()).await;
     let relay = Relay::new(serve.trackers);
     let load = ground.load(relay.address);
     for _ in 0..ground.times(2, 5) {
@@ -54,7 +54,7 @@ async fn half_open(mut ground: Ground) -> Outcome {
 
 async fn one_byte(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
-    let serve = ground.launch(&database.url()).start(&ground).await;
+    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
     let relay = Relay::new(serve.trackers);
     relay.turns(Weather::ByteByByte);
     let plan = Plan { devices: 40, records: 3, rate: Some(600.0), ..ground.plan(relay.address) };
@@ -66,7 +66,7 @@ async fn one_byte(mut ground: Ground) -> Outcome {
 
 async fn lost_acks(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
-    let serve = ground.launch(&database.url()).start(&ground).await;
+    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
     let relay = Relay::new(serve.trackers);
     let load = ground.load(relay.address);
     for _ in 0..ground.times(2, 8) {
@@ -89,8 +89,8 @@ async fn lost_acks(mut ground: Ground) -> Outcome {
 async fn storm(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let launch = ground.launch(&database.url());
-    let serve = launch.start(&ground).await;
-    let launch = launch.at(serve.trackers);
+    let serve = launch.start(&ground.next_log()).await;
+    let launch = launch.listen(&serve.trackers.to_string());
     let plan = Plan { devices: TRACKERS, records: 2, rate: None, sources: 2, ..ground.plan(serve.trackers) };
     let load = Load::start(Plan { lose_answer_every: 100, ..plan });
     let all = async || (serve.count("odograph_connections_open").await >= NEARLY_ALL).then_some(());
@@ -99,7 +99,7 @@ async fn storm(mut ground: Ground) -> Outcome {
     // Everybody's connection ends at once, and they come back as soon as somebody listens.
     let before = load.reconnects();
     serve.kill();
-    let serve = launch.start(&ground).await;
+    let serve = launch.start(&ground.next_log()).await;
     let begun = Instant::now();
     let accepted = async || serve.count("odograph_logins_total{result=\"accepted\"}").await;
     eventually("everybody to be back", async || (accepted().await >= u64::from(TRACKERS)).then_some(())).await;

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use odograph_fleet::Plan;
+use odograph_testkit::{StopMode, eventually, eventually_within};
 
 use crate::ground::Ground;
 use crate::load::Load;
 use crate::moments::{InCopy, connect, until_row};
 use crate::report::Outcome;
-use crate::support::{eventually, eventually_within};
 use crate::wire::Wire;
 
 crate::drills! {
@@ -22,27 +22,27 @@ crate::drills! {
 }
 
 async fn stop_fast(ground: Ground) -> Outcome {
-    stop(ground, &[], "journal").await
+    stop(ground, StopMode::Fast, "journal").await
 }
 
 async fn stop_immediate(ground: Ground) -> Outcome {
-    stop(ground, &["immediate"], "journal").await
+    stop(ground, StopMode::Immediate, "journal").await
 }
 
 async fn stop_ack_after_commit(ground: Ground) -> Outcome {
-    stop(ground, &["immediate"], "commit").await
+    stop(ground, StopMode::Immediate, "commit").await
 }
 
-async fn stop(mut ground: Ground, how: &[&str], ack_after: &str) -> Outcome {
+async fn stop(mut ground: Ground, how: StopMode, ack_after: &str) -> Outcome {
     let database = ground.database().await;
-    let serve = ground.launch(&database.url()).with("ODOGRAPH_ACK_AFTER", ack_after).start(&ground).await;
+    let serve = ground.launch(&database.url()).with("ODOGRAPH_ACK_AFTER", ack_after).start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     let mut stops = 0;
     while stops < ground.times(1, 5) {
         load.goes_on(ground.random.u64(500..3_000)).await;
         tokio::time::sleep(Duration::from_millis(ground.random.u64(0..100))).await;
         ground.server.stop(how);
-        serve.says("store_down").await;
+        serve.names_reason("store_down").await;
         if ack_after == "journal" {
             load.goes_on(ground.random.u64(500..3_000)).await;
         } else {
@@ -64,7 +64,7 @@ async fn stop(mut ground: Ground, how: &[&str], ack_after: &str) -> Outcome {
 
 async fn backend_terminated(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
-    let serve = ground.launch(&database.url()).start(&ground).await;
+    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     let client = connect(&database.url()).await;
     let mut ended = 0;
@@ -85,7 +85,7 @@ async fn backend_terminated(mut ground: Ground) -> Outcome {
 
 async fn backend_killed(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
-    let serve = ground.launch(&database.url()).start(&ground).await;
+    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     let mut killed = 0;
     while killed < ground.times(1, 3) {
@@ -106,10 +106,10 @@ async fn backend_killed(mut ground: Ground) -> Outcome {
 
 async fn outage(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
-    let serve = ground.launch(&database.url()).start(&ground).await;
+    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     load.goes_on(2_000).await;
-    ground.server.stop(&["immediate"]);
+    ground.server.stop(StopMode::Immediate);
     let (begun, before) = (Instant::now(), load.acknowledged());
     while begun.elapsed() < Duration::from_mins(1) {
         // Nobody waits longer than usual.
@@ -128,7 +128,7 @@ async fn outage(mut ground: Ground) -> Outcome {
 async fn cut(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let wire = Wire::new(&ground.server.url);
-    let serve = ground.launch(&wire.url(&database.url())).start(&ground).await;
+    let serve = ground.launch(&wire.url(&database.url())).start(&ground.next_log()).await;
     // It takes minutes, and every record is audited.
     let load = Load::start(Plan { rate: Some(1_000.0), ..ground.plan(serve.trackers) });
     load.goes_on(500).await;

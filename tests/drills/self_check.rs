@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use odograph_fleet::audit::Findings;
+use odograph_testkit::TestDatabase;
 
 use crate::ground::Ground;
 use crate::report::{Line, Outcome, caught};
-use crate::support::database::Database;
 
 crate::drills! {
     "self-check", short, sabotage, "rows are lost, doubled and changed by hand, and the drill must be reported broken";
@@ -18,7 +18,7 @@ pub(crate) const NAME: &str = "self-check";
 async fn sabotage(mut ground: Ground) -> Outcome {
     let database = ground.database().await;
     let launch = ground.launch(&database.url());
-    let serve = launch.start(&ground).await;
+    let serve = launch.start(&ground.next_log()).await;
     let load = ground.load(serve.trackers);
     load.goes_on(2_000).await;
     let told = load.stop().await;
@@ -62,7 +62,7 @@ async fn sabotage(mut ground: Ground) -> Outcome {
     Outcome { findings, faults: vec![("sabotages found", found)] }
 }
 
-async fn columns(database: &Database) -> String {
+async fn columns(database: &TestDatabase) -> String {
     let names = "SELECT column_name AS name FROM information_schema.columns WHERE table_name = 'positions'";
     let rows = database.rows(names).await;
     let names: Vec<_> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();

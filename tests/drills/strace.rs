@@ -4,8 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::serve::Serve;
-use crate::support::eventually;
+use odograph_testkit::{ServiceProcess, eventually};
 
 /// Lets go of the service when dropped.
 pub(crate) struct Strace {
@@ -15,7 +14,7 @@ pub(crate) struct Strace {
 
 impl Strace {
     /// Attaches to all threads. `calls` are traced; `fault` is what strace injects, such as `fdatasync:error=EIO`.
-    pub(crate) async fn inject(serve: &Serve, directory: &Path, calls: &str, fault: &str) -> Self {
+    pub(crate) async fn inject(serve: &ServiceProcess, directory: &Path, calls: &str, fault: &str) -> Self {
         let output = directory.join(format!("strace-{}.log", serve.pid()));
         let pid = serve.pid().to_string();
         let (trace, inject) = (format!("trace={calls}"), format!("inject={fault}"));

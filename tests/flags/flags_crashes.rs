@@ -1,48 +1,36 @@
 //! A change of a flag takes two transactions, and rows arrive at any moment: each order of the two, held still at the moment
 //! that matters, and a process that ends between them.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_flags;
-mod support_store;
-
 use odograph::store::{Applied, FlagChange, Ledger as _, PostgresLedger};
-use support_flags::{Flags, Stream, shared_redis, until};
-use support_store::{
-    IMEI, NOON, OTHER, PostgresDatabase, TestDatabase, batch, faulty_times, latest, row, set, some_lane,
+use odograph_testkit::{
+    IMEI, NOON, OTHER, PostgresFixture, StoreFixture, batch, faulty_times, latest_times, row, set, some_lane, until,
     until_committed, window,
 };
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
+
+use crate::tasks::{Flags, Stream, shared_redis};
 
 /// What `src/store/timescale/flag_sql.rs` adds to an IMEI.
 const DEVICE_LOCK: i64 = 0x0a5f << 50;
 
-async fn session(database: &PostgresDatabase) -> Client {
-    let url = support_store::server_url();
-    let (server, _) = url.rsplit_once('/').unwrap();
-    let (client, connection) = tokio_postgres::connect(&format!("{server}/{}", database.name), NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
 /// Keeps positions of the device from following the ledger until it is dropped.
-async fn hold_device(database: &PostgresDatabase, imei: i64) -> Client {
-    let client = session(database).await;
+async fn hold_device(database: &PostgresFixture, imei: i64) -> Client {
+    let client = database.connect().await;
     client.execute("SELECT pg_advisory_lock($1)", &[&(DEVICE_LOCK + imei)]).await.unwrap();
     client
 }
 
 /// Applies in the background.
-fn applying(database: &PostgresDatabase, change: FlagChange) -> JoinHandle<Vec<Applied>> {
+fn applying(database: &PostgresFixture, change: FlagChange) -> JoinHandle<Vec<Applied>> {
     let mut ledger = database.ledger();
     tokio::spawn(async move { ledger.apply(&[change]).await.unwrap() })
 }
 
 /// Writes a change down and ends before it is applied.
-async fn written_down_only(database: &PostgresDatabase, change: FlagChange) {
+async fn written_down_only(database: &PostgresFixture, change: FlagChange) {
     let imei = database.client.query("SELECT 17::bigint UNION SELECT 999999999999999", &[]).await.unwrap();
-    let held = session(database).await;
+    let held = database.connect().await;
     for imei in imei {
         held.execute("SELECT pg_advisory_lock($1)", &[&(DEVICE_LOCK + imei.get::<_, i64>(0))]).await.unwrap();
     }
@@ -60,28 +48,28 @@ async fn written_down_only(database: &PostgresDatabase, change: FlagChange) {
     .await;
 }
 
-async fn unapplied(database: &PostgresDatabase) -> Vec<i64> {
+async fn unapplied(database: &PostgresFixture) -> Vec<i64> {
     let rows =
         database.client.query("SELECT seq FROM position_flag_ledger WHERE applied_seq < seq", &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// Waits until so many sessions of ours wait for a lock.
-async fn until_waiting(database: &PostgresDatabase, sessions: usize) {
+async fn until_waiting(database: &PostgresFixture, sessions: usize) {
     let waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'odograph' \
                    AND wait_event_type = 'Lock'";
     until("a lock to be waited for", async || database.client.query(waiting, &[]).await.unwrap().len() == sessions)
         .await;
 }
 
-async fn arrive(database: &mut PostgresDatabase, times: &[i64]) {
+async fn arrive(database: &mut PostgresFixture, times: &[i64]) {
     let rows: Vec<_> = times.iter().map(|at| row(IMEI, NOON + at, 1)).collect();
     until_committed(database.store(), &batch(&rows)).await;
 }
 
 #[tokio::test]
 async fn killed_between_the_two_steps_a_redelivery_finishes() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0, 10]).await;
     written_down_only(&database, set(1, 1, window(IMEI, 0, 0))).await;
     assert_eq!(faulty_times(&database).await, []);
@@ -92,7 +80,7 @@ async fn killed_between_the_two_steps_a_redelivery_finishes() {
 
 #[tokio::test]
 async fn killed_between_the_two_steps_anybody_finishes() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0, 10]).await;
     written_down_only(&database, set(1, 1, window(IMEI, 0, 0))).await;
     let mut ledger = database.ledger();
@@ -103,7 +91,7 @@ async fn killed_between_the_two_steps_anybody_finishes() {
 
 #[tokio::test]
 async fn every_window_that_a_flag_held_is_left_clean() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0, 10, 20, 30]).await;
     database.store().commit(&batch([&row(OTHER, NOON, 1)])).await.unwrap();
     database.ledger().apply(&[set(1, 1, window(IMEI, 0, 0))]).await.unwrap();
@@ -117,13 +105,13 @@ async fn every_window_that_a_flag_held_is_left_clean() {
     assert_eq!(database.count("position_flag_windows").await, 3);
     assert_eq!(database.ledger().finish(10).await.unwrap(), 1);
     assert_eq!(faulty_times(&database).await, [(17, 30)]);
-    assert_eq!(latest(&database).await, [(17, 20), (999_999_999_999_999, 3)]);
+    assert_eq!(latest_times(&database).await, [(17, 20), (999_999_999_999_999, 3)]);
     assert_eq!(database.count("position_flag_windows").await, 0);
 }
 
 #[tokio::test]
 async fn killed_by_the_server_between_the_two_steps_the_consumer_goes_on() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0, 10]).await;
     let redis = shared_redis();
     let mut stream = Stream::new(&redis);
@@ -143,7 +131,7 @@ async fn killed_by_the_server_between_the_two_steps_the_consumer_goes_on() {
 /// The process itself ends there, without a word.
 #[tokio::test]
 async fn stopped_between_the_two_steps_the_next_process_goes_on() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0, 10]).await;
     let redis = shared_redis();
     let mut stream = Stream::new(&redis);
@@ -162,10 +150,10 @@ async fn stopped_between_the_two_steps_the_next_process_goes_on() {
 
 #[tokio::test]
 async fn a_flag_waits_for_a_batch_that_did_not_see_it() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0]).await;
     // The batch has looked at the ledger and comes to the newest positions.
-    let blocker = session(&database).await;
+    let blocker = database.connect().await;
     blocker.batch_execute("BEGIN; LOCK TABLE latest_positions IN EXCLUSIVE MODE").await.unwrap();
     let mut another = database.another(some_lane()).await;
     let commit = tokio::spawn(async move { another.commit(&batch([&row(IMEI, NOON + 10, 1)])).await.unwrap() });
@@ -177,12 +165,12 @@ async fn a_flag_waits_for_a_batch_that_did_not_see_it() {
     commit.await.unwrap();
     assert_eq!(applying.await.unwrap(), [Applied::Applied]);
     assert_eq!(faulty_times(&database).await, [(17, 10)]);
-    assert_eq!(latest(&database).await, [(17, 0)]);
+    assert_eq!(latest_times(&database).await, [(17, 0)]);
 }
 
 #[tokio::test]
 async fn a_batch_sees_a_flag_that_is_written_down_and_not_applied() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0, 10]).await;
     let held = hold_device(&database, 17).await;
     let applying = applying(&database, set(1, 1, window(IMEI, 10, 20)));
@@ -193,15 +181,15 @@ async fn a_batch_sees_a_flag_that_is_written_down_and_not_applied() {
     drop(held);
     applying.await.unwrap();
     assert_eq!(faulty_times(&database).await, [(17, 10), (17, 15)]);
-    assert_eq!(latest(&database).await, [(17, 30)]);
+    assert_eq!(latest_times(&database).await, [(17, 30)]);
 }
 
 #[tokio::test]
 async fn a_batch_that_waits_for_a_change_sees_it() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0]).await;
     // Somebody changes the ledger at this moment.
-    let writer = session(&database).await;
+    let writer = database.connect().await;
     writer.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(x'6f646f67666c6167'::bigint)").await.unwrap();
     let mut another = database.another(some_lane()).await;
     let commit = tokio::spawn(async move { another.commit(&batch([&row(IMEI, NOON + 10, 1)])).await.unwrap() });
@@ -220,7 +208,7 @@ async fn a_batch_that_waits_for_a_change_sees_it() {
 /// Two processes with the same words about the same device.
 #[tokio::test]
 async fn two_processes_do_not_apply_the_same_twice() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0, 10]).await;
     let held = hold_device(&database, 17).await;
     let both = [(); 2].map(|()| applying(&database, set(1, 1, window(IMEI, 0, 10))));

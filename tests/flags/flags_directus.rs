@@ -1,16 +1,14 @@
 //! The triggers on Directus' collections, in SQL, on tables of the shape that Directus makes; and reconciliation from what
 //! they keep.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_flags;
-mod support_store;
-
 use odograph::flags::parse;
 use odograph::store::{ErrorClass, FlagState, MigrateOptions, migrate};
+use odograph_testkit::{
+    IMEI, NOON, OTHER, PostgresFixture, SqliteFixture, StoreFixture, batch, faulty_times, row, server_url, until,
+};
 use serde_json::Value as Json;
-use support_flags::{Flags, Stream, until};
-use support_store::{IMEI, NOON, OTHER, PostgresDatabase, SqliteDatabase, TestDatabase, batch, faulty_times, row};
+
+use crate::tasks::{Flags, Stream};
 
 const CAR: &str = "11111111-1111-4111-8111-111111111111";
 const TRUCK: &str = "22222222-2222-4222-8222-222222222222";
@@ -30,8 +28,8 @@ const COLLECTIONS: &str = "
         CONSTRAINT position_flags_device_foreign FOREIGN KEY (device) REFERENCES devices (id) ON DELETE SET NULL)";
 
 /// A database with the collections, two devices that have an IMEI and one that has none.
-async fn collections() -> PostgresDatabase {
-    let database = PostgresDatabase::new().await;
+async fn collections() -> PostgresFixture {
+    let database = PostgresFixture::new().await;
     database.execute(COLLECTIONS).await;
     database
         .execute(&format!("INSERT INTO devices VALUES ('{CAR}', '{IMEI}'), ('{TRUCK}', '{OTHER}'), ('{BARE}', NULL)"))
@@ -39,14 +37,14 @@ async fn collections() -> PostgresDatabase {
     database
 }
 
-async fn installed() -> PostgresDatabase {
+async fn installed() -> PostgresFixture {
     let database = collections().await;
     migrate(&database.url, &OPTIONS).await.unwrap();
     database
 }
 
 /// Bounds in milliseconds after noon.
-async fn insert(database: &PostgresDatabase, id: &str, device: &str, from: i64, to: i64) {
+async fn insert(database: &PostgresFixture, id: &str, device: &str, from: i64, to: i64) {
     database.execute(&insert_text(id, device, from, to)).await;
 }
 
@@ -61,7 +59,7 @@ fn insert_text(id: &str, device: &str, from: i64, to: i64) -> String {
 }
 
 /// What the relay would add to the stream, oldest first.
-async fn outbox(database: &PostgresDatabase) -> Vec<Vec<(&'static str, String)>> {
+async fn outbox(database: &PostgresFixture) -> Vec<Vec<(&'static str, String)>> {
     let rows = database
         .client
         .query("SELECT op, flag_id::text, seq, coalesce(old::text, ''), coalesce(new::text, '') FROM flag_outbox ORDER BY id", &[])
@@ -81,7 +79,7 @@ async fn outbox(database: &PostgresDatabase) -> Vec<Vec<(&'static str, String)>>
         .collect()
 }
 
-async fn refused(database: &PostgresDatabase, sql: &str) -> String {
+async fn refused(database: &PostgresFixture, sql: &str) -> String {
     let error = database.client.batch_execute(sql).await.unwrap_err();
     error.as_db_error().unwrap().message().to_owned()
 }
@@ -186,7 +184,7 @@ async fn a_flag_that_is_made_again_goes_on_counting() {
 
 #[tokio::test]
 async fn installing_needs_the_collections_and_takes_in_what_is_there() {
-    let database = PostgresDatabase::new().await;
+    let database = PostgresFixture::new().await;
     let missing = migrate(&database.url, &OPTIONS).await.unwrap_err();
     assert_eq!(missing.class, ErrorClass::Refuses);
     assert!(missing.source.to_string().contains("make the collection in Directus first"), "{missing:?}");
@@ -208,7 +206,7 @@ async fn installing_needs_the_collections_and_takes_in_what_is_there() {
     database.execute("ALTER TABLE position_flags ALTER COLUMN ts_to TYPE timestamptz").await;
     database.execute("ALTER TABLE devices ALTER COLUMN imei TYPE varchar(255)").await;
 
-    let file = SqliteDatabase::new().await;
+    let file = SqliteFixture::new().await;
     let refused = migrate(&file.url, &OPTIONS).await.unwrap_err().source.to_string();
     assert!(refused.contains("PostgreSQL"), "{refused}");
 }
@@ -216,10 +214,10 @@ async fn installing_needs_the_collections_and_takes_in_what_is_there() {
 #[tokio::test]
 async fn changes_of_devices_are_notified() {
     let database = installed().await;
-    let name = support_store::server_url();
+    let name = server_url();
     let (server, _) = name.rsplit_once('/').unwrap();
     let (client, mut connection) =
-        tokio_postgres::connect(&format!("{server}/{}", database.name), tokio_postgres::NoTls).await.unwrap();
+        tokio_postgres::connect(&format!("{server}/{}", database.name()), tokio_postgres::NoTls).await.unwrap();
     let (sender, mut notified) = tokio::sync::mpsc::unbounded_channel();
     let messages = async move {
         while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
@@ -245,7 +243,7 @@ async fn without_redis_reconciliation_brings_every_flag() {
     insert(&database, TRUCK, TRUCK, 0, 0).await;
     database.execute(&format!("DELETE FROM position_flags WHERE id = '{TRUCK}'")).await;
     let stream = Stream::new("redis://127.0.0.1:1");
-    let pace = odograph::flags::Pace { reconcile_every: std::time::Duration::from_millis(50), ..support_flags::PACE };
+    let pace = odograph::flags::Pace { reconcile_every: std::time::Duration::from_millis(50), ..crate::tasks::PACE };
     let flags = Flags::start_at(pace, &database.url, None, &stream, "one");
     until("the flag", async || faulty_times(&database).await == [(17, 0)]).await;
     flags.until_metric("flag_reconciled_total", 2.0).await;

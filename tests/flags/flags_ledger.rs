@@ -1,16 +1,12 @@
 //! The ledger of faulty flags, and positions that follow it: every order of rows and words has the same outcome.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use odograph::store::{Applied, FlagChange, Ledger as _};
-use support_store::{
-    IMEI, NOON, OTHER, PostgresDatabase, SqliteDatabase, TestDatabase, batch, deleted, faulty_times, flag, latest, row,
+use odograph_testkit::{
+    IMEI, NOON, OTHER, PostgresFixture, StoreFixture, batch, deleted, faulty_times, flag, full_row, latest_times, row,
     set, shifted, some_lane, until_committed, window,
 };
 
-for_both_stores! {
+odograph_testkit::for_both_stores! {
     a_flag_marks_what_it_covers_with_both_ends_and_nothing_else
     a_flag_waits_for_its_positions
     the_newest_word_holds_in_whatever_order_it_comes
@@ -32,12 +28,12 @@ const CAR: i64 = 17;
 const OTHER_CAR: i64 = 999_999_999_999_999;
 
 /// Rows of a device at these times.
-async fn arrive(database: &mut impl TestDatabase, imei: &str, times: &[i64]) {
+async fn arrive(database: &mut impl StoreFixture, imei: &str, times: &[i64]) {
     let rows: Vec<_> = times.iter().map(|at| row(imei, NOON + at, 1)).collect();
     until_committed(database.store(), &batch(&rows)).await;
 }
 
-async fn apply(database: &impl TestDatabase, changes: &[FlagChange]) -> Vec<Applied> {
+async fn apply(database: &impl StoreFixture, changes: &[FlagChange]) -> Vec<Applied> {
     database.ledger().apply(changes).await.unwrap()
 }
 
@@ -45,7 +41,7 @@ fn of(car: i64, times: &[i64]) -> Vec<(i64, i64)> {
     times.iter().map(|at| (car, *at)).collect()
 }
 
-async fn a_flag_marks_what_it_covers_with_both_ends_and_nothing_else(mut database: impl TestDatabase) {
+async fn a_flag_marks_what_it_covers_with_both_ends_and_nothing_else(mut database: impl StoreFixture) {
     arrive(&mut database, IMEI, &[0, 10, 20, 30]).await;
     arrive(&mut database, OTHER, &[10]).await;
     assert_eq!(apply(&database, &[set(1, 1, window(IMEI, 10, 20))]).await, [Applied::Applied]);
@@ -57,7 +53,7 @@ async fn a_flag_marks_what_it_covers_with_both_ends_and_nothing_else(mut databas
     assert_eq!(ledger, [["1", "1"], ["1", "1"]]);
 }
 
-async fn a_flag_waits_for_its_positions(mut database: impl TestDatabase) {
+async fn a_flag_waits_for_its_positions(mut database: impl StoreFixture) {
     apply(&database, &[set(1, 1, window(IMEI, 10, 20))]).await;
     arrive(&mut database, IMEI, &[0, 10, 11, 20, 21]).await;
     assert_eq!(faulty_times(&database).await, of(CAR, &[10, 11, 20]));
@@ -71,7 +67,7 @@ async fn a_flag_waits_for_its_positions(mut database: impl TestDatabase) {
     assert_eq!(faulty_times(&database).await, of(CAR, &[35, 36]));
 }
 
-async fn the_newest_word_holds_in_whatever_order_it_comes(mut database: impl TestDatabase) {
+async fn the_newest_word_holds_in_whatever_order_it_comes(mut database: impl StoreFixture) {
     let words = [
         set(1, 1, window(IMEI, 0, 10)),
         set(1, 2, window(IMEI, 10, 30)),
@@ -99,7 +95,7 @@ async fn the_newest_word_holds_in_whatever_order_it_comes(mut database: impl Tes
     assert_eq!(faulty_times(&database).await, of(CAR, &[20]));
 }
 
-async fn a_delete_before_its_insert_leaves_a_tombstone(mut database: impl TestDatabase) {
+async fn a_delete_before_its_insert_leaves_a_tombstone(mut database: impl StoreFixture) {
     arrive(&mut database, IMEI, &[0]).await;
     apply(&database, &[deleted(1, 7)]).await;
     assert_eq!(apply(&database, &[set(1, 6, window(IMEI, 0, 0))]).await, [Applied::Stale]);
@@ -109,7 +105,7 @@ async fn a_delete_before_its_insert_leaves_a_tombstone(mut database: impl TestDa
     assert_eq!(faulty_times(&database).await, of(CAR, &[0]), "somebody made it again");
 }
 
-async fn overlapping_flags_are_withdrawn_in_any_order(mut database: impl TestDatabase) {
+async fn overlapping_flags_are_withdrawn_in_any_order(mut database: impl StoreFixture) {
     arrive(&mut database, IMEI, &[0, 10, 20, 30, 40]).await;
     let windows = [window(IMEI, 0, 20), window(IMEI, 10, 30), window(IMEI, 20, 20)];
     let mut seq = 0;
@@ -134,7 +130,7 @@ async fn overlapping_flags_are_withdrawn_in_any_order(mut database: impl TestDat
     }
 }
 
-async fn a_flag_that_moves_leaves_nothing_behind(mut database: impl TestDatabase) {
+async fn a_flag_that_moves_leaves_nothing_behind(mut database: impl StoreFixture) {
     arrive(&mut database, IMEI, &[0, 10, 20, 30]).await;
     apply(&database, &[set(1, 1, window(IMEI, 0, 10))]).await;
     apply(&database, &[set(1, 2, window(IMEI, 10, 20))]).await;
@@ -145,39 +141,39 @@ async fn a_flag_that_moves_leaves_nothing_behind(mut database: impl TestDatabase
     assert_eq!(faulty_times(&database).await, of(CAR, &[30]));
 }
 
-async fn a_flag_that_moves_to_another_device_leaves_nothing_behind(mut database: impl TestDatabase) {
+async fn a_flag_that_moves_to_another_device_leaves_nothing_behind(mut database: impl StoreFixture) {
     arrive(&mut database, IMEI, &[0, 10]).await;
     arrive(&mut database, OTHER, &[0, 10]).await;
     apply(&database, &[set(1, 1, window(IMEI, 0, 0))]).await;
     apply(&database, &[set(1, 2, window(OTHER, 10, 10))]).await;
     assert_eq!(faulty_times(&database).await, of(OTHER_CAR, &[10]));
-    assert_eq!(latest(&database).await, [(CAR, 10), (OTHER_CAR, 0)]);
+    assert_eq!(latest_times(&database).await, [(CAR, 10), (OTHER_CAR, 0)]);
     arrive(&mut database, IMEI, &[5]).await;
     arrive(&mut database, OTHER, &[5]).await;
     assert_eq!(faulty_times(&database).await, of(OTHER_CAR, &[10]));
 }
 
-async fn the_newest_position_is_the_newest_that_is_not_faulty(mut database: impl TestDatabase) {
+async fn the_newest_position_is_the_newest_that_is_not_faulty(mut database: impl StoreFixture) {
     arrive(&mut database, IMEI, &[0, 10, 20, 30]).await;
     apply(&database, &[set(1, 1, window(IMEI, 25, 1_000_000))]).await;
-    assert_eq!(latest(&database).await, of(CAR, &[20]));
+    assert_eq!(latest_times(&database).await, of(CAR, &[20]));
     apply(&database, &[set(2, 1, window(IMEI, 10, 20))]).await;
-    assert_eq!(latest(&database).await, of(CAR, &[0]));
+    assert_eq!(latest_times(&database).await, of(CAR, &[0]));
     arrive(&mut database, IMEI, &[24, 40]).await;
-    assert_eq!(latest(&database).await, of(CAR, &[24]), "what arrives is under a flag as well");
+    assert_eq!(latest_times(&database).await, of(CAR, &[24]), "what arrives is under a flag as well");
     apply(&database, &[set(3, 1, window(IMEI, 0, 24))]).await;
-    assert_eq!(latest(&database).await, [], "nothing is left");
+    assert_eq!(latest_times(&database).await, [], "nothing is left");
     arrive(&mut database, IMEI, &[50]).await;
-    assert_eq!(latest(&database).await, []);
+    assert_eq!(latest_times(&database).await, []);
     apply(&database, &[deleted(2, 2), deleted(3, 2)]).await;
-    assert_eq!(latest(&database).await, of(CAR, &[24]));
+    assert_eq!(latest_times(&database).await, of(CAR, &[24]));
     apply(&database, &[deleted(1, 2)]).await;
-    assert_eq!(latest(&database).await, of(CAR, &[50]));
+    assert_eq!(latest_times(&database).await, of(CAR, &[50]));
     apply(&database, &[set(4, 1, window(IMEI, 5, 30))]).await;
-    assert_eq!(latest(&database).await, of(CAR, &[50]), "an old flag does not concern it");
+    assert_eq!(latest_times(&database).await, of(CAR, &[50]), "an old flag does not concern it");
 }
 
-async fn newest_positions_that_were_kept_back_are_looked_at_again(mut database: impl TestDatabase) {
+async fn newest_positions_that_were_kept_back_are_looked_at_again(mut database: impl StoreFixture) {
     // A batch without its newest position, which comes with a later one.
     let rows = [row(IMEI, NOON, 1), row(IMEI, NOON + 10, 1)];
     let mut first = batch(&rows);
@@ -187,13 +183,13 @@ async fn newest_positions_that_were_kept_back_are_looked_at_again(mut database: 
     let mut second = batch(&[row(OTHER, NOON, 1)]);
     second.latest = newest;
     database.store().commit(&second).await.unwrap();
-    assert_eq!(latest(&database).await, of(CAR, &[0]));
+    assert_eq!(latest_times(&database).await, of(CAR, &[0]));
 }
 
 /// In PostgreSQL alone a flag is written down for a while before it is applied.
 #[tokio::test]
 async fn a_newest_position_comes_back_from_under_a_flag_that_was_never_applied() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     // A batch without its newest position, which comes with a later one.
     let mut first = batch(&[row(IMEI, NOON, 1)]);
     let newest = std::mem::take(&mut first.latest);
@@ -207,26 +203,26 @@ async fn a_newest_position_comes_back_from_under_a_flag_that_was_never_applied()
     let mut second = batch(&[row(OTHER, NOON, 1)]);
     second.latest = newest;
     database.store().commit(&second).await.unwrap();
-    assert_eq!(latest(&database).await, [], "a live flag covers it");
+    assert_eq!(latest_times(&database).await, [], "a live flag covers it");
     assert_eq!(apply(&database, &[deleted(1, 2)]).await, [Applied::Applied]);
-    assert_eq!(latest(&database).await, of(CAR, &[0]));
+    assert_eq!(latest_times(&database).await, of(CAR, &[0]));
 }
 
 #[tokio::test]
 async fn of_two_records_of_one_instant_the_later_one_is_newest_also_from_under_a_flag() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     apply(&database, &[set(1, 1, window(IMEI, 0, 0))]).await;
     until_committed(database.store(), &batch(&[row(IMEI, NOON, 7)])).await;
     // The flag is withdrawn, and the other record arrives before that is applied.
     database.execute("UPDATE position_flag_ledger SET seq = 2, deleted = true, version = version + 1").await;
     until_committed(database.store(), &batch(&[row(IMEI, NOON, 3)])).await;
-    let newest = async |database: &PostgresDatabase| database.texts("latest_positions", &["fingerprint"]).await;
+    let newest = async |database: &PostgresFixture| database.texts("latest_positions", &["fingerprint"]).await;
     assert_eq!(newest(&database).await, [["3"]]);
     assert_eq!(database.ledger().finish(10).await.unwrap(), 1);
     assert_eq!(newest(&database).await, [["7"]]);
 }
 
-async fn each_window_that_changed_is_told_once(mut database: impl TestDatabase) {
+async fn each_window_that_changed_is_told_once(mut database: impl StoreFixture) {
     arrive(&mut database, IMEI, &[0, 10, 20, 30]).await;
     apply(&database, &[set(1, 5, window(IMEI, 0, 10)), set(2, 3, window(IMEI, 100, 200))]).await;
     apply(&database, &[set(1, 5, window(IMEI, 0, 10))]).await;
@@ -244,7 +240,7 @@ async fn each_window_that_changed_is_told_once(mut database: impl TestDatabase) 
     assert_eq!(ledger.trim_corrections().await.unwrap(), 0);
 }
 
-async fn what_was_before_counts_only_for_a_flag_that_nobody_knows(mut database: impl TestDatabase) {
+async fn what_was_before_counts_only_for_a_flag_that_nobody_knows(mut database: impl StoreFixture) {
     arrive(&mut database, IMEI, &[0, 10, 20]).await;
     // Marked by a ledger that is lost.
     database.execute("UPDATE positions SET faulty = true").await;
@@ -256,7 +252,7 @@ async fn what_was_before_counts_only_for_a_flag_that_nobody_knows(mut database: 
     assert_eq!(faulty_times(&database).await, of(CAR, &[10]));
 }
 
-async fn a_season_long_flag_finds_positions_far_apart(mut database: impl TestDatabase) {
+async fn a_season_long_flag_finds_positions_far_apart(mut database: impl StoreFixture) {
     const DAY: i64 = 86_400_000;
     let times = [-300 * DAY, -299 * DAY - 1, -40 * DAY, -40 * DAY + 5, 0, 30 * DAY];
     arrive(&mut database, IMEI, &times).await;
@@ -264,12 +260,12 @@ async fn a_season_long_flag_finds_positions_far_apart(mut database: impl TestDat
     assert_eq!(faulty_times(&database).await, of(CAR, &times));
     apply(&database, &[set(1, 2, window(IMEI, -300 * DAY + 1, 0))]).await;
     assert_eq!(faulty_times(&database).await, of(CAR, &times[1..5]));
-    assert_eq!(latest(&database).await, of(CAR, &[30 * DAY]));
+    assert_eq!(latest_times(&database).await, of(CAR, &[30 * DAY]));
     apply(&database, &[set(2, 1, window(IMEI, 1, 100 * DAY))]).await;
-    assert_eq!(latest(&database).await, of(CAR, &[-300 * DAY]), "however far back it is");
+    assert_eq!(latest_times(&database).await, of(CAR, &[-300 * DAY]), "however far back it is");
 }
 
-async fn two_records_of_one_instant_are_both_marked(mut database: impl TestDatabase) {
+async fn two_records_of_one_instant_are_both_marked(mut database: impl StoreFixture) {
     let rows = [row(IMEI, NOON, 1), row(IMEI, NOON, -2), row(IMEI, NOON + 1, 1)];
     database.store().commit(&batch(&rows[..1])).await.unwrap();
     apply(&database, &[set(1, 1, window(IMEI, 0, 0))]).await;
@@ -279,8 +275,8 @@ async fn two_records_of_one_instant_are_both_marked(mut database: impl TestDatab
     assert_eq!(faulty_times(&database).await, []);
 }
 
-async fn other_columns_stay_as_they_are(mut database: impl TestDatabase) {
-    let sample = support_store::full_row(IMEI, NOON);
+async fn other_columns_stay_as_they_are(mut database: impl StoreFixture) {
+    let sample = full_row(IMEI, NOON);
     database.store().commit(&batch([&sample])).await.unwrap();
     let before = (database.rows("positions").await, database.rows("latest_positions").await);
     apply(&database, &[set(1, 1, window(IMEI, 0, 0))]).await;
@@ -290,7 +286,7 @@ async fn other_columns_stay_as_they_are(mut database: impl TestDatabase) {
     assert_eq!(before.0, [sample.cells()]);
 }
 
-async fn a_ledger_that_was_emptied_is_read_anew(mut database: impl TestDatabase) {
+async fn a_ledger_that_was_emptied_is_read_anew(mut database: impl StoreFixture) {
     apply(&database, &[set(1, 1, window(IMEI, 0, 10)), set(2, 1, window(IMEI, 50, 50))]).await;
     arrive(&mut database, IMEI, &[0]).await;
     assert_eq!(faulty_times(&database).await, of(CAR, &[0]));

@@ -1,16 +1,12 @@
 //! Ten thousand flags while two lanes write as fast as they can, one process consuming and others receiving the rows.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_flags;
-mod support_store;
-
 use odograph::store::{FlagChange, Store};
-use support_flags::{Flags, RedisServer, Stream, fields};
-use support_store::{
-    NOON, OneLane, PostgresDatabase, Sample, SqliteDatabase, TestDatabase, batch, deleted, fleet, set, some_lane,
-    until_committed, window,
+use odograph_testkit::{
+    NOON, OneLane, PostgresFixture, RedisServer, Sample, SqliteFixture, StoreFixture, batch, deleted, fleet, set,
+    some_lane, until_committed, window,
 };
+
+use crate::tasks::{Flags, Stream, fields};
 
 const DEVICES: i64 = 100;
 const RECORDS: i64 = 400;
@@ -41,7 +37,7 @@ fn flags(rng: &mut fastrand::Rng) -> Vec<FlagChange> {
     changes
 }
 
-async fn ten_thousand_flags_while_rows_arrive(database: impl TestDatabase) {
+async fn ten_thousand_flags_while_rows_arrive(database: impl StoreFixture) {
     let redis = RedisServer::started().await;
     let mut stream = Stream::new(&redis.url());
     let rows = fleet(DEVICES, RECORDS);
@@ -76,10 +72,10 @@ async fn ten_thousand_flags_while_rows_arrive(database: impl TestDatabase) {
 
 #[tokio::test]
 async fn ten_thousand_flags_while_rows_arrive_in_timescale() {
-    ten_thousand_flags_while_rows_arrive(PostgresDatabase::new().await).await;
+    ten_thousand_flags_while_rows_arrive(PostgresFixture::new().await).await;
 }
 
 #[tokio::test]
 async fn ten_thousand_flags_while_rows_arrive_in_sqlite() {
-    ten_thousand_flags_while_rows_arrive(SqliteDatabase::new().await).await;
+    ten_thousand_flags_while_rows_arrive(SqliteFixture::new().await).await;
 }

@@ -3,17 +3,13 @@
 //!
 //! `FLAGS_SCHEDULES` sets how many schedules are tried, `FLAGS_SEED` the first one; a failure names its seed.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fastrand::Rng;
 use odograph::store::{FlagChange, FlagState, Ledger, Store, Window};
-use support_store::{
-    NOON, OneLane, PostgresDatabase, Sample, SqliteDatabase, TestDatabase, batch, row, some_lane, until_committed,
+use odograph_testkit::{
+    Cell, NOON, OneLane, PostgresFixture, Sample, SqliteFixture, StoreFixture, batch, row, some_lane, until_committed,
 };
 use uuid::Uuid;
 
@@ -151,7 +147,7 @@ async fn pause(rng: &mut Rng) {
     }
 }
 
-async fn try_schedules(database: impl TestDatabase, usual: u64) {
+async fn try_schedules(database: impl StoreFixture, usual: u64) {
     let set = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first = set("FLAGS_SEED").unwrap_or_else(|| fastrand::u64(..1 << 40));
     // Each lane and ledger lives over many schedules, so what they remember is put to the test as well.
@@ -187,20 +183,17 @@ async fn try_schedules(database: impl TestDatabase, usual: u64) {
     }
 }
 
-async fn check(database: &impl TestDatabase, schedule: &Schedule, seed: u64) {
-    let key = |cells: &[support_store::Cell]| match cells {
-        [
-            support_store::Cell::Integer(imei),
-            support_store::Cell::Integer(ts),
-            support_store::Cell::Integer(print),
-            ..,
-        ] => (*imei, *ts, i32::try_from(*print).unwrap()),
+async fn check(database: &impl StoreFixture, schedule: &Schedule, seed: u64) {
+    let key = |cells: &[Cell]| match cells {
+        [Cell::Integer(imei), Cell::Integer(ts), Cell::Integer(print), ..] => {
+            (*imei, *ts, i32::try_from(*print).unwrap())
+        }
         other => panic!("{other:?}"),
     };
     let rows = database.rows("positions").await;
     let own: Vec<_> = rows.iter().filter(|cells| schedule.is_of(key(cells).0)).collect();
     assert_eq!(own.len(), schedule.rows.len(), "rows, seed {seed}");
-    let faulty = own.iter().filter(|cells| cells[14] == support_store::Cell::Boolean(true));
+    let faulty = own.iter().filter(|cells| cells[14] == Cell::Boolean(true));
     let faulty: BTreeSet<_> =
         faulty.map(|cells| key(cells)).map(|(imei, ts, print)| (imei.cast_unsigned(), ts, print)).collect();
     assert_eq!(faulty, schedule.faulty(), "faulty positions, seed {seed}: {:#?}", schedule.changes);
@@ -217,10 +210,10 @@ async fn check(database: &impl TestDatabase, schedule: &Schedule, seed: u64) {
 
 #[tokio::test]
 async fn any_schedule_ends_as_the_model_says_in_timescale() {
-    Box::pin(try_schedules(PostgresDatabase::new().await, 60)).await;
+    Box::pin(try_schedules(PostgresFixture::new().await, 60)).await;
 }
 
 #[tokio::test]
 async fn any_schedule_ends_as_the_model_says_in_sqlite() {
-    Box::pin(try_schedules(SqliteDatabase::new().await, 60)).await;
+    Box::pin(try_schedules(SqliteFixture::new().await, 60)).await;
 }

@@ -1,20 +1,16 @@
 //! Redis and database come and go: away at the start, killed with their data or without, cut in the middle of an answer.
 //! Nothing is lost, and nothing is a dead letter for it.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_flags;
-mod support_store;
-
 use odograph::health::{Health, Reason};
 use odograph::store::{DatabaseUrl, MigrateOptions, PostgresStore, SqliteStore, Store as _, migrate};
-use support_flags::{Cutter, Flags, RedisServer, Stream, until};
-use support_store::{
-    IMEI, NOON, OneLane, PostgresDatabase, PrivateServer, SqliteDatabase, TestDatabase, batch, faulty_times, row, set,
-    some_lane, until_committed, window,
+use odograph_testkit::{
+    Cut, CuttingProxy, IMEI, NOON, OneLane, PrivateServer, RedisServer, SqliteFixture, StopMode, StoreFixture, batch,
+    faulty_times, row, set, some_lane, until, until_committed, window,
 };
 
-for_both_stores! {
+use crate::tasks::{Flags, Stream};
+
+odograph_testkit::for_both_stores! {
     redis_away_at_the_start
     redis_killed_and_back_with_its_data
     redis_killed_and_back_empty
@@ -28,12 +24,12 @@ fn down(health: &Health) -> bool {
     health.reasons().any(|reason| reason == Reason::RedisDown)
 }
 
-async fn arrive(database: &mut impl TestDatabase, times: &[i64]) {
+async fn arrive(database: &mut impl StoreFixture, times: &[i64]) {
     let rows: Vec<_> = times.iter().map(|at| row(IMEI, NOON + at, 1)).collect();
     until_committed(database.store(), &batch(&rows)).await;
 }
 
-async fn until_faulty(database: &impl TestDatabase, times: &[i64]) {
+async fn until_faulty(database: &impl StoreFixture, times: &[i64]) {
     let expected: Vec<_> = times.iter().map(|at| (17, *at)).collect();
     until(&format!("faulty positions at {times:?}"), async || faulty_times(database).await == expected).await;
 }
@@ -47,7 +43,7 @@ async fn ids(stream: &mut Stream, corrected: &str) -> Vec<i64> {
     ids
 }
 
-async fn redis_away_at_the_start(mut database: impl TestDatabase) {
+async fn redis_away_at_the_start(mut database: impl StoreFixture) {
     let mut redis = RedisServer::reserved();
     let mut stream = Stream::new(&redis.url());
     arrive(&mut database, &[0, 10]).await;
@@ -61,7 +57,7 @@ async fn redis_away_at_the_start(mut database: impl TestDatabase) {
     flags.stop().await;
 }
 
-async fn redis_killed_and_back_with_its_data(mut database: impl TestDatabase) {
+async fn redis_killed_and_back_with_its_data(mut database: impl StoreFixture) {
     let mut redis = RedisServer::started().await;
     let mut stream = Stream::new(&redis.url());
     arrive(&mut database, &[0, 10, 20]).await;
@@ -91,7 +87,7 @@ async fn redis_killed_and_back_with_its_data(mut database: impl TestDatabase) {
     flags.stop().await;
 }
 
-async fn redis_killed_and_back_empty(mut database: impl TestDatabase) {
+async fn redis_killed_and_back_empty(mut database: impl StoreFixture) {
     let mut redis = RedisServer::started().await;
     let mut stream = Stream::new(&redis.url());
     arrive(&mut database, &[0, 10, 20]).await;
@@ -114,42 +110,42 @@ async fn redis_killed_and_back_empty(mut database: impl TestDatabase) {
     flags.stop().await;
 }
 
-async fn a_connection_cut_in_the_middle_of_an_answer(mut database: impl TestDatabase) {
+async fn a_connection_cut_in_the_middle_of_an_answer(mut database: impl StoreFixture) {
     let redis = RedisServer::started().await;
-    let cutter = Cutter::new(redis.port).await;
+    let proxy = CuttingProxy::of_redis(&redis.url()).await;
     let mut stream = Stream::new(&redis.url());
     arrive(&mut database, &[0, 10, 20]).await;
-    let flags = Flags::start(&database.url(), Some(&cutter.url()), &stream, "one");
+    let flags = Flags::start(&database.url(), Some(&proxy.redis_url()), &stream, "one");
     stream.add(&set(1, 1, window(IMEI, 0, 0))).await;
     until_faulty(&database, &[0]).await;
     // The server delivers entries whose second half never arrives: they are pending, and nobody has them.
-    cutter.cut_answer("BLOCK");
-    until("the read that will be cut", async || cutter.has_cut()).await;
+    proxy.cut_words(Cut::HalfAnswer, "BLOCK");
+    until("the read that will be cut", async || proxy.has_cut()).await;
     stream.add(&set(2, 1, window(IMEI, 20, 20))).await;
     until_faulty(&database, &[0, 20]).await;
     stream.until_done().await;
     flags.stop().await;
 }
 
-async fn a_connection_cut_between_commit_and_acknowledgement(mut database: impl TestDatabase) {
+async fn a_connection_cut_between_commit_and_acknowledgement(mut database: impl StoreFixture) {
     let redis = RedisServer::started().await;
-    let cutter = Cutter::new(redis.port).await;
+    let proxy = CuttingProxy::of_redis(&redis.url()).await;
     let mut stream = Stream::new(&redis.url());
     arrive(&mut database, &[0, 10, 20]).await;
-    let flags = Flags::start(&database.url(), Some(&cutter.url()), &stream, "one");
-    cutter.cut_command("XACK");
+    let flags = Flags::start(&database.url(), Some(&proxy.redis_url()), &stream, "one");
+    proxy.cut_words(Cut::Request, "XACK");
     stream.add(&set(1, 1, window(IMEI, 0, 0))).await;
-    until("the cut", async || cutter.has_cut()).await;
+    until("the cut", async || proxy.has_cut()).await;
     stream.until_done().await;
     until_faulty(&database, &[0]).await;
     flags.until_metric("flag_events_total{result=\"applied\"}", 1.0).await;
     flags.until_metric("flag_events_total{result=\"stale\"}", 1.0).await;
     // The process ends there, and the next one finds the entry.
-    cutter.cut_command("XACK");
+    proxy.cut_words(Cut::Request, "XACK");
     stream.add(&set(1, 2, window(IMEI, 10, 10))).await;
     until_faulty(&database, &[10]).await;
     flags.stop().await;
-    let flags = Flags::start(&database.url(), Some(&cutter.url()), &stream, "one");
+    let flags = Flags::start(&database.url(), Some(&proxy.redis_url()), &stream, "one");
     stream.until_done().await;
     assert_eq!(faulty_times(&database).await, [(17, 10)]);
     let corrected = stream.corrected();
@@ -157,23 +153,23 @@ async fn a_connection_cut_between_commit_and_acknowledgement(mut database: impl 
     flags.stop().await;
 }
 
-async fn a_connection_cut_between_commit_and_correction(mut database: impl TestDatabase) {
+async fn a_connection_cut_between_commit_and_correction(mut database: impl StoreFixture) {
     let redis = RedisServer::started().await;
-    let cutter = Cutter::new(redis.port).await;
+    let proxy = CuttingProxy::of_redis(&redis.url()).await;
     let mut stream = Stream::new(&redis.url());
     arrive(&mut database, &[0, 10, 20]).await;
-    let flags = Flags::start(&database.url(), Some(&cutter.url()), &stream, "one");
+    let flags = Flags::start(&database.url(), Some(&proxy.redis_url()), &stream, "one");
     let corrected = stream.corrected();
     // It never gets there.
-    cutter.cut_command(&corrected);
+    proxy.cut_words(Cut::Request, &corrected);
     stream.add(&set(1, 1, window(IMEI, 0, 0))).await;
-    until("the cut", async || cutter.has_cut()).await;
+    until("the cut", async || proxy.has_cut()).await;
     until("the correction", async || stream.entries(&corrected).await.len() == 1).await;
     until("an empty outbox", async || database.count("position_corrections").await == 0).await;
     // It gets there, and the answer does not: it is told again, and its id says so.
-    cutter.cut_answer(&corrected);
+    proxy.cut_words(Cut::HalfAnswer, &corrected);
     stream.add(&set(2, 1, window(IMEI, 20, 20))).await;
-    until("an empty outbox", async || cutter.has_cut() && database.count("position_corrections").await == 0).await;
+    until("an empty outbox", async || proxy.has_cut() && database.count("position_corrections").await == 0).await;
     until("both", async || stream.entries(&corrected).await.len() >= 2).await;
     let ids: Vec<i64> = stream.entries(&corrected).await.iter().map(|entry| entry[0].1.parse().unwrap()).collect();
     assert!(ids.is_sorted(), "{ids:?}");
@@ -183,7 +179,7 @@ async fn a_connection_cut_between_commit_and_correction(mut database: impl TestD
     flags.stop().await;
 }
 
-async fn corrections_keep_their_order_while_redis_is_away(mut database: impl TestDatabase) {
+async fn corrections_keep_their_order_while_redis_is_away(mut database: impl StoreFixture) {
     let mut redis = RedisServer::reserved();
     arrive(&mut database, &(0..50).collect::<Vec<_>>()).await;
     let mut ledger = database.ledger();
@@ -227,7 +223,7 @@ async fn flags_wait_while_the_database_is_away() {
     stream.add(&set(1, 1, window(IMEI, 0, 0))).await;
     stream.until_done().await;
 
-    server.stop("immediate");
+    server.stop(StopMode::Immediate);
     for number in 2..=200 {
         stream.add(&set(number, 1, window(IMEI, 5, 5))).await;
     }
@@ -253,7 +249,7 @@ async fn flags_wait_while_the_database_is_away() {
 
 #[tokio::test]
 async fn what_does_not_speak_tls_is_not_spoken_to() {
-    let database = SqliteDatabase::new().await;
+    let database = SqliteFixture::new().await;
     let redis = RedisServer::started().await;
     let stream = Stream::new(&redis.url());
     let flags = Flags::start(&database.url, Some(&redis.url().replace("redis:", "rediss:")), &stream, "one");

@@ -1,16 +1,11 @@
 //! Flags and the running service together: a marshal's entry in the stream reaches rows that are there and rows that come later,
 //! over a kill of the service.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use odograph::store::{MigrateOptions, migrate};
+use odograph_testkit::{TestDatabase, Tracker, count, eventually, frame, imei, readiness, record};
 use redis::aio::MultiplexedConnection;
-use support::database::Database;
-use support::eventually;
-use support::service::{Process, count, readiness};
-use support::tracker::{Tracker, frame, imei, record};
+
+use crate::ODOGRAPH;
 
 /// 2026-05-02T07:41:00Z.
 const T: u64 = 1_777_707_660_000;
@@ -29,7 +24,7 @@ async fn add(redis: &mut MultiplexedConnection, stream: &str, seq: u32, op: &str
     command.query_async::<String>(redis).await.unwrap();
 }
 
-async fn faulty(database: &Database) -> Vec<u64> {
+async fn faulty(database: &TestDatabase) -> Vec<u64> {
     let rows = database.all_positions().await;
     let faulty = rows.iter().filter(|row| row["faulty"] == 1);
     faulty.map(|row| (row["ts_ms"].as_u64().unwrap() - T) / 1000).collect()
@@ -37,15 +32,15 @@ async fn faulty(database: &Database) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_flag_in_timescaledb() {
-    a_flag_reaches_what_is_there_and_what_comes_later(Database::postgres().await).await;
+    a_flag_reaches_what_is_there_and_what_comes_later(TestDatabase::postgres().await).await;
 }
 
 #[tokio::test]
 async fn a_flag_in_sqlite() {
-    a_flag_reaches_what_is_there_and_what_comes_later(Database::sqlite()).await;
+    a_flag_reaches_what_is_there_and_what_comes_later(TestDatabase::sqlite()).await;
 }
 
-async fn a_flag_reaches_what_is_there_and_what_comes_later(database: Database) {
+async fn a_flag_reaches_what_is_there_and_what_comes_later(database: TestDatabase) {
     let url = odograph::store::DatabaseUrl::parse(&database.url()).unwrap();
     migrate(&url, &MigrateOptions::default()).await.unwrap();
     let (redis_url, mut redis) = redis().await;
@@ -58,7 +53,7 @@ async fn a_flag_reaches_what_is_there_and_what_comes_later(database: Database) {
         ("ODOGRAPH_FLAGS_STREAM", stream.as_str()),
         ("ODOGRAPH_CORRECTED_STREAM", corrected.as_str()),
     ];
-    let process = Process::start(&database.url(), "127.0.0.1:0", &own);
+    let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &own);
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[record(T, 1), record(T + 10_000, 1), record(T + 40_000, 1)])).await, 3);
     process.settled().await;
@@ -74,7 +69,7 @@ async fn a_flag_reaches_what_is_there_and_what_comes_later(database: Database) {
     assert_eq!(faulty(&database).await, [0, 10, 20], "what comes later is marked by its own transaction");
     process.kill();
 
-    let process = Process::start(&database.url(), "127.0.0.1:0", &own);
+    let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &own);
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[record(T + 30_000, 1), record(T + 30_001, 1)])).await, 2);
     process.settled().await;

@@ -1,18 +1,13 @@
 //! Flags from the Redis stream to positions, and corrections back, with a real Redis and both stores.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_flags;
-mod support_store;
-
 use odograph::store::FlagChange;
-use support_flags::{Flags, PACE, Stream, fields, new, shared_redis, until};
-use support_store::{
-    IMEI, NOON, OTHER, PostgresDatabase, SqliteDatabase, TestDatabase, batch, deleted, faulty_times, flag, row, set,
-    until_committed, window,
+use odograph_testkit::{
+    IMEI, NOON, OTHER, StoreFixture, batch, deleted, faulty_times, flag, row, set, until, until_committed, window,
 };
 
-for_both_stores! {
+use crate::tasks::{Flags, PACE, Stream, fields, new, shared_redis};
+
+odograph_testkit::for_both_stores! {
     flags_reach_positions_and_corrections_come_back
     entries_from_before_the_group_count_too
     poison_goes_to_the_dead_letters_and_holds_up_nothing
@@ -24,17 +19,17 @@ for_both_stores! {
 
 const CAR: i64 = 17;
 
-async fn arrive(database: &mut impl TestDatabase, times: &[i64]) {
+async fn arrive(database: &mut impl StoreFixture, times: &[i64]) {
     let rows: Vec<_> = times.iter().map(|at| row(IMEI, NOON + at, 1)).collect();
     until_committed(database.store(), &batch(&rows)).await;
 }
 
-async fn until_faulty(database: &impl TestDatabase, times: &[i64]) {
+async fn until_faulty(database: &impl StoreFixture, times: &[i64]) {
     let expected: Vec<_> = times.iter().map(|at| (CAR, *at)).collect();
     until(&format!("faulty positions at {times:?}"), async || faulty_times(database).await == expected).await;
 }
 
-async fn flags_reach_positions_and_corrections_come_back(mut database: impl TestDatabase) {
+async fn flags_reach_positions_and_corrections_come_back(mut database: impl StoreFixture) {
     let redis = shared_redis();
     let mut stream = Stream::new(&redis);
     arrive(&mut database, &[0, 10, 20]).await;
@@ -63,7 +58,7 @@ async fn flags_reach_positions_and_corrections_come_back(mut database: impl Test
     flags.stop().await;
 }
 
-async fn entries_from_before_the_group_count_too(mut database: impl TestDatabase) {
+async fn entries_from_before_the_group_count_too(mut database: impl StoreFixture) {
     let redis = shared_redis();
     let mut stream = Stream::new(&redis);
     for number in 1..=200 {
@@ -77,7 +72,7 @@ async fn entries_from_before_the_group_count_too(mut database: impl TestDatabase
     flags.stop().await;
 }
 
-async fn poison_goes_to_the_dead_letters_and_holds_up_nothing(mut database: impl TestDatabase) {
+async fn poison_goes_to_the_dead_letters_and_holds_up_nothing(mut database: impl StoreFixture) {
     let redis = shared_redis();
     let mut stream = Stream::new(&redis);
     arrive(&mut database, &[0, 10, 20]).await;
@@ -113,7 +108,7 @@ async fn poison_goes_to_the_dead_letters_and_holds_up_nothing(mut database: impl
     flags.stop().await;
 }
 
-async fn what_another_consumer_left_behind_is_claimed(mut database: impl TestDatabase) {
+async fn what_another_consumer_left_behind_is_claimed(mut database: impl StoreFixture) {
     let redis = shared_redis();
     let mut stream = Stream::new(&redis);
     arrive(&mut database, &[0, 10]).await;
@@ -131,7 +126,7 @@ async fn what_another_consumer_left_behind_is_claimed(mut database: impl TestDat
     flags.stop().await;
 }
 
-async fn silent_consumers_without_entries_are_removed(database: impl TestDatabase) {
+async fn silent_consumers_without_entries_are_removed(database: impl StoreFixture) {
     let redis = shared_redis();
     let mut stream = Stream::new(&redis);
     let name = stream.name.clone();
@@ -153,7 +148,7 @@ async fn silent_consumers_without_entries_are_removed(database: impl TestDatabas
     flags.stop().await;
 }
 
-async fn entries_gone_from_a_trimmed_stream_are_acknowledged_and_counted(mut database: impl TestDatabase) {
+async fn entries_gone_from_a_trimmed_stream_are_acknowledged_and_counted(mut database: impl StoreFixture) {
     let redis = shared_redis();
     let mut stream = Stream::new(&redis);
     arrive(&mut database, &[0, 10, 20]).await;
@@ -174,7 +169,7 @@ async fn entries_gone_from_a_trimmed_stream_are_acknowledged_and_counted(mut dat
     flags.stop().await;
 }
 
-async fn repeats_and_another_order_change_nothing(mut database: impl TestDatabase) {
+async fn repeats_and_another_order_change_nothing(mut database: impl StoreFixture) {
     let redis = shared_redis();
     let mut stream = Stream::new(&redis);
     arrive(&mut database, &[0, 10, 20, 30]).await;

@@ -8,13 +8,12 @@ use odograph::flags::{FlagMetrics, FlagSettings, FlagTasks, Pace, RedisUrl, spaw
 use odograph::health::Health;
 use odograph::metrics::Registry;
 use odograph::store::{DatabaseUrl, FlagChange, FlagState, Window};
+use odograph_testkit::{PATIENCE, until};
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio_util::sync::CancellationToken;
-
-use super::until;
 
 /// As in service, only that nothing is waited for long.
 pub(crate) const PACE: Pace = Pace {
@@ -171,7 +170,7 @@ impl Stream {
                     return;
                 }
             }
-            assert!(begun.elapsed() < super::PATIENCE, "the stream is not done: {groups:?}");
+            assert!(begun.elapsed() < PATIENCE, "the stream is not done: {groups:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

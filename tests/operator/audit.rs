@@ -1,32 +1,27 @@
 //! The audit can fail: what is removed, doubled or changed behind its back is found, on both databases.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use odograph::store::DatabaseUrl;
 use odograph_fleet::audit::{Findings, audit, settled};
 use odograph_fleet::{Clocks, Plan, Progress, Told};
-use support::database::Database;
-use support::service;
+use odograph_testkit::{Service, TestDatabase};
 use teltonika_codecs::encode;
 use tokio_util::sync::CancellationToken;
 
 /// A database with what a fleet sent.
 struct Audited {
-    database: Database,
+    database: TestDatabase,
     url: DatabaseUrl,
     told: Vec<Told>,
 }
 
 impl Audited {
     /// Trackers 5 to 8, of both models; tracker 7 has a clock of 2004 where clocks are stray.
-    async fn new(database: Database, clocks: Clocks) -> Self {
+    async fn new(database: TestDatabase, clocks: Clocks) -> Self {
         let url = DatabaseUrl::parse(&database.url()).unwrap();
-        let service = service::start(&database.url(), &[("ODOGRAPH_TIME_WINDOW_PAST", "4000d")]).await;
+        let service = Service::start(&database.url(), &[("ODOGRAPH_TIME_WINDOW_PAST", "4000d")]).await;
         let plan =
             Plan { devices: 4, packets: Some(6), first_device: 5, clocks, ..Plan::new(service.trackers, START_MS) };
         let plan = Plan { lose_answer_every: 4, reconnect_every: 3, ..plan };
@@ -61,10 +56,10 @@ impl Audited {
     /// Columns and their types.
     async fn columns(&self) -> Vec<(String, String)> {
         let query = match self.database {
-            Database::Postgres { .. } => {
+            TestDatabase::Postgres { .. } => {
                 "SELECT column_name AS name, data_type AS type FROM information_schema.columns WHERE table_name = 'positions'"
             }
-            Database::Sqlite { .. } => "SELECT name, type FROM pragma_table_info('positions')",
+            TestDatabase::Sqlite { .. } => "SELECT name, type FROM pragma_table_info('positions')",
         };
         let rows = self.database.rows(query).await;
         let text = |value: &serde_json::Value| value.as_str().unwrap().to_lowercase();
@@ -85,12 +80,12 @@ const START_MS: u64 = 1_780_056_000_000;
 
 #[tokio::test]
 async fn a_changed_table_is_found_in_the_hypertable() {
-    every_change_is_found(Audited::new(Database::postgres().await, Clocks::Right).await).await;
+    every_change_is_found(Audited::new(TestDatabase::postgres().await, Clocks::Right).await).await;
 }
 
 #[tokio::test]
 async fn a_changed_table_is_found_in_the_embedded_store() {
-    every_change_is_found(Audited::new(Database::sqlite(), Clocks::Right).await).await;
+    every_change_is_found(Audited::new(TestDatabase::sqlite(), Clocks::Right).await).await;
 }
 
 async fn every_change_is_found(audited: Audited) {
@@ -132,8 +127,8 @@ async fn every_change_is_found(audited: Audited) {
     assert_eq!(audited.after(&change("imei = 1")).await, Found { missing: 1, ..CLEAN });
     assert_eq!(audited.after(&change("fingerprint = fingerprint + 1")).await, Found { wrong: 1, ..CLEAN });
     let (a_little, a_second) = match audited.database {
-        Database::Postgres { .. } => ("ts + INTERVAL '1 microsecond'", "ts + INTERVAL '1.7 seconds'"),
-        Database::Sqlite { .. } => ("ts + 1", "ts + 1700"),
+        TestDatabase::Postgres { .. } => ("ts + INTERVAL '1 microsecond'", "ts + INTERVAL '1.7 seconds'"),
+        TestDatabase::Sqlite { .. } => ("ts + 1", "ts + 1700"),
     };
     for later in [a_little, a_second] {
         let moved = audited.after(&change(&format!("ts = {later}"))).await;
@@ -156,7 +151,7 @@ async fn every_change_is_found(audited: Audited) {
 
 #[tokio::test]
 async fn only_what_was_acknowledged_has_to_be_there_and_only_what_was_sent_may() {
-    let mut audited = Audited::new(Database::sqlite(), Clocks::Right).await;
+    let mut audited = Audited::new(TestDatabase::sqlite(), Clocks::Right).await;
     let told = |audited: &Audited, acknowledged, unanswered| {
         let routes = audited.told.iter().map(|told| told.route);
         routes.map(|route| Told::new(route, acknowledged, unanswered)).collect()
@@ -173,7 +168,7 @@ async fn only_what_was_acknowledged_has_to_be_there_and_only_what_was_sent_may()
 
 #[tokio::test]
 async fn an_audit_waits_for_what_is_still_being_written() {
-    let audited = Audited::new(Database::sqlite(), Clocks::Right).await;
+    let audited = Audited::new(TestDatabase::sqlite(), Clocks::Right).await;
     let (url, told) = (&audited.url, &audited.told);
     audited.database.execute("DELETE FROM positions WHERE codec = 8").await;
     assert_eq!(settled(url, told, Duration::ZERO).await.unwrap().missing, 120);
@@ -185,7 +180,7 @@ async fn an_audit_waits_for_what_is_still_being_written() {
 
 #[tokio::test]
 async fn what_is_in_quarantine_is_not_lost() {
-    for database in [Database::postgres().await, Database::sqlite()] {
+    for database in [TestDatabase::postgres().await, TestDatabase::sqlite()] {
         let audited = Audited::new(database, Clocks::SomeStray).await;
         let findings = audited.audit().await;
         assert!(findings.clean(), "{findings:?}");
@@ -203,8 +198,8 @@ async fn what_is_in_quarantine_is_not_lost() {
         let frame = encode::frame(route.codec(), &records).unwrap();
         let hex: String = frame[8..frame.len() - 4].iter().map(|byte| format!("{byte:02x}")).collect();
         let bytes = |hex: &str| match database {
-            Database::Postgres { .. } => format!("'\\x{hex}'::bytea"),
-            Database::Sqlite { .. } => format!("X'{hex}'"),
+            TestDatabase::Postgres { .. } => format!("'\\x{hex}'::bytea"),
+            TestDatabase::Sqlite { .. } => format!("X'{hex}'"),
         };
         let (digest, bytes) = (bytes("00"), bytes(&hex));
         let columns = "imei, reason, detail, received_at, journal_id, position, codec";

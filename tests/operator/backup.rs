@@ -1,10 +1,6 @@
 //! The commands of docs/operations.md, as they stand there: an older backup takes the place of the database while trackers
 //! send, and the journal brings what it lacks.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -12,9 +8,7 @@ use std::sync::Arc;
 
 use odograph::store::DatabaseUrl;
 use odograph_fleet::{Plan, Progress, audit};
-use support::database::{Database, server_url};
-use support::eventually;
-use support::service::{self, count, readiness};
+use odograph_testkit::{Service, TestDatabase, count, eventually, readiness, server_url};
 use tokio_util::sync::CancellationToken;
 
 const T: u64 = 1_780_000_000_000;
@@ -65,8 +59,8 @@ impl Shell {
 
 /// The fenced block behind the mark in the documentation.
 fn block(name: &str) -> &'static str {
-    let mark = format!("<!-- run by tests/backup.rs: {name} -->\n```\n");
-    let (_, behind) = include_str!("../docs/operations.md").split_once(&mark).unwrap();
+    let mark = format!("<!-- run by tests/operator/backup.rs: {name} -->\n```\n");
+    let (_, behind) = include_str!("../../docs/operations.md").split_once(&mark).unwrap();
     behind.split_once("\n```").unwrap().0
 }
 
@@ -79,9 +73,9 @@ async fn run(shell: &Arc<Shell>, name: &'static str, admin: String) {
 
 #[tokio::test]
 async fn an_older_backup_restored_by_the_documented_commands_is_filled_up_by_the_journal() {
-    let database = Database::postgres_in(&server_url()).await;
+    let database = TestDatabase::postgres_in(&server_url()).await;
     let shell = Arc::new(Shell::new(&database.url()));
-    let service = service::start(&database.url(), &[]).await;
+    let service = Service::start(&database.url(), &[]).await;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let plan = Plan { devices: 30, records: 5, packets: None, lose_answer_every: 10, ..Plan::new(service.trackers, T) };
     let fleet = tokio::spawn(odograph_fleet::run(plan, Arc::clone(&progress), stop.clone()));

@@ -1,32 +1,24 @@
 //! `odograph check` as an operator runs it: a sound installation, its table and its JSON, and peers that hang.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-mod support_check;
-mod support_flags;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use odograph::check::Check;
+use odograph_testkit::{RedisServer, TestDatabase, Tracker, eventually, frame, readiness, record};
 use serde_json::Value as Json;
-use support::database::Database;
-use support::eventually;
-use support::service::{Process, readiness};
-use support::tracker::{Tracker, frame, record};
-use support_check::{Report, SMALL, at, directory, flag, redis_asks, run, wrong_here};
-use support_flags::RedisServer;
+
+use crate::ODOGRAPH;
+use crate::check_report::{Report, SMALL, at, directory, flag, redis_asks, run, wrong_here};
 
 const T: u64 = 1_780_000_000_000;
 
 #[tokio::test]
 async fn a_sound_installation_has_nothing_wrong() {
-    let (database, redis, directory) = (Database::postgres().await, RedisServer::started().await, directory());
+    let (database, redis, directory) = (TestDatabase::postgres().await, RedisServer::started().await, directory());
     redis_asks(&redis, redis::cmd("XADD").arg("odograph:position-flags").arg("*").arg(&flag())).await;
     let (url, redis_url) = (database.url(), redis.url());
     let settings = [at(&directory), SMALL, ("DATABASE_URL", &*url), ("REDIS_URL", &*redis_url)];
-    let service = Process::start(&url, "127.0.0.1:0", &settings);
+    let service = ODOGRAPH.serve(&url, "127.0.0.1:0", &settings);
     let mut tracker = Tracker::login(service.trackers, "356307042441013").await;
     assert_eq!(tracker.deliver(&frame(&[record(T, 1)])).await, 1);
     service.settled().await;
@@ -162,7 +154,7 @@ fn peers_that_hang_cost_seconds_and_no_secret_is_shown() {
 
 #[test]
 fn the_documentation_has_every_check() {
-    let text = include_str!("../docs/check.md");
+    let text = include_str!("../../docs/check.md");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
     let rows: Vec<_> = rows.filter(|(name, _)| !name.starts_with("--")).collect();
     let names: Vec<_> = rows.iter().map(|(name, _)| *name).collect();

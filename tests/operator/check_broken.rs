@@ -1,32 +1,21 @@
 //! `odograph check` over broken installations: each is named, with its remedy.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "support_store/small_disk.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod small_disk;
-mod support;
-mod support_check;
-mod support_flags;
-
 use std::os::unix::fs::FileExt as _;
 
 use odograph::store::{DatabaseUrl, MigrateOptions, migrate};
-use small_disk::SmallDisk;
-use support::database::{Database, server_url};
-use support::eventually;
-use support::server::PrivateServer;
-use support::service::Process;
-use support::tracker::{Tracker, frame, record};
-use support_check::{Report, SMALL, at, command, directory, flag, redis_asks, wrong_here};
-use support_flags::RedisServer;
+use odograph_testkit::{
+    PrivateServer, RedisServer, SmallDisk, StopMode, TestDatabase, Tracker, eventually, frame, record, server_url,
+};
+
+use crate::ODOGRAPH;
+use crate::check_report::{Report, SMALL, at, command, directory, flag, redis_asks, wrong_here};
 
 const T: u64 = 1_780_000_000_000;
 
 #[tokio::test]
 async fn a_server_that_does_not_sync_is_named() {
     let server = PrivateServer::new("check");
-    let database = Database::postgres_in(&server.url).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
     database.execute("ALTER SYSTEM SET fsync = off").await;
     database.execute("ALTER SYSTEM SET autovacuum = off").await;
     database.execute("ALTER ROLE odograph SET synchronous_commit = off; SELECT pg_reload_conf()").await;
@@ -55,7 +44,7 @@ async fn a_server_that_does_not_sync_is_named() {
     report.names("flag-outbox", "1 edits wait for the relay, the oldest for 1h", "hook");
     report.names("devices", "3 devices, 1 of them without an IMEI; 1 rows have no IMEI of 15 digits", "Directus");
     // And at last the server is gone.
-    server.stop(&["immediate"]);
+    server.stop(StopMode::Immediate);
     let report = Report::new(&settings);
     report.names("database", "127.0.0.1", "see that the server runs");
     assert_eq!(report.verdict("schema"), "unknown");
@@ -63,7 +52,7 @@ async fn a_server_that_does_not_sync_is_named() {
 
 #[tokio::test]
 async fn a_database_without_tables_or_privileges_is_named() {
-    let (empty, directory) = (Database::postgres_empty(&server_url()).await, directory());
+    let (empty, directory) = (TestDatabase::postgres_empty(&server_url()).await, directory());
     let url = empty.url();
     let report = Report::new(&[at(&directory), SMALL, ("DATABASE_URL", &*url)]);
     report.names("schema", "lacks migrations", "odograph migrate");
@@ -168,7 +157,7 @@ async fn a_redis_that_gives_streams_away_and_a_stream_that_nobody_writes_are_nam
 
 #[tokio::test]
 async fn flags_of_directus_that_never_reach_the_stream_are_named() {
-    let (database, redis, directory) = (Database::postgres().await, RedisServer::started().await, directory());
+    let (database, redis, directory) = (TestDatabase::postgres().await, RedisServer::started().await, directory());
     let (url, redis_url) = (database.url(), redis.url());
     let settings = [at(&directory), SMALL, ("DATABASE_URL", &*url), ("REDIS_URL", &*redis_url)];
     database
@@ -202,9 +191,9 @@ async fn flags_of_directus_that_never_reach_the_stream_are_named() {
 
 #[tokio::test]
 async fn damage_in_the_journal_is_named() {
-    let (database, directory) = (Database::sqlite(), directory());
+    let (database, directory) = (TestDatabase::sqlite(), directory());
     let url = database.url();
-    let service = Process::start(&url, "127.0.0.1:0", &[at(&directory), SMALL]);
+    let service = ODOGRAPH.serve(&url, "127.0.0.1:0", &[at(&directory), SMALL]);
     let mut tracker = Tracker::login(service.trackers, "356307042441013").await;
     // A group each, as each waits for its answer.
     for n in 0..3 {

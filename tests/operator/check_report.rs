@@ -1,14 +1,13 @@
 //! What the tests of `odograph check` share: running it, and reading its report.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::path::Path;
 use std::process::{Command, Output};
 
+use odograph_testkit::RedisServer;
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use super::support_flags::RedisServer;
+use crate::ODOGRAPH;
 
 /// Nobody listens there.
 const NOWHERE: &str = "127.0.0.1:1";
@@ -28,7 +27,7 @@ pub fn command(program: &str, variables: &[(&str, &str)]) -> Command {
 }
 
 pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    command(env!("CARGO_BIN_EXE_odograph"), variables).arg("check").args(arguments).output().unwrap()
+    command(ODOGRAPH.path(), variables).arg("check").args(arguments).output().unwrap()
 }
 
 /// What `--json` says.

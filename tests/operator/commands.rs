@@ -1,15 +1,12 @@
 //! The commands as a user runs them: decode, demo, simulate.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
+use odograph_testkit::TestDatabase;
 use serde_json::Value as Json;
-use support::database::Database;
-use support::service::Process;
+
+use crate::ODOGRAPH;
 
 fn odograph(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_odograph"))
@@ -126,8 +123,8 @@ fn the_demo_ends_with_its_balance() {
 
 #[tokio::test]
 async fn a_fleet_of_200_trackers_reaches_the_hypertable_and_the_audit_is_clean() {
-    let database = Database::postgres().await;
-    let service = Process::start(&database.url(), "127.0.0.1:0", &[]);
+    let database = TestDatabase::postgres().await;
+    let service = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[]);
     let (target, url) = (service.trackers.to_string(), database.url());
     let fleet = ["simulate", "--target", &target, "--devices", "200", "--records", "10", "--packets", "20"];
     let simulate = |more: &[&str]| odograph(&[&fleet[..], &["--verify", &url], more].concat(), "");

@@ -1,7 +1,5 @@
 //! `odograph journal inspect` and `dump`, on the sample journal.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::process::Command;
 
 /// The sample journal of format version 1; `odograph-journal` holds it to the format page.

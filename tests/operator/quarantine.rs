@@ -1,32 +1,25 @@
 //! What cannot become a position is acknowledged all the same, or it would be sent for ever, and kept for the operator.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::time::SystemTime;
 
-use support::database::Database;
-use support::examples;
-use support::service;
-use support::tracker::{Tracker, frame, framed, imei, record};
+use odograph_testkit::{Service, TestDatabase, Tracker, count, eventually, examples, frame, framed, imei, record};
 use teltonika_codecs::encode;
 
 const DAY_MS: u64 = 86_400_000;
 
 #[tokio::test]
 async fn a_stray_date_is_quarantined_in_timescaledb() {
-    a_stray_date_is_quarantined(Database::postgres().await).await;
+    a_stray_date_is_quarantined(TestDatabase::postgres().await).await;
 }
 
 #[tokio::test]
 async fn a_stray_date_is_quarantined_in_sqlite() {
-    a_stray_date_is_quarantined(Database::sqlite()).await;
+    a_stray_date_is_quarantined(TestDatabase::sqlite()).await;
 }
 
-async fn a_stray_date_is_quarantined(database: Database) {
+async fn a_stray_date_is_quarantined(database: TestDatabase) {
     let defaults = [("ODOGRAPH_TIME_WINDOW_PAST", "400d"), ("ODOGRAPH_TIME_WINDOW_FUTURE", "1h")];
-    let service = service::start(&database.url(), &defaults).await;
+    let service = Service::start(&database.url(), &defaults).await;
     let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     let now_ms = u64::try_from(now_ms).unwrap();
     let times = [now_ms, now_ms - 399 * DAY_MS, now_ms - 401 * DAY_MS, 1_078_099_200_000, now_ms + 2 * 3_600_000];
@@ -57,7 +50,7 @@ async fn a_stray_date_is_quarantined(database: Database) {
     assert_eq!(database.positions().await, 2);
     let seen = database.rows("SELECT seen FROM quarantined_records").await;
     assert!(seen.len() == 3 && seen.iter().all(|row| row["seen"] == 2), "{seen:?}");
-    let counted = service::count(service.admin, "odograph_records_quarantined_total{reason=\"time_window\"}").await;
+    let counted = count(service.admin, "odograph_records_quarantined_total{reason=\"time_window\"}").await;
     assert_eq!(counted, 6);
     let counts = service.registry.tally().read();
     assert_eq!((counts.journaled, counts.committed, counts.duplicate, counts.waiting), (10, 2, 2, 0));
@@ -82,12 +75,12 @@ fn undecodable() -> Vec<(&'static str, &'static str, u32, Vec<u8>)> {
 #[tokio::test]
 async fn what_cannot_be_decoded_is_acknowledged_kept_and_the_connection_goes_on() {
     for (database, mode) in [
-        (Database::postgres().await, "journal"),
-        (Database::postgres().await, "commit"),
-        (Database::sqlite(), "journal"),
-        (Database::sqlite(), "commit"),
+        (TestDatabase::postgres().await, "journal"),
+        (TestDatabase::postgres().await, "commit"),
+        (TestDatabase::sqlite(), "journal"),
+        (TestDatabase::sqlite(), "commit"),
     ] {
-        let service = service::start(&database.url(), &[("ODOGRAPH_ACK_AFTER", mode)]).await;
+        let service = Service::start(&database.url(), &[("ODOGRAPH_ACK_AFTER", mode)]).await;
         let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
         let mut named = 0;
         for (codec, result, first_count, bytes) in undecodable() {
@@ -95,7 +88,7 @@ async fn what_cannot_be_decoded_is_acknowledged_kept_and_the_connection_goes_on(
             assert_eq!(tracker.deliver(&bytes).await, first_count, "sent again");
             named += 2 * u64::from(first_count);
             let series = format!("odograph_frames_total{{codec=\"{codec}\",result=\"{result}\"}}");
-            assert!(service::count(service.admin, &series).await >= 2, "{series}");
+            assert!(count(service.admin, &series).await >= 2, "{series}");
         }
         assert_eq!(tracker.deliver(&frame(&[record(1_780_000_002_000, 1)])).await, 1, "the same connection");
         service.settled().await;
@@ -108,15 +101,15 @@ async fn what_cannot_be_decoded_is_acknowledged_kept_and_the_connection_goes_on(
         let counts = service.registry.tally().read();
         assert_eq!((counts.journaled, counts.committed, counts.waiting), (named + 1, 1, 0));
         let quarantined = "odograph_records_quarantined_total{reason=\"undecodable\"}";
-        assert_eq!(service::count(service.admin, quarantined).await, named);
+        assert_eq!(count(service.admin, quarantined).await, named);
         service.stop().await;
     }
 }
 
 #[tokio::test]
 async fn a_record_that_no_calendar_holds_is_quarantined_and_its_neighbours_are_stored() {
-    let database = Database::sqlite();
-    let service = service::start(&database.url(), &[]).await;
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[]).await;
     let never = encode::NewRecord { timestamp_ms: u64::MAX, ..record(1, 1) };
     let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[record(1_780_000_000_000, 1), never])).await, 2);
@@ -129,8 +122,8 @@ async fn a_record_that_no_calendar_holds_is_quarantined_and_its_neighbours_are_s
 
 #[tokio::test]
 async fn messages_are_stored_with_their_text_and_never_answered() {
-    for (database, mode) in [(Database::postgres().await, "journal"), (Database::sqlite(), "commit")] {
-        let service = service::start(&database.url(), &[("ODOGRAPH_ACK_AFTER", mode)]).await;
+    for (database, mode) in [(TestDatabase::postgres().await, "journal"), (TestDatabase::sqlite(), "commit")] {
+        let service = Service::start(&database.url(), &[("ODOGRAPH_ACK_AFTER", mode)]).await;
         let mut tracker = Tracker::login(service.trackers, "356307042441013").await;
         let messages = examples::messages();
         for message in &messages {
@@ -142,7 +135,7 @@ async fn messages_are_stored_with_their_text_and_never_answered() {
             let rows = database.rows("SELECT imei, codec, text FROM device_messages").await;
             (rows.len() == messages.len()).then_some(rows)
         };
-        let rows = support::eventually("the messages", stored).await;
+        let rows = eventually("the messages", stored).await;
         assert!(rows.iter().all(|row| row["imei"] == 356_307_042_441_013_u64));
         assert!(rows.iter().any(|row| row["text"].as_str().is_some_and(|text| text.contains("DI1:"))), "{rows:?}");
         service.stop().await;
@@ -151,9 +144,9 @@ async fn messages_are_stored_with_their_text_and_never_answered() {
 
 #[tokio::test]
 async fn a_frame_with_a_wrong_checksum_is_kept_as_a_file_and_never_in_the_database() {
-    let (database, directory) = (Database::sqlite(), tempfile::tempdir().unwrap());
+    let (database, directory) = (TestDatabase::sqlite(), tempfile::tempdir().unwrap());
     let own = [("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())];
-    let service = service::start(&database.url(), &own).await;
+    let service = Service::start(&database.url(), &own).await;
     let mut broken = frame(&[record(1_780_000_000_000, 1)]);
     broken[20] ^= 0x10;
     let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
@@ -161,7 +154,7 @@ async fn a_frame_with_a_wrong_checksum_is_kept_as_a_file_and_never_in_the_databa
     assert!(tracker.is_closed_unanswered().await);
     let file = directory.path().join("wrong-checksum/00000000.hex");
     let written = async || std::fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'));
-    let text = support::eventually("the file", written).await;
+    let text = eventually("the file", written).await;
     let hex: String = broken.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(text.trim_end(), hex, "a line for odograph decode");
     service.settled().await;

@@ -1,13 +1,8 @@
 //! A device that sends nothing but rubbish fills no disk, and every record of it is counted.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use odograph::config::{Lookup, Settings};
-use support::database::Database;
-use support::service::{self, count};
-use support::tracker::{Tracker, frame, imei, record};
+use odograph_testkit::service::AFTER_COMMIT;
+use odograph_testkit::{Service, TestDatabase, Tracker, count, frame, imei, record};
 
 const T: u64 = 1_780_000_000_000;
 const CAPPED: &str = "odograph_quarantine_capped_total";
@@ -27,24 +22,24 @@ fn the_bound_is_a_number_above_nothing_or_none() {
 
 #[tokio::test]
 async fn of_a_device_and_hour_so_many_are_kept_in_timescaledb() {
-    of_a_device_and_hour_so_many_are_kept(Database::postgres().await).await;
+    of_a_device_and_hour_so_many_are_kept(TestDatabase::postgres().await).await;
 }
 
 #[tokio::test]
 async fn of_a_device_and_hour_so_many_are_kept_in_sqlite() {
-    of_a_device_and_hour_so_many_are_kept(Database::sqlite()).await;
+    of_a_device_and_hour_so_many_are_kept(TestDatabase::sqlite()).await;
 }
 
 #[tokio::test]
 async fn without_a_journal_everything_is_kept_as_nothing_else_has_it() {
-    let database = Database::postgres().await;
+    let database = TestDatabase::postgres().await;
     let settings = [
-        service::AFTER_COMMIT,
+        AFTER_COMMIT,
         ("ODOGRAPH_TIME_WINDOW_PAST", "2h"),
         ("ODOGRAPH_TIME_WINDOW_FUTURE", "2h"),
         ("ODOGRAPH_QUARANTINE_MAX_PER_HOUR", "30"),
     ];
-    let service = service::start(&database.url(), &settings).await;
+    let service = Service::start(&database.url(), &settings).await;
     let mut stray = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(stray.deliver(&frame(&(0..50).map(|n| record(T + n, 1)).collect::<Vec<_>>())).await, 50);
     assert_eq!(database.rows("SELECT digest FROM quarantined_records").await.len(), 50);
@@ -52,7 +47,7 @@ async fn without_a_journal_everything_is_kept_as_nothing_else_has_it() {
     service.stop().await;
 }
 
-async fn of_a_device_and_hour_so_many_are_kept(database: Database) {
+async fn of_a_device_and_hour_so_many_are_kept(database: TestDatabase) {
     let settings = [
         ("ODOGRAPH_TIME_WINDOW_PAST", "2h"),
         ("ODOGRAPH_TIME_WINDOW_FUTURE", "2h"),
@@ -70,7 +65,7 @@ async fn of_a_device_and_hour_so_many_are_kept(database: Database) {
         (rows.len(), rows.iter().map(|row| row["seen"].as_u64().unwrap()).sum::<u64>())
     };
 
-    let service = service::start(&database.url(), &settings).await;
+    let service = Service::start(&database.url(), &settings).await;
     let mut hostile = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(hostile.deliver(&rubbish(0, 20)).await, 20);
     service.settled().await;
@@ -88,7 +83,7 @@ async fn of_a_device_and_hour_so_many_are_kept(database: Database) {
     service.stop().await;
 
     // A restart gives no more room, and what is there already goes on counting.
-    let service = service::start(&database.url(), &settings).await;
+    let service = Service::start(&database.url(), &settings).await;
     let mut hostile = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(hostile.deliver(&rubbish(0, 20)).await, 20);
     assert_eq!(hostile.deliver(&rubbish(1000, 200)).await, 200);
@@ -98,7 +93,7 @@ async fn of_a_device_and_hour_so_many_are_kept(database: Database) {
     service.stop().await;
 
     let service =
-        service::start(&database.url(), &[&settings[..2], &[("ODOGRAPH_QUARANTINE_MAX_PER_HOUR", "none")]].concat())
+        Service::start(&database.url(), &[&settings[..2], &[("ODOGRAPH_QUARANTINE_MAX_PER_HOUR", "none")]].concat())
             .await;
     let mut hostile = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(hostile.deliver(&rubbish(2000, 200)).await, 200);

@@ -1,23 +1,19 @@
 //! `odograph quarantine list | show | retry | purge` on both databases, beside a running service.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::process::Output;
 
+use odograph_testkit::{ServiceProcess, TestDatabase, Tracker, frame, framed, imei, record};
 use serde_json::{Value as Json, json};
-use support::database::Database;
-use support::service::{Process, odograph};
-use support::tracker::{Tracker, frame, framed, imei, record};
 use teltonika_codecs::encode::NewRecord;
+
+use crate::ODOGRAPH;
 
 const T: u64 = 1_780_000_000_000;
 const NARROW: [(&str, &str); 2] = [("ODOGRAPH_TIME_WINDOW_PAST", "2h"), ("ODOGRAPH_TIME_WINDOW_FUTURE", "2h")];
 
 /// A service that takes nothing of `T`, and what two devices have in quarantine there: ten records, and a broken frame.
-async fn filled(database: &Database) -> Process {
-    let process = Process::start(&database.url(), "127.0.0.1:0", &NARROW);
+async fn filled(database: &TestDatabase) -> ServiceProcess {
+    let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &NARROW);
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&(0..6).map(|n| record(T + n * 1000, 1)).collect::<Vec<_>>())).await, 6);
     assert_eq!(tracker.deliver(&framed(&[8, 3, 1, 2])).await, 3);
@@ -29,9 +25,9 @@ async fn filled(database: &Database) -> Process {
     process
 }
 
-fn run(database: &Database, arguments: &[&str], more: &[(&str, &str)]) -> Output {
+fn run(database: &TestDatabase, arguments: &[&str], more: &[(&str, &str)]) -> Output {
     let url = database.url();
-    odograph(&[&["quarantine"], arguments].concat(), &[&[("DATABASE_URL", url.as_str())], more].concat())
+    ODOGRAPH.run(&[&["quarantine"], arguments].concat(), &[&[("DATABASE_URL", url.as_str())], more].concat())
 }
 
 fn text(output: &Output) -> String {
@@ -51,21 +47,21 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-async fn kept(database: &Database) -> usize {
+async fn kept(database: &TestDatabase) -> usize {
     database.rows("SELECT imei FROM quarantined_records").await.len()
 }
 
 #[tokio::test]
 async fn records_are_listed_and_shown_in_timescaledb() {
-    records_are_listed_and_shown(Database::postgres().await).await;
+    records_are_listed_and_shown(TestDatabase::postgres().await).await;
 }
 
 #[tokio::test]
 async fn records_are_listed_and_shown_in_sqlite() {
-    records_are_listed_and_shown(Database::sqlite()).await;
+    records_are_listed_and_shown(TestDatabase::sqlite()).await;
 }
 
-async fn records_are_listed_and_shown(database: Database) {
+async fn records_are_listed_and_shown(database: TestDatabase) {
     let process = filled(&database).await;
     let all = text(&run(&database, &["list"], &[]));
     assert!(all.contains("time_window: 10 in quarantine, came 14 times"), "{all}");
@@ -113,15 +109,15 @@ async fn records_are_listed_and_shown(database: Database) {
 
 #[tokio::test]
 async fn what_can_be_decoded_by_now_leaves_the_quarantine_in_timescaledb() {
-    what_can_be_decoded_by_now_leaves_the_quarantine(Database::postgres().await).await;
+    what_can_be_decoded_by_now_leaves_the_quarantine(TestDatabase::postgres().await).await;
 }
 
 #[tokio::test]
 async fn what_can_be_decoded_by_now_leaves_the_quarantine_in_sqlite() {
-    what_can_be_decoded_by_now_leaves_the_quarantine(Database::sqlite()).await;
+    what_can_be_decoded_by_now_leaves_the_quarantine(TestDatabase::sqlite()).await;
 }
 
-async fn what_can_be_decoded_by_now_leaves_the_quarantine(database: Database) {
+async fn what_can_be_decoded_by_now_leaves_the_quarantine(database: TestDatabase) {
     let process = filled(&database).await;
     let still = last(&run(&database, &["retry"], &NARROW));
     assert_eq!((&still["tried"], &still["resolved"]), (&json!(11), &json!(0)));
@@ -149,8 +145,8 @@ async fn what_can_be_decoded_by_now_leaves_the_quarantine(database: Database) {
 
 #[tokio::test]
 async fn a_whole_frame_that_can_be_read_by_now_stays_while_a_record_of_it_is_refused() {
-    for database in [Database::postgres().await, Database::sqlite()] {
-        let process = Process::start(&database.url(), "127.0.0.1:0", &[]);
+    for database in [TestDatabase::postgres().await, TestDatabase::sqlite()] {
+        let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[]);
         let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
         assert_eq!(tracker.deliver(&framed(&[8, 3, 1, 2])).await, 3);
         process.settled().await;
@@ -159,8 +155,8 @@ async fn a_whole_frame_that_can_be_read_by_now_stays_while_a_record_of_it_is_ref
         let whole = frame(&[record(T, 1), stray]);
         let data: String = whole[8..whole.len() - 4].iter().map(|byte| format!("{byte:02x}")).collect();
         let (bytes, digest) = match &database {
-            Database::Postgres { .. } => (format!("'\\x{data}'"), format!("sha256('\\x{data}')")),
-            Database::Sqlite { .. } => (format!("x'{data}'"), "DIGEST".to_owned()),
+            TestDatabase::Postgres { .. } => (format!("'\\x{data}'"), format!("sha256('\\x{data}')")),
+            TestDatabase::Sqlite { .. } => (format!("x'{data}'"), "DIGEST".to_owned()),
         };
         let digest = digest.replace("DIGEST", &format!("x'{}'", sha256(&whole[8..whole.len() - 4])));
         database
@@ -194,7 +190,7 @@ fn sha256(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn purge_deletes_what_is_named_and_nothing_else() {
-    for database in [Database::postgres().await, Database::sqlite()] {
+    for database in [TestDatabase::postgres().await, TestDatabase::sqlite()] {
         let process = filled(&database).await;
         assert_eq!(run(&database, &["purge", "--yes"], &[]).status.code(), Some(2), "everything only by --all");
         assert_eq!(run(&database, &["purge", "--all"], &[]).status.code(), Some(2), "nobody can be asked");

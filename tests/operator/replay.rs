@@ -1,38 +1,34 @@
 //! Replay beside a running service: what today's program makes of the journal comes to stand, and nothing else changes.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
+use odograph_testkit::{TestDatabase, eventually, imei};
 use serde_json::json;
-use support::database::Database;
-use support::replay::{Setup, T, counts, result, rich, seconds, stderr};
-use support::service::odograph;
-use support::tracker::imei;
 use teltonika_codecs::encode::NewRecord;
+
+use crate::ODOGRAPH;
+use crate::replay_setup::{Setup, T, counts, result, rich, seconds, stderr};
 
 #[tokio::test]
 async fn a_mended_mapping_reaches_timescaledb() {
     let yesterday =
         "UPDATE TABLE SET io = io || '{\"239\":1}', ignition = NULL, battery_voltage_mv = external_voltage_mv";
-    a_mended_mapping_reaches_rows_that_stand(Database::postgres().await, yesterday).await;
+    a_mended_mapping_reaches_rows_that_stand(TestDatabase::postgres().await, yesterday).await;
 }
 
 #[tokio::test]
 async fn a_mended_mapping_reaches_sqlite() {
     let yesterday = "UPDATE TABLE SET io = json_set(io, '$.239', 1), ignition = NULL, \
                      battery_voltage_mv = external_voltage_mv";
-    a_mended_mapping_reaches_rows_that_stand(Database::sqlite(), yesterday).await;
+    a_mended_mapping_reaches_rows_that_stand(TestDatabase::sqlite(), yesterday).await;
 }
 
 /// `yesterday` makes of rows what a program would have stored that has no column for element 239 and puts element 66 into two.
-async fn a_mended_mapping_reaches_rows_that_stand(database: Database, yesterday: &str) {
+async fn a_mended_mapping_reaches_rows_that_stand(database: TestDatabase, yesterday: &str) {
     let setup = Setup::start(database, &[]);
     for device in 1..=3 {
         setup.send(device, &(0..20).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
     }
     let newest = async || (setup.database.table("latest_positions").await.len() == 3).then_some(());
-    support::eventually("the newest positions", newest).await;
+    eventually("the newest positions", newest).await;
     let faulty = "UPDATE positions SET faulty = TRUE \
                   WHERE imei = IMEI AND fingerprint <> (SELECT fingerprint FROM latest_positions WHERE imei = IMEI)";
     setup.database.execute(&faulty.replace("IMEI", &imei(2).get().to_string())).await;
@@ -63,17 +59,17 @@ async fn deleted_rows_come_back_with_their_flags_in_timescaledb() {
     let flag = "INSERT INTO position_flag_ledger (flag_id, seq, imei, ts_from, ts_to, faulty, deleted, applied_seq) \
                 VALUES ('6f1c1c0e-4a53-4bb4-9a3e-3f4c9d0f7b11', 1, :imei, to_timestamp(:from / 1000.0), \
                     to_timestamp(:to / 1000.0), true, false, 1)";
-    deleted_rows_come_back_with_their_flags(Database::postgres().await, flag).await;
+    deleted_rows_come_back_with_their_flags(TestDatabase::postgres().await, flag).await;
 }
 
 #[tokio::test]
 async fn deleted_rows_come_back_with_their_flags_in_sqlite() {
     let flag = "INSERT INTO position_flag_ledger (flag_id, seq, version, imei, ts_from, ts_to, faulty, deleted, applied_seq) \
                 VALUES (x'6f1c1c0e4a534bb49a3e3f4c9d0f7b11', 1, 1, :imei, :from, :to, 1, 0, 1)";
-    deleted_rows_come_back_with_their_flags(Database::sqlite(), flag).await;
+    deleted_rows_come_back_with_their_flags(TestDatabase::sqlite(), flag).await;
 }
 
-async fn deleted_rows_come_back_with_their_flags(database: Database, flag: &str) {
+async fn deleted_rows_come_back_with_their_flags(database: TestDatabase, flag: &str) {
     let setup = Setup::start(database, &[]);
     setup.send(1, &(0..10).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
     let stood = setup.database.all_positions().await;
@@ -98,15 +94,15 @@ async fn deleted_rows_come_back_with_their_flags(database: Database, flag: &str)
 
 #[tokio::test]
 async fn what_a_narrow_window_quarantined_becomes_rows_in_timescaledb() {
-    what_a_narrow_window_quarantined_becomes_rows(Database::postgres().await).await;
+    what_a_narrow_window_quarantined_becomes_rows(TestDatabase::postgres().await).await;
 }
 
 #[tokio::test]
 async fn what_a_narrow_window_quarantined_becomes_rows_in_sqlite() {
-    what_a_narrow_window_quarantined_becomes_rows(Database::sqlite()).await;
+    what_a_narrow_window_quarantined_becomes_rows(TestDatabase::sqlite()).await;
 }
 
-async fn what_a_narrow_window_quarantined_becomes_rows(database: Database) {
+async fn what_a_narrow_window_quarantined_becomes_rows(database: TestDatabase) {
     let narrow = [("ODOGRAPH_TIME_WINDOW_PAST", "2h"), ("ODOGRAPH_TIME_WINDOW_FUTURE", "2h")];
     let setup = Setup::start(database, &narrow);
     setup.send(1, &(0..10).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
@@ -127,7 +123,7 @@ async fn what_a_narrow_window_quarantined_becomes_rows(database: Database) {
 
 #[tokio::test]
 async fn device_and_receive_time_choose_what_is_replayed() {
-    let setup = Setup::start(Database::postgres().await, &[]);
+    let setup = Setup::start(TestDatabase::postgres().await, &[]);
     for device in 1..=2 {
         setup.send(device, &[rich(T), rich(T + 1000)]).await;
     }
@@ -146,17 +142,17 @@ async fn device_and_receive_time_choose_what_is_replayed() {
 
 #[tokio::test]
 async fn without_a_journal_of_this_database_there_is_nothing_to_replay() {
-    let database = Database::postgres().await;
+    let database = TestDatabase::postgres().await;
     let empty = tempfile::tempdir().unwrap();
     let (url, place) = (database.url(), empty.path().to_str().unwrap().to_owned());
     let own = [("DATABASE_URL", url.as_str()), ("ODOGRAPH_DATA_DIR", place.as_str())];
-    let output = odograph(&["replay"], &[&own[..], &[("ODOGRAPH_ACK_AFTER", "commit")]].concat());
+    let output = ODOGRAPH.run(&["replay"], &[&own[..], &[("ODOGRAPH_ACK_AFTER", "commit")]].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("no journal is kept"), "{}", stderr(&output));
-    let output = odograph(&["replay"], &own);
+    let output = ODOGRAPH.run(&["replay"], &own);
     assert!(!output.status.success() && stderr(&output).contains("no journal in"), "{}", stderr(&output));
 
-    let setup = Setup::start(Database::sqlite(), &[]);
+    let setup = Setup::start(TestDatabase::sqlite(), &[]);
     setup.send(1, &[rich(T)]).await;
     let output = setup.replay_with(&[], &[("DATABASE_URL", &url)]);
     assert!(!output.status.success() && stderr(&output).contains("knows nothing of journal"), "{}", stderr(&output));
@@ -168,12 +164,12 @@ async fn without_a_journal_of_this_database_there_is_nothing_to_replay() {
 
 #[tokio::test]
 async fn what_the_database_refuses_goes_to_quarantine_and_the_others_stand() {
-    for database in [Database::postgres().await, Database::sqlite()] {
+    for database in [TestDatabase::postgres().await, TestDatabase::sqlite()] {
         let refuse = match &database {
-            Database::Postgres { .. } => {
+            TestDatabase::Postgres { .. } => {
                 "ALTER TABLE positions ADD CONSTRAINT no_rocket CHECK (speed_kmh < 250) NOT VALID"
             }
-            Database::Sqlite { .. } => {
+            TestDatabase::Sqlite { .. } => {
                 "CREATE TRIGGER no_rocket BEFORE INSERT ON positions WHEN NEW.speed_kmh >= 250 \
                  BEGIN SELECT RAISE(ABORT, 'no_rocket'); END"
             }

@@ -1,21 +1,16 @@
 //! Replay while others write, while it is killed, and where the database ends it or takes less at once.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+use odograph_testkit::{TestDatabase, Tracker, eventually, frame, imei};
 
-mod support;
-
-use sqlx::Connection as _;
-use support::database::Database;
-use support::replay::{Setup, T, counts, result, rich, seconds, stderr};
-use support::service::command;
-use support::tracker::{Tracker, frame, imei};
+use crate::ODOGRAPH;
+use crate::replay_setup::{Setup, T, counts, result, rich, seconds, stderr};
 
 #[tokio::test]
 async fn what_still_waits_is_left_to_serve() {
-    let setup = Setup::start(Database::postgres().await, &[("ODOGRAPH_LANES", "1")]);
+    let setup = Setup::start(TestDatabase::postgres().await, &[("ODOGRAPH_LANES", "1")]);
     setup.send(1, &[rich(T)]).await;
-    let mut blocker = sqlx::postgres::PgConnection::connect(&setup.database.url()).await.unwrap();
-    sqlx::raw_sql("BEGIN; SELECT * FROM ingest_checkpoints FOR UPDATE").execute(&mut blocker).await.unwrap();
+    let blocker = setup.database.connect_postgres().await;
+    blocker.batch_execute("BEGIN; SELECT * FROM ingest_checkpoints FOR UPDATE").await.unwrap();
     let mut tracker = Tracker::login(setup.process.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[rich(T + 1000)])).await, 1);
     assert_eq!(tracker.deliver(&frame(&[rich(T + 2000)])).await, 1);
@@ -37,7 +32,7 @@ async fn what_is_too_much_for_one_transaction_is_written_in_parts() {
             IF n > MOST THEN RAISE EXCEPTION 'tuple decompression limit exceeded' USING ERRCODE = '53400'; END IF;
             RETURN NULL;
         END $$";
-    let setup = Setup::start(Database::postgres().await, &[]);
+    let setup = Setup::start(TestDatabase::postgres().await, &[]);
     setup.send(1, &(0..700).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
     let stood = setup.database.all_positions().await;
     setup.database.execute("DELETE FROM positions").await;
@@ -55,7 +50,7 @@ async fn what_is_too_much_for_one_transaction_is_written_in_parts() {
 
 #[tokio::test]
 async fn live_traffic_goes_on_while_everything_is_replayed() {
-    let setup = Setup::start(Database::postgres().await, &[]);
+    let setup = Setup::start(TestDatabase::postgres().await, &[]);
     for device in 0..4 {
         setup.send(device, &(0..2000).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
     }
@@ -90,12 +85,12 @@ async fn live_traffic_goes_on_while_everything_is_replayed() {
         let latest = setup.database.table("latest_positions").await;
         (seconds(&latest) == [2149; 4]).then_some(())
     };
-    support::eventually("the newest positions", newest).await;
+    eventually("the newest positions", newest).await;
 }
 
 #[tokio::test]
 async fn a_killed_and_an_interrupted_replay_are_finished_by_the_next() {
-    let setup = Setup::start(Database::postgres().await, &[]);
+    let setup = Setup::start(TestDatabase::postgres().await, &[]);
     for device in 0..3 {
         setup.send(device, &(0..4000).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
     }
@@ -104,8 +99,8 @@ async fn a_killed_and_an_interrupted_replay_are_finished_by_the_next() {
         setup.database.execute("TRUNCATE positions").await;
         let url = setup.database.url();
         let own = [("DATABASE_URL", url.as_str()), ("ODOGRAPH_DATA_DIR", setup.directory.path().to_str().unwrap())];
-        let mut child = command(&["replay"], &own).stdout(std::process::Stdio::piped()).spawn().unwrap();
-        support::eventually("the first rows", async || (setup.database.positions().await > 0).then_some(())).await;
+        let mut child = ODOGRAPH.command(&["replay"], &own).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        eventually("the first rows", async || (setup.database.positions().await > 0).then_some(())).await;
         let pid = child.id().to_string();
         assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
         child.wait().unwrap();
@@ -119,7 +114,7 @@ async fn a_killed_and_an_interrupted_replay_are_finished_by_the_next() {
 
 #[tokio::test]
 async fn a_replay_outlives_the_end_of_its_connections() {
-    let setup = Setup::start(Database::postgres().await, &[]);
+    let setup = Setup::start(TestDatabase::postgres().await, &[]);
     for device in 0..3 {
         setup.send(device, &(0..4000).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
     }
@@ -129,7 +124,7 @@ async fn a_replay_outlives_the_end_of_its_connections() {
     let replaying = std::sync::Arc::clone(&setup);
     let replay = tokio::task::spawn_blocking(move || replaying.replay(&[]));
     for rows in [0, 5000] {
-        support::eventually("more rows", async || (setup.database.positions().await > rows).then_some(())).await;
+        eventually("more rows", async || (setup.database.positions().await > rows).then_some(())).await;
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE datname = current_database() AND application_name = 'odograph'";
         setup.database.execute(end).await;

@@ -2,27 +2,26 @@
 
 use std::process::Output;
 
+use odograph_testkit::{ServiceProcess, TestDatabase, Tracker, frame, imei, record};
 use serde_json::{Map, Value as Json};
 use teltonika_codecs::encode::{NewElement, NewRecord, NewValue};
 
-use super::database::Database;
-use super::service::{Process, odograph};
-use super::tracker::{Tracker, frame, imei, record};
+use crate::ODOGRAPH;
 
 pub const T: u64 = 1_780_000_000_000;
 
 /// A service with a journal that a replay can be pointed at.
 pub struct Setup {
-    pub database: Database,
+    pub database: TestDatabase,
     pub directory: tempfile::TempDir,
-    pub process: Process,
+    pub process: ServiceProcess,
 }
 
 impl Setup {
-    pub fn start(database: Database, more: &[(&str, &str)]) -> Self {
+    pub fn start(database: TestDatabase, more: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let own = [&[("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())], more].concat();
-        let process = Process::start(&database.url(), "127.0.0.1:0", &own);
+        let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &own);
         Self { database, directory, process }
     }
 
@@ -42,7 +41,7 @@ impl Setup {
     pub fn replay_with(&self, arguments: &[&str], more: &[(&str, &str)]) -> Output {
         let url = self.database.url();
         let own = [("DATABASE_URL", url.as_str()), ("ODOGRAPH_DATA_DIR", self.directory.path().to_str().unwrap())];
-        odograph(&[&["replay"], arguments].concat(), &[&own, more].concat())
+        ODOGRAPH.run(&[&["replay"], arguments].concat(), &[&own, more].concat())
     }
 }
 

@@ -1,20 +1,13 @@
 //! Retention of a running service: it knows what waits in the journal, says what it drops, and counts what it refuses.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use odograph_journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
-use sqlx::Connection as _;
-use support::database::Database;
-use support::eventually;
-use support::service::{self, count};
-use support::tracker::{frame, imei, record};
+use odograph_testkit::service::AFTER_COMMIT;
+use odograph_testkit::{Service, TestDatabase, count, eventually, frame, imei, readiness, record};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -64,7 +57,7 @@ const DROPPED: &str = r#"odograph_retention_expired_total{what="chunks"}"#;
 
 #[tokio::test]
 async fn what_may_belong_to_waiting_frames_stays_until_they_are_in_the_database() {
-    let database = Database::postgres().await;
+    let database = TestDatabase::postgres().await;
     // Ten days and two and a half; and a database that takes nothing for now.
     database
         .execute(
@@ -78,7 +71,7 @@ async fn what_may_belong_to_waiting_frames_stays_until_they_are_in_the_database(
     let directory = tempfile::tempdir().unwrap();
     journal(directory.path(), SystemTime::now() - 4 * DAY).await;
     let data_dir = ("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap());
-    let service = service::start(&database.url(), &[data_dir, ("ODOGRAPH_RETENTION", "1d")]).await;
+    let service = Service::start(&database.url(), &[data_dir, ("ODOGRAPH_RETENTION", "1d")]).await;
     let admin = service.admin;
     assert_eq!(count(admin, REFUSED).await, 0);
     let lines = Lines::default();
@@ -112,14 +105,14 @@ async fn what_may_belong_to_waiting_frames_stays_until_they_are_in_the_database(
 
 #[tokio::test]
 async fn nothing_is_dropped_while_the_lanes_do_not_know_where_the_database_stands() {
-    let database = Database::postgres().await;
+    let database = TestDatabase::postgres().await;
     let fill = "INSERT INTO positions (imei, ts, fingerprint, valid, received_at) \
                 VALUES (17, now() - interval '10 days', 1, true, now())";
     database.execute(fill).await;
     // A checkpoint that another session holds keeps the lanes from beginning.
-    let mut holder = sqlx::PgConnection::connect(&database.url()).await.unwrap();
-    sqlx::raw_sql("BEGIN; LOCK TABLE ingest_checkpoints").execute(&mut holder).await.unwrap();
-    let service = service::start(&database.url(), &[("ODOGRAPH_RETENTION", "1d")]).await;
+    let holder = database.connect_postgres().await;
+    holder.batch_execute("BEGIN; LOCK TABLE ingest_checkpoints").await.unwrap();
+    let service = Service::start(&database.url(), &[("ODOGRAPH_RETENTION", "1d")]).await;
     service.retainer.once().await;
     assert_eq!(count(service.admin, REFUSED).await, 1);
     assert_eq!(database.positions().await, 1);
@@ -134,7 +127,7 @@ async fn nothing_is_dropped_while_the_lanes_do_not_know_where_the_database_stand
 
 #[tokio::test]
 async fn a_clock_that_cannot_be_right_drops_nothing() {
-    let database = Database::postgres().await;
+    let database = TestDatabase::postgres().await;
     let fill = "INSERT INTO positions (imei, ts, fingerprint, valid, received_at) \
                 VALUES (17, now() - interval '10 days', 1, true, now())";
     database.execute(fill).await;
@@ -142,9 +135,9 @@ async fn a_clock_that_cannot_be_right_drops_nothing() {
     // By its journal this machine was a day further once.
     journal(directory.path(), SystemTime::now() + DAY).await;
     let data_dir = ("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap());
-    let service = service::start(&database.url(), &[data_dir, ("ODOGRAPH_RETENTION", "1d")]).await;
+    let service = Service::start(&database.url(), &[data_dir, ("ODOGRAPH_RETENTION", "1d")]).await;
     eventually("the lanes to begin", async || {
-        let (_, _, reasons) = service::readiness(service.admin).await;
+        let (_, _, reasons) = readiness(service.admin).await;
         reasons.iter().any(|reason| reason == "clock").then_some(())
     })
     .await;
@@ -159,8 +152,8 @@ async fn a_clock_that_cannot_be_right_drops_nothing() {
 
 #[tokio::test]
 async fn without_a_journal_nothing_waits() {
-    let database = Database::sqlite();
-    let service = service::start(&database.url(), &[service::AFTER_COMMIT, ("ODOGRAPH_RETENTION", "1d")]).await;
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[AFTER_COMMIT, ("ODOGRAPH_RETENTION", "1d")]).await;
     let fill = "INSERT INTO positions (imei, ts, fingerprint, valid, faulty, received_at) \
                 VALUES (17, unixepoch() * 1000 - 10 * 86400000, 1, 1, 0, 0)";
     database.execute(fill).await;

@@ -1,14 +1,11 @@
 //! `simulate` and `demo` as a user runs them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::process::{Command, Output};
 
+use odograph_testkit::TestDatabase;
 use serde_json::Value as Json;
-use support::database::Database;
-use support::service::Process;
+
+use crate::ODOGRAPH;
 
 fn odograph(arguments: &[impl AsRef<std::ffi::OsStr>], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_odograph"));
@@ -27,8 +24,8 @@ fn said(output: &Output) -> String {
 
 #[tokio::test]
 async fn a_fleet_stays_away_from_registered_devices_unless_forced() {
-    for database in [Database::postgres().await, Database::sqlite()] {
-        let service = Process::start(&database.url(), "127.0.0.1:0", &[]);
+    for database in [TestDatabase::postgres().await, TestDatabase::sqlite()] {
+        let service = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[]);
         database.execute("CREATE TABLE IF NOT EXISTS devices (imei TEXT PRIMARY KEY)").await;
         database.execute("INSERT INTO devices (imei) VALUES ('001000000000003'), ('356307042441013')").await;
         let (target, url) = (service.trackers.to_string(), database.url());
@@ -56,8 +53,8 @@ async fn a_fleet_stays_away_from_registered_devices_unless_forced() {
 
 #[tokio::test]
 async fn an_audit_that_finds_something_says_what_and_fails() {
-    let (database, other) = (Database::postgres().await, Database::postgres().await);
-    let service = Process::start(&database.url(), "127.0.0.1:0", &[]);
+    let (database, other) = (TestDatabase::postgres().await, TestDatabase::postgres().await);
+    let service = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[]);
     let (target, url) = (service.trackers.to_string(), other.url());
     let fleet =
         ["simulate", "--target", &target, "--devices", "3", "--packets", "2", "--settle", "0s", "--verify", &url];
@@ -75,8 +72,8 @@ async fn an_audit_that_finds_something_says_what_and_fails() {
 
 #[tokio::test]
 async fn trackers_with_stray_clocks_end_in_quarantine_and_break_no_promise() {
-    let database = Database::postgres().await;
-    let service = Process::start(&database.url(), "127.0.0.1:0", &[("ODOGRAPH_TIME_WINDOW_PAST", "400d")]);
+    let database = TestDatabase::postgres().await;
+    let service = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[("ODOGRAPH_TIME_WINDOW_PAST", "400d")]);
     let (target, url) = (service.trackers.to_string(), database.url());
     let fleet = ["simulate", "--target", &target, "--devices", "50", "--packets", "4", "--verify", &url];
     let output = odograph(&[&fleet[..], &["--wrong-clocks", "stray"]].concat(), &[]);
@@ -94,8 +91,8 @@ async fn trackers_with_stray_clocks_end_in_quarantine_and_break_no_promise() {
 
 #[tokio::test]
 async fn trackers_connect_from_several_addresses() {
-    let database = Database::sqlite();
-    let service = Process::start(&database.url(), "127.0.0.1:0", &[("ODOGRAPH_MAX_CONNECTIONS_PER_IP", "1")]);
+    let database = TestDatabase::sqlite();
+    let service = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[("ODOGRAPH_MAX_CONNECTIONS_PER_IP", "1")]);
     let (target, url) = (service.trackers.to_string(), database.url());
     // At the same time, and only one is let in from each.
     let fleet =

@@ -1,18 +1,15 @@
 //! When a tracker is told "accepted": after the sync, never before it, and never when it failed. Shown by the system calls of
 //! the real binary.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use support::database::Database;
-use support::eventually;
-use support::service::{self, AFTER_COMMIT, Process, count};
-use support::tracker::{Tracker, frame, imei, record};
+use odograph_testkit::{
+    Service, ServiceProcess, TestDatabase, Tracker, count, eventually, frame, imei, record, service::AFTER_COMMIT,
+};
 use teltonika_codecs::encode;
+
+use crate::ODOGRAPH;
 
 const T: u64 = 1_780_000_000_000;
 
@@ -21,7 +18,7 @@ struct Strace(Child);
 
 impl Strace {
     /// Attaches, and waits until it has. `more` are arguments, such as faults to inject.
-    async fn attach(process: &Process, output: &Path, more: &[&str]) -> Self {
+    async fn attach(process: &ServiceProcess, output: &Path, more: &[&str]) -> Self {
         let pid = process.pid().to_string();
         let mut strace = Command::new("strace");
         strace.args(["-f", "-y", "-s", "64", "-o", output.to_str().unwrap(), "-p", &pid]).args(more);
@@ -53,8 +50,8 @@ impl Strace {
 #[tokio::test]
 async fn no_answer_leaves_before_the_sync_of_its_frame() {
     const FRAMES: u64 = 30;
-    let (database, traces) = (Database::sqlite(), tempfile::tempdir().unwrap());
-    let process = Process::start(&database.url(), "127.0.0.1:0", &[]);
+    let (database, traces) = (TestDatabase::sqlite(), tempfile::tempdir().unwrap());
+    let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[]);
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     let output = traces.path().join("trace");
     let calls = "trace=pwrite64,pwritev,write,fdatasync,fsync,sendto,recvfrom,writev,sendmsg";
@@ -97,10 +94,10 @@ enum Stage {
 
 #[tokio::test]
 async fn after_a_failed_sync_nobody_is_answered_and_the_process_ends() {
-    let (database, traces) = (Database::sqlite(), tempfile::tempdir().unwrap());
+    let (database, traces) = (TestDatabase::sqlite(), tempfile::tempdir().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let own = [("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())];
-    let process = Process::start(&database.url(), "127.0.0.1:0", &own);
+    let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &own);
     let address = process.trackers.to_string();
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[record(T, 1)])).await, 1);
@@ -114,7 +111,7 @@ async fn after_a_failed_sync_nobody_is_answered_and_the_process_ends() {
     assert!(logs.1.iter().any(|line| line.contains("the journal failed")), "{:?}", logs.1);
 
     // Opening it anew finds out what the disk holds; the tracker sends again what was not acknowledged.
-    let process = Process::start(&database.url(), &address, &own);
+    let process = ODOGRAPH.serve(&database.url(), &address, &own);
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[record(T + 1000, 1)])).await, 1);
     process.settled().await;
@@ -124,8 +121,8 @@ async fn after_a_failed_sync_nobody_is_answered_and_the_process_ends() {
 #[tokio::test]
 async fn a_tracker_that_does_not_wait_is_answered_in_order_and_shares_the_syncs() {
     for mode in [("ODOGRAPH_ACK_AFTER", "journal"), AFTER_COMMIT] {
-        let database = Database::sqlite();
-        let service = service::start(&database.url(), &[mode]).await;
+        let database = TestDatabase::sqlite();
+        let service = Service::start(&database.url(), &[mode]).await;
         // Far more than may be unanswered, in one go, each with another count.
         let frames: Vec<Vec<u8>> =
             (0..300).map(|n| frame(&vec![record(T + n * 1000, 1); usize::try_from(n % 7).unwrap() + 1])).collect();

@@ -1,29 +1,26 @@
 //! Admission of registered devices only: who gets in, who is told no, how soon a change of the table is felt.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-mod support_admission;
-
 use std::time::{Duration, Instant};
 
 use odograph::store::{DatabaseUrl, DeviceTable, ErrorClass};
+use odograph_testkit::{
+    Service, TestDatabase, Tracker, count, eventually, frame, imei, metric, readiness, record, server_url,
+    service::AFTER_COMMIT,
+};
 use serde_json::Value as Json;
-use sqlx::{Connection as _, PgConnection};
-use support::database::{Database, server_url};
-use support::eventually;
-use support::service::{self, AFTER_COMMIT, count, metric, readiness};
-use support::tracker::{Tracker, frame, imei, record};
-use support_admission::{closed, devices, is_told_no, knows, register, reloads, remove, said, serve, with_devices};
 use teltonika_codecs::encode;
+
+use crate::admission_setup::{
+    closed, devices, is_told_no, knows, register, reloads, remove, said, serve, with_devices,
+};
 
 const T: u64 = 1_780_000_000_000;
 /// Well below the timer of a table that tells of its changes, which is a minute.
 const BEFORE_THE_TIMER: Duration = Duration::from_secs(20);
 
-async fn timescale(imeis: &[u64]) -> Database {
+async fn timescale(imeis: &[u64]) -> TestDatabase {
     let imeis: Vec<_> = imeis.iter().map(|number| imei(*number)).collect();
-    with_devices(Database::postgres_empty(&server_url()).await, &imeis).await
+    with_devices(TestDatabase::postgres_empty(&server_url()).await, &imeis).await
 }
 
 #[tokio::test]
@@ -58,7 +55,7 @@ async fn a_registered_tracker_is_served_and_an_unknown_one_is_told_no() {
 #[tokio::test]
 async fn without_the_setting_every_tracker_is_admitted() {
     let database = timescale(&[1]).await;
-    let service = service::start(&database.url(), &[]).await;
+    let service = Service::start(&database.url(), &[]).await;
     Tracker::login(service.trackers, &imei(2).to_string()).await;
     assert_eq!(count(service.admin, "odograph_admission_devices").await, 0);
     service.stop().await;
@@ -92,7 +89,7 @@ async fn a_change_of_the_table_is_told_long_before_the_timer() {
 #[tokio::test]
 async fn without_a_trigger_the_timer_finds_out() {
     // As somebody else made it, with text of any kind.
-    let database = Database::postgres().await;
+    let database = TestDatabase::postgres().await;
     database.execute("CREATE TABLE devices (id serial PRIMARY KEY, imei varchar(255) UNIQUE)").await;
     database.execute("INSERT INTO devices (imei) VALUES ('none'), (NULL), (' 490000000000001'), ('1')").await;
     register(&database, imei(1)).await;
@@ -110,7 +107,7 @@ async fn without_a_trigger_the_timer_finds_out() {
 
 #[tokio::test]
 async fn sqlite_knows_its_devices_by_the_timer() {
-    let database = with_devices(Database::sqlite(), &[imei(1)]).await;
+    let database = with_devices(TestDatabase::sqlite(), &[imei(1)]).await;
     let directory = tempfile::tempdir().unwrap();
     let process = serve(&database, directory.path(), &[]);
     let mut idle = Tracker::login(process.trackers, &imei(1).to_string()).await;
@@ -153,16 +150,15 @@ async fn what_was_handed_over_before_the_removal_is_still_acknowledged_and_nothi
     let process = serve(&database, directory.path(), &[AFTER_COMMIT]);
     let admin = process.admin;
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
-    let mut locker = PgConnection::connect(&database.url()).await.unwrap();
-    let mut lock = locker.begin().await.unwrap();
-    sqlx::raw_sql("LOCK TABLE positions IN SHARE ROW EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let lock = database.connect_postgres().await;
+    lock.batch_execute("BEGIN; LOCK TABLE positions IN SHARE ROW EXCLUSIVE MODE").await.unwrap();
     tracker.send(&frame(&[record(T, 1)])).await;
     let waiting = async || (count(admin, "odograph_records_waiting").await == 1).then_some(());
     eventually("the frame to wait for its commit", waiting).await;
     remove(&database, imei(1)).await;
     knows(admin, 0).await;
     tracker.send(&frame(&[record(T + 1000, 1)])).await;
-    lock.rollback().await.unwrap();
+    lock.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(tracker.receive::<4>().await.unwrap(), [0, 0, 0, 1]);
     assert!(tracker.is_closed_unanswered().await);
     closed(admin, "device_removed", 1).await;
@@ -191,7 +187,7 @@ async fn a_table_that_is_gone_or_too_long_says_nothing_about_who_is_registered()
     eventually("the table to be read again", read).await;
 
     register(&database, imei(2)).await;
-    for database in [&database, &with_devices(Database::sqlite(), &[imei(1), imei(2)]).await] {
+    for database in [&database, &with_devices(TestDatabase::sqlite(), &[imei(1), imei(2)]).await] {
         let mut table = DeviceTable::new(&DatabaseUrl::parse(&database.url()).unwrap());
         assert_eq!(table.read(2).await.unwrap().imeis.len(), 2);
         let wrong = table.read(1).await.unwrap_err();

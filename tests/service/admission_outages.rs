@@ -1,16 +1,10 @@
 //! Admission while the database is away: the last known list serves, over a restart too, and without one nobody is judged.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+use odograph_testkit::{
+    PrivateServer, StopMode, TestDatabase, Tracker, count, eventually, frame, imei, metric, readiness, record,
+};
 
-mod support;
-mod support_admission;
-
-use support::database::Database;
-use support::eventually;
-use support::server::PrivateServer;
-use support::service::{count, metric, readiness};
-use support::tracker::{Tracker, frame, imei, record};
-use support_admission::{
+use crate::admission_setup::{
     closed, devices, is_sent_away, is_told_no, knows, register, reloads, said, serve, with_devices,
 };
 
@@ -19,12 +13,12 @@ const T: u64 = 1_780_000_000_000;
 #[tokio::test]
 async fn a_restart_during_an_outage_still_knows_its_trackers_unless_the_list_is_damaged() {
     let server = PrivateServer::new("admission");
-    let database = with_devices(Database::postgres_empty(&server.url).await, &[imei(1)]).await;
+    let database = with_devices(TestDatabase::postgres_empty(&server.url).await, &[imei(1)]).await;
     let directory = tempfile::tempdir().unwrap();
     let process = serve(&database, directory.path(), &[]);
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[record(T, 1)])).await, 1);
-    server.stop(&["immediate"]);
+    server.stop(StopMode::Immediate);
     let admin = process.admin;
     let failed = async || (reloads(admin, "unavailable").await >= 2).then_some(());
     eventually("the outage to be noticed", failed).await;
@@ -66,8 +60,8 @@ async fn a_restart_during_an_outage_still_knows_its_trackers_unless_the_list_is_
 #[tokio::test]
 async fn a_service_that_never_knew_its_devices_sends_every_tracker_away_unanswered_until_it_does() {
     let server = PrivateServer::new("unadmitted");
-    let database = with_devices(Database::postgres_empty(&server.url).await, &[imei(1)]).await;
-    server.stop(&[]);
+    let database = with_devices(TestDatabase::postgres_empty(&server.url).await, &[imei(1)]).await;
+    server.stop(StopMode::Fast);
     let directory = tempfile::tempdir().unwrap();
     let process = serve(&database, directory.path(), &[]);
     let admin = process.admin;

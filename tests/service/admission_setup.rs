@@ -1,23 +1,19 @@
 //! What the tests of admission share: a service that admits registered devices only, and what its commands say.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use odograph::store::{DatabaseUrl, MigrateOptions, migrate};
+use odograph_testkit::{ServiceProcess, TestDatabase, Tracker, count, eventually};
 use teltonika_codecs::{Imei, encode};
 
-use crate::support::database::Database;
-use crate::support::eventually;
-use crate::support::service::{Process, count};
-use crate::support::tracker::Tracker;
+use crate::ODOGRAPH;
 
 pub const REGISTERED: (&str, &str) = ("ODOGRAPH_ADMISSION", "registered");
 
 /// Migrates, makes the table with its trigger, and registers devices.
-pub async fn with_devices(database: Database, imeis: &[Imei]) -> Database {
+pub async fn with_devices(database: TestDatabase, imeis: &[Imei]) -> TestDatabase {
     let options = MigrateOptions { standalone_devices: true, ..MigrateOptions::default() };
     migrate(&DatabaseUrl::parse(&database.url()).unwrap(), &options).await.unwrap();
     for imei in imeis {
@@ -26,18 +22,18 @@ pub async fn with_devices(database: Database, imeis: &[Imei]) -> Database {
     database
 }
 
-pub async fn register(database: &Database, imei: Imei) {
+pub async fn register(database: &TestDatabase, imei: Imei) {
     database.execute(&format!("INSERT INTO devices (imei) VALUES ('{imei}')")).await;
 }
 
-pub async fn remove(database: &Database, imei: Imei) {
+pub async fn remove(database: &TestDatabase, imei: Imei) {
     database.execute(&format!("DELETE FROM devices WHERE imei = '{imei}'")).await;
 }
 
 /// A service that keeps its data in this directory.
-pub fn serve(database: &Database, directory: &Path, more: &[(&str, &str)]) -> Process {
+pub fn serve(database: &TestDatabase, directory: &Path, more: &[(&str, &str)]) -> ServiceProcess {
     let own = [("ODOGRAPH_DATA_DIR", directory.to_str().unwrap()), REGISTERED];
-    Process::start(&database.url(), "127.0.0.1:0", &[&own[..], more].concat())
+    ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[&own[..], more].concat())
 }
 
 /// Logs in and is told no: the byte 0, then the end.
@@ -73,7 +69,7 @@ pub async fn closed(admin: SocketAddr, reason: &str, times: u64) {
 
 /// `odograph devices …` on a data directory.
 pub fn devices(directory: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_odograph"));
+    let mut command = Command::new(ODOGRAPH.path());
     command.arg("devices").args(arguments).env("ODOGRAPH_DATA_DIR", directory).env("ODOGRAPH_ADMISSION", "registered");
     command.env_remove("DATABASE_URL").output().unwrap()
 }

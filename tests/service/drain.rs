@@ -1,9 +1,5 @@
 //! The drain in front of a store that misbehaves, and behind a journal that lags: real SQLite, only the fault is made.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,8 +18,7 @@ use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::system_us;
 use odograph_journal::{Draw, Group, Kind, Limits, Log, NewEntry, Options, Outcome as Written, RecoveryMode};
 use odograph_journal::{JournalId, Position};
-use support::database::Database;
-use support::tracker::{frame, imei, record};
+use odograph_testkit::{TestDatabase, frame, imei, record};
 use teltonika_codecs::encode::NewRecord;
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +67,7 @@ struct Bench {
 }
 
 /// A drain into a new file, in front of it what refuses.
-async fn drain_into<R: FnMut(&Batch) -> bool + Send + Sync + 'static>(database: &Database, refuses: R) -> Bench {
+async fn drain_into<R: FnMut(&Batch) -> bool + Send + Sync + 'static>(database: &TestDatabase, refuses: R) -> Bench {
     let url = DatabaseUrl::parse(&database.url()).unwrap();
     let lane = Lane::only(JournalId::random());
     let inner = SqliteStore::open(&url, lane).await.unwrap();
@@ -103,7 +98,7 @@ impl Bench {
 
 #[tokio::test]
 async fn a_batch_that_the_database_will_not_take_whole_is_committed_in_parts() {
-    let database = Database::sqlite();
+    let database = TestDatabase::sqlite();
     let drain = drain_into(&database, |batch| batch.offered() > 3).await;
     let mut receipts = Vec::new();
     for device in 0..20 {
@@ -126,7 +121,7 @@ async fn a_batch_that_the_database_will_not_take_whole_is_committed_in_parts() {
 
 #[tokio::test]
 async fn a_frame_that_is_never_taken_does_not_hold_up_the_others() {
-    let database = Database::sqlite();
+    let database = TestDatabase::sqlite();
     let bad = imei(7);
     let drain = drain_into(&database, move |batch| {
         let rows = batch.new.as_slice().iter().chain(batch.perhaps_stored.as_slice());
@@ -154,7 +149,7 @@ async fn a_frame_that_is_never_taken_does_not_hold_up_the_others() {
 
 #[tokio::test]
 async fn what_was_put_aside_is_answered_when_the_database_takes_it_again() {
-    let database = Database::sqlite();
+    let database = TestDatabase::sqlite();
     // It answers and takes nothing, as with a full disk.
     let (full, alone) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
     let drain = drain_into(&database, {
@@ -187,7 +182,7 @@ async fn what_was_put_aside_is_answered_when_the_database_takes_it_again() {
 
 #[tokio::test]
 async fn a_fenced_drain_goes_on_under_another_id_and_leaves_the_owners_checkpoint_alone() {
-    let database = Database::sqlite();
+    let database = TestDatabase::sqlite();
     let drain = drain_into(&database, |_| false).await;
     assert_eq!(drain.submit(1, &[record(T, 1)]).await.await.unwrap().into_ack().1, 1);
     database.execute("UPDATE ingest_checkpoints SET position = position + 1").await;
@@ -200,7 +195,7 @@ async fn a_fenced_drain_goes_on_under_another_id_and_leaves_the_owners_checkpoin
 
 #[tokio::test]
 async fn a_database_that_went_back_is_written_to_again() {
-    let database = Database::sqlite();
+    let database = TestDatabase::sqlite();
     let drain = drain_into(&database, |_| false).await;
     assert_eq!(drain.submit(1, &[record(T, 1)]).await.await.unwrap().into_ack().1, 1);
     // An older backup: neither the row nor the checkpoint. What was acknowledged then is gone, but a resend must not be

@@ -1,13 +1,10 @@
 //! `health` as a container runs it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::process::{Command, Output};
 
-use support::database::Database;
-use support::service::Process;
+use odograph_testkit::TestDatabase;
+
+use crate::ODOGRAPH;
 
 fn health(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_odograph"));
@@ -20,8 +17,8 @@ fn said(output: &Output) -> String {
 
 #[tokio::test]
 async fn a_running_service_answers_for_itself() {
-    let database = Database::sqlite();
-    let service = Process::start(&database.url(), "127.0.0.1:0", &[]);
+    let database = TestDatabase::sqlite();
+    let service = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[]);
     let admin = service.admin.to_string();
     let page = |path: &str| format!("http://{admin}/{path}");
     let settings = [("ODOGRAPH_ADMIN_LISTEN", &*admin)];

@@ -1,20 +1,17 @@
 //! Journal and database that do not fit together: one of them went back, was copied, or has lost a part; and a clock that is
 //! wrong. What was acknowledged reaches the database all the same, once, and the operator is told.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use odograph_journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
-use support::database::Database;
-use support::eventually;
-use support::service::{Process, count, readiness};
-use support::tracker::{Tracker, frame, imei, record};
+use odograph_testkit::{
+    ServiceProcess, TestDatabase, Tracker, count, eventually, eventually_within, frame, imei, readiness, record,
+};
+
+use crate::ODOGRAPH;
 
 const T: u64 = 1_780_000_000_000;
 
@@ -23,45 +20,45 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Starts, delivers records of these seconds, waits until they are stored, and stops.
-async fn deliver(database: &Database, directory: &Path, seconds: std::ops::Range<u64>) {
+async fn deliver(database: &TestDatabase, directory: &Path, seconds: std::ops::Range<u64>) {
     let process = start(database, directory);
     send(&process, seconds).await;
     process.settled().await;
     assert_eq!(process.terminate(), Some(0));
 }
 
-fn start(database: &Database, directory: &Path) -> Process {
+fn start(database: &TestDatabase, directory: &Path) -> ServiceProcess {
     start_with(database, directory, &[])
 }
 
-fn start_with(database: &Database, directory: &Path, arguments: &[&str]) -> Process {
+fn start_with(database: &TestDatabase, directory: &Path, arguments: &[&'static str]) -> ServiceProcess {
     let own = [("ODOGRAPH_DATA_DIR", directory.to_str().unwrap()), ("ODOGRAPH_JOURNAL_MAX_SIZE", "1MiB")];
-    Process::start_with(arguments, &database.url(), "127.0.0.1:0", &own)
+    ODOGRAPH.serve_with(arguments, &database.url(), "127.0.0.1:0", &own)
 }
 
 /// From several devices, so that every lane has its share.
-async fn send(process: &Process, seconds: std::ops::Range<u64>) {
+async fn send(process: &ServiceProcess, seconds: std::ops::Range<u64>) {
     for second in seconds {
         let mut tracker = Tracker::login(process.trackers, &imei(second % 7).to_string()).await;
         assert_eq!(tracker.deliver(&frame(&[record(T + second * 1000, 1)])).await, 1);
     }
 }
 
-async fn seconds(database: &Database) -> Vec<u64> {
+async fn seconds(database: &TestDatabase) -> Vec<u64> {
     let rows = database.all_positions().await;
     let mut seconds: Vec<u64> = rows.iter().map(|row| (row["ts_ms"].as_u64().unwrap() - T) / 1000).collect();
     seconds.sort_unstable();
     seconds
 }
 
-async fn ids(database: &Database) -> usize {
+async fn ids(database: &TestDatabase) -> usize {
     database.rows("SELECT DISTINCT journal_id FROM ingest_checkpoints").await.len()
 }
 
 #[tokio::test]
 async fn a_database_put_back_to_an_older_backup_is_filled_again_from_the_journal() {
     for restart in [false, true] {
-        let (database, directory) = (Database::postgres().await, tempfile::tempdir().unwrap());
+        let (database, directory) = (TestDatabase::postgres().await, tempfile::tempdir().unwrap());
         let process = start(&database, directory.path());
         send(&process, 0..10).await;
         process.settled().await;
@@ -100,7 +97,7 @@ async fn a_database_put_back_to_an_older_backup_is_filled_again_from_the_journal
 
 #[tokio::test]
 async fn a_journal_put_back_from_a_copy_takes_a_new_name_and_loses_nothing() {
-    let (database, directory) = (Database::postgres().await, tempfile::tempdir().unwrap());
+    let (database, directory) = (TestDatabase::postgres().await, tempfile::tempdir().unwrap());
     let (data, kept) = (directory.path().join("data"), directory.path().join("copy"));
     deliver(&database, &data, 0..5).await;
     copy(&data, &kept);
@@ -114,7 +111,7 @@ async fn a_journal_put_back_from_a_copy_takes_a_new_name_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_copied_journal_beside_the_first_one_gets_its_turn_and_both_deliver_everything() {
-    let (database, directory) = (Database::postgres().await, tempfile::tempdir().unwrap());
+    let (database, directory) = (TestDatabase::postgres().await, tempfile::tempdir().unwrap());
     let (first, second) = (directory.path().join("first"), directory.path().join("second"));
     deliver(&database, &first, 0..5).await;
     copy(&first, &second);
@@ -125,7 +122,7 @@ async fn a_copied_journal_beside_the_first_one_gets_its_turn_and_both_deliver_ev
     let clone = start(&database, &second);
     send(&clone, 10..15).await;
     let fenced = async || readiness(clone.admin).await.2.contains(&"journal_fenced".to_owned()).then_some(());
-    support::eventually_within(Duration::from_secs(90), "readiness to say it", fenced).await;
+    eventually_within(Duration::from_secs(90), "readiness to say it", fenced).await;
     send(&owner, 15..20).await;
     owner.settled().await;
     assert_eq!(owner.terminate(), Some(0));
@@ -138,14 +135,14 @@ async fn a_copied_journal_beside_the_first_one_gets_its_turn_and_both_deliver_ev
 
 #[tokio::test]
 async fn kills_right_after_segments_were_given_away_leave_a_journal_that_opens() {
-    let (database, directory) = (Database::postgres().await, tempfile::tempdir().unwrap());
+    let (database, directory) = (TestDatabase::postgres().await, tempfile::tempdir().unwrap());
     let own = [
         ("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap()),
         ("ODOGRAPH_JOURNAL_MAX_SIZE", "1MiB"),
         ("ODOGRAPH_JOURNAL_KEEP", "0s"),
     ];
     for round in 0..4 {
-        let process = Process::start(&database.url(), "127.0.0.1:0", &own);
+        let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &own);
         if round % 2 == 0 {
             send(&process, round * 10..round * 10 + 10).await;
         }
@@ -164,7 +161,7 @@ async fn kills_right_after_segments_were_given_away_leave_a_journal_that_opens()
 
 #[tokio::test]
 async fn a_gap_is_an_alarm_until_the_operator_accepts_it() {
-    let (database, directory) = (Database::postgres().await, tempfile::tempdir().unwrap());
+    let (database, directory) = (TestDatabase::postgres().await, tempfile::tempdir().unwrap());
     let process = start(&database, directory.path());
     // More than the journal keeps.
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
@@ -206,7 +203,7 @@ async fn a_gap_is_an_alarm_until_the_operator_accepts_it() {
 
 #[tokio::test]
 async fn with_a_clock_well_before_the_journal_the_drain_waits_and_trackers_do_not() {
-    let (database, directory) = (Database::sqlite(), tempfile::tempdir().unwrap());
+    let (database, directory) = (TestDatabase::sqlite(), tempfile::tempdir().unwrap());
     // An entry of the next hour, as a clock leaves it that was set back since.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
     let later_us = i64::try_from(now).unwrap() + 3_600_000_000;

@@ -1,26 +1,20 @@
 //! The service behind its journal: an outage of the database is invisible to trackers, and what was acknowledged survives
 //! kills, full journals and changed lanes.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "support_store/small_disk.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod small_disk;
-mod support;
-
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use odograph::store::DatabaseUrl;
 use odograph_fleet::{Plan, Progress, Told, audit};
-use support::database::Database;
-use support::eventually;
-use support::server::PrivateServer;
-use support::service::{self, Process, count, readiness};
-use support::tracker::{Tracker, frame, imei, record};
+use odograph_testkit::{
+    PrivateServer, Service, SmallDisk, StopMode, TestDatabase, Tracker, count, eventually, frame, get, imei, readiness,
+    record,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::ODOGRAPH;
 
 const T: u64 = 1_780_000_000_000;
 
@@ -54,7 +48,7 @@ impl Fleet {
     }
 }
 
-async fn is_clean(database: &Database, told: &[Told], at_least: u64) {
+async fn is_clean(database: &TestDatabase, told: &[Told], at_least: u64) {
     let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), told).await.unwrap();
     assert!(findings.clean(), "{findings:?}");
     assert!(findings.acknowledged >= at_least, "{findings:?}");
@@ -64,14 +58,14 @@ async fn is_clean(database: &Database, told: &[Told], at_least: u64) {
          (SELECT DISTINCT ON (imei) imei, ts, fingerprint FROM positions WHERE valid AND NOT faulty \
           ORDER BY imei, ts DESC, fingerprint DESC) p USING (imei) \
          WHERE (l.ts, l.fingerprint) IS DISTINCT FROM (p.ts, p.fingerprint)";
-    if matches!(database, Database::Postgres { .. }) {
+    if matches!(database, TestDatabase::Postgres { .. }) {
         eventually("the newest positions", async || database.rows(wrong).await.is_empty().then_some(())).await;
     }
 }
 
 /// Sources and sinks of records, as a scrape shows them.
 async fn conserved(admin: std::net::SocketAddr) -> u64 {
-    let (_, text) = service::get(admin, "/metrics").await;
+    let (_, text) = get(admin, "/metrics").await;
     let sum = |name: &str| -> u64 {
         let name = format!("odograph_records_{name}");
         let values = text.lines().filter_map(|line| line.strip_prefix(&name)?.rsplit_once(' '));
@@ -85,9 +79,9 @@ async fn conserved(admin: std::net::SocketAddr) -> u64 {
 #[tokio::test]
 async fn trackers_do_not_notice_that_the_database_is_away() {
     let server = PrivateServer::new("unnoticed");
-    let database = Database::postgres_in(&server.url).await;
-    server.stop(&[]);
-    let service = service::start(&database.url(), &[]).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
+    server.stop(StopMode::Fast);
+    let service = Service::start(&database.url(), &[]).await;
     let admin = service.admin;
     let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[record(T, 1), record(T + 1, 1)])).await, 2);
@@ -108,11 +102,11 @@ async fn trackers_do_not_notice_that_the_database_is_away() {
 #[tokio::test]
 async fn a_database_that_stops_for_twenty_seconds_under_load_costs_nothing_and_nobody_waits() {
     let server = PrivateServer::new("twenty");
-    let database = Database::postgres_in(&server.url).await;
-    let service = service::start(&database.url(), &[]).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
+    let service = Service::start(&database.url(), &[]).await;
     let fleet = Fleet::start(service.trackers, 50);
     fleet.goes_on(2_000).await;
-    server.stop(&["immediate"]);
+    server.stop(StopMode::Immediate);
     let until = tokio::time::Instant::now() + Duration::from_secs(20);
     while tokio::time::Instant::now() < until {
         fleet.goes_on(1_000).await;
@@ -129,23 +123,23 @@ async fn a_database_that_stops_for_twenty_seconds_under_load_costs_nothing_and_n
 #[tokio::test]
 async fn what_was_acknowledged_during_an_outage_survives_a_kill() {
     let server = PrivateServer::new("killed");
-    let database = Database::postgres_in(&server.url).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
     let directory = tempfile::tempdir().unwrap();
     let own = [("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())];
-    let process = Process::start(&database.url(), "127.0.0.1:0", &own);
+    let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &own);
     let address = process.trackers;
     let fleet = Fleet::start(address, 20);
     fleet.goes_on(1_000).await;
-    server.stop(&["immediate"]);
+    server.stop(StopMode::Immediate);
     // Answers were under way whose records had been committed: up to a packet of each tracker.
     fleet.goes_on(3_500).await;
     process.kill();
     // Started while the database is away, and killed again.
-    let process = Process::start(&database.url(), &address.to_string(), &own);
+    let process = ODOGRAPH.serve(&database.url(), &address.to_string(), &own);
     fleet.goes_on(1_000).await;
     assert!(conserved(process.admin).await >= 3_000, "found in the journal");
     process.kill();
-    let process = Process::start(&database.url(), &address.to_string(), &own);
+    let process = ODOGRAPH.serve(&database.url(), &address.to_string(), &own);
     server.start();
     fleet.goes_on(1_000).await;
     let told = fleet.stop().await;
@@ -158,13 +152,13 @@ async fn what_was_acknowledged_during_an_outage_survives_a_kill() {
 #[tokio::test]
 async fn another_number_of_lanes_goes_on_where_the_slowest_was() {
     let server = PrivateServer::new("lanes");
-    let database = Database::postgres_in(&server.url).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
     let directory = tempfile::tempdir().unwrap();
     let own = ("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap());
     let mut address = "127.0.0.1:0".to_owned();
     let mut fleet: Option<Fleet> = None;
     for lanes in ["2", "3", "1", "4"] {
-        let process = Process::start(&database.url(), &address, &[own, ("ODOGRAPH_LANES", lanes)]);
+        let process = ODOGRAPH.serve(&database.url(), &address, &[own, ("ODOGRAPH_LANES", lanes)]);
         address = process.trackers.to_string();
         let fleet = fleet.get_or_insert_with(|| Fleet::start(process.trackers, 40));
         fleet.goes_on(2_000).await;
@@ -174,12 +168,12 @@ async fn another_number_of_lanes_goes_on_where_the_slowest_was() {
         };
         eventually("the checkpoints of these lanes", lanes_there).await;
         // With a backlog for the next one.
-        server.stop(&["immediate"]);
+        server.stop(StopMode::Immediate);
         fleet.goes_on(1_000).await;
         process.kill();
         server.start();
     }
-    let process = Process::start(&database.url(), &address, &[own]);
+    let process = ODOGRAPH.serve(&database.url(), &address, &[own]);
     let fleet = fleet.unwrap();
     fleet.goes_on(1_000).await;
     let told = fleet.stop().await;
@@ -191,13 +185,13 @@ async fn another_number_of_lanes_goes_on_where_the_slowest_was() {
 #[tokio::test]
 async fn a_full_journal_holds_the_trackers_and_ends_by_itself() {
     let server = PrivateServer::new("full");
-    let database = Database::postgres_in(&server.url).await;
-    let service = service::start(&database.url(), &[("ODOGRAPH_JOURNAL_MAX_SIZE", "1MiB")]).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
+    let service = Service::start(&database.url(), &[("ODOGRAPH_JOURNAL_MAX_SIZE", "1MiB")]).await;
     let admin = service.admin;
     let fleet = Fleet::start(service.trackers, 50);
     for _ in 0..2 {
         fleet.goes_on(500).await;
-        server.stop(&["immediate"]);
+        server.stop(StopMode::Immediate);
         let full = async || {
             let (status, ready, reasons) = readiness(admin).await;
             (status == 503 && !ready && reasons.contains(&"journal_full".to_owned())).then_some(())
@@ -218,23 +212,23 @@ async fn a_full_journal_holds_the_trackers_and_ends_by_itself() {
 async fn a_stop_with_a_backlog_is_no_failure_and_the_next_start_goes_on() {
     for devices in [0, 30] {
         let server = PrivateServer::new("backlog");
-        let database = Database::postgres_in(&server.url).await;
+        let database = TestDatabase::postgres_in(&server.url).await;
         let directory = tempfile::tempdir().unwrap();
         let own = [("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap()), ("ODOGRAPH_SHUTDOWN_GRACE", "3s")];
-        let process = Process::start(&database.url(), "127.0.0.1:0", &own);
+        let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &own);
         let address = process.trackers.to_string();
         let mut idle = Tracker::login(process.trackers, &imei(1).to_string()).await;
         let fleet = (devices > 0).then(|| Fleet::start(process.trackers, devices));
         if let Some(fleet) = &fleet {
             fleet.goes_on(500).await;
-            server.stop(&["immediate"]);
+            server.stop(StopMode::Immediate);
             fleet.goes_on(500).await;
         }
         assert_eq!(process.terminate(), Some(0), "a backlog is no failure");
         assert!(idle.is_closed_unanswered().await, "an idle tracker is let go");
         if let Some(fleet) = fleet {
             server.start();
-            let process = Process::start(&database.url(), &address, &own);
+            let process = ODOGRAPH.serve(&database.url(), &address, &own);
             fleet.goes_on(500).await;
             let told = fleet.stop().await;
             process.settled().await;
@@ -246,14 +240,14 @@ async fn a_stop_with_a_backlog_is_no_failure_and_the_next_start_goes_on() {
 
 #[tokio::test]
 async fn a_full_disk_holds_the_trackers_and_ends_by_itself() {
-    let Some(disk) = small_disk::SmallDisk::new(2 << 20) else { return };
+    let Some(disk) = SmallDisk::new(2 << 20) else { return };
     let server = PrivateServer::new("disk");
-    let database = Database::postgres_in(&server.url).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
     let directory = disk.path();
     let own = [("ODOGRAPH_DATA_DIR", directory.to_str().unwrap()), ("ODOGRAPH_JOURNAL_MAX_SIZE", "8MiB")];
-    let service = service::start(&database.url(), &own).await;
+    let service = Service::start(&database.url(), &own).await;
     let admin = service.admin;
-    server.stop(&["immediate"]);
+    server.stop(StopMode::Immediate);
     let fleet = Fleet::start(service.trackers, 50);
     let full = async || readiness(admin).await.2.contains(&"journal_full".to_owned()).then_some(());
     eventually("the disk to be full", full).await;
@@ -273,13 +267,13 @@ async fn a_full_disk_holds_the_trackers_and_ends_by_itself() {
 #[tokio::test]
 async fn a_stop_with_a_full_journal_ends_in_time() {
     let server = PrivateServer::new("fullstop");
-    let database = Database::postgres_in(&server.url).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
     let more = [("ODOGRAPH_JOURNAL_MAX_SIZE", "1MiB"), ("ODOGRAPH_SHUTDOWN_GRACE", "1s")];
-    let service = service::start(&database.url(), &more).await;
+    let service = Service::start(&database.url(), &more).await;
     let admin = service.admin;
     let fleet = Fleet::start(service.trackers, 50);
     fleet.goes_on(500).await;
-    server.stop(&["immediate"]);
+    server.stop(StopMode::Immediate);
     let full = async || readiness(admin).await.2.contains(&"journal_full".to_owned()).then_some(());
     eventually("the journal to be full", full).await;
     let stopped = tokio::time::timeout(Duration::from_secs(8), service.stop()).await;
@@ -289,10 +283,10 @@ async fn a_stop_with_a_full_journal_ends_in_time() {
 
 #[tokio::test]
 async fn one_process_a_data_directory_and_the_second_says_so() {
-    let database = Database::postgres().await;
+    let database = TestDatabase::postgres().await;
     let directory = tempfile::tempdir().unwrap();
     let own = [("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())];
-    let process = Process::start(&database.url(), "127.0.0.1:0", &own);
+    let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &own);
     let mut second = Command::new(env!("CARGO_BIN_EXE_odograph"));
     second.arg("serve").env("DATABASE_URL", database.url()).envs(own);
     second.env("ODOGRAPH_LISTEN", "127.0.0.1:0").env("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0");

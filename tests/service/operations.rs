@@ -1,22 +1,18 @@
 //! What an operator sees: readiness, metrics and their conservation, settings and their mistakes, logs without secrets.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::process::{Command, Output};
 
 use odograph::config::{Lookup, Settings};
-use support::database::Database;
-use support::service::{self, Process, get, readiness};
-use support::tracker::{Tracker, frame, imei, record};
+use odograph_testkit::{Service, TestDatabase, Tracker, eventually, frame, get, imei, readiness, record};
+
+use crate::ODOGRAPH;
 
 const T: u64 = 1_780_000_000_000;
 
 #[tokio::test]
 async fn a_started_service_is_live_ready_and_counts_from_zero() {
-    let database = Database::sqlite();
-    let service = service::start(&database.url(), &[]).await;
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[]).await;
     assert_eq!(get(service.admin, "/livez").await.0, 200);
     assert_eq!(readiness(service.admin).await, (200, true, vec![]));
     assert_eq!(get(service.admin, "/nothing").await.0, 404);
@@ -45,8 +41,8 @@ async fn a_started_service_is_live_ready_and_counts_from_zero() {
 
 #[tokio::test]
 async fn records_are_conserved_in_every_scrape_under_load() {
-    let database = Database::sqlite();
-    let service = service::start(&database.url(), &[]).await;
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[]).await;
     let (target, admin) = (service.trackers, service.admin);
     let load = tokio::spawn(async move {
         for device in 0..10 {
@@ -82,10 +78,10 @@ async fn records_are_conserved_in_every_scrape_under_load() {
 
 #[tokio::test]
 async fn logs_hold_no_coordinates_no_payload_and_an_imei_at_debug_only() {
-    let database = Database::sqlite();
+    let database = TestDatabase::sqlite();
     for (level, holds_imei) in [("info", false), ("debug", true)] {
         let log = format!("odograph={level}");
-        let process = Process::start(&database.url(), "127.0.0.1:0", &[("ODOGRAPH_LOG", &log)]);
+        let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[("ODOGRAPH_LOG", &log)]);
         let mut tracker = Tracker::login(process.trackers, "356307042441013").await;
         assert_eq!(tracker.deliver(&frame(&[record(T, 1)])).await, 1);
         let mut broken = frame(&[record(T, 1)]);
@@ -93,7 +89,7 @@ async fn logs_hold_no_coordinates_no_payload_and_an_imei_at_debug_only() {
         tracker.send(&broken).await;
         assert!(tracker.is_closed_unanswered().await);
         let refused = async || process.logs().iter().any(|line| line.contains("crc_mismatch")).then_some(());
-        support::eventually("the refusal in the log", refused).await;
+        eventually("the refusal in the log", refused).await;
         let logs = process.logs().join("\n");
         assert_eq!(logs.contains("356307042441013"), holds_imei, "{logs}");
         for place in ["25.27", "252791234", "54.68", "546871234"] {

@@ -1,21 +1,19 @@
 //! The database away, the process killed: nothing acknowledged is lost, nothing is stored twice, and it goes on by itself.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use odograph::store::DatabaseUrl;
 use odograph_fleet::{Plan, Progress, audit};
-use support::database::{Database, server_url};
-use support::eventually;
-use support::server::PrivateServer;
-use support::service::{self, Process, count, metric, readiness};
-use support::tracker::{Tracker, frame, imei, record};
+use odograph_testkit::service::AFTER_COMMIT;
+use odograph_testkit::{
+    PrivateServer, Service, StopMode, TestDatabase, Tracker, count, eventually, frame, imei, metric, readiness, record,
+    server_url,
+};
 use tokio_util::sync::CancellationToken;
+
+use crate::ODOGRAPH;
 
 const T: u64 = 1_780_000_000_000;
 
@@ -25,10 +23,10 @@ fn plan(target: std::net::SocketAddr) -> Plan {
 
 #[tokio::test]
 async fn a_killed_service_has_every_acknowledged_record_exactly_once() {
-    let database = Database::postgres().await;
+    let database = TestDatabase::postgres().await;
     let directory = tempfile::tempdir().unwrap();
     let own = [("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())];
-    let mut process = Process::start(&database.url(), "127.0.0.1:0", &own);
+    let mut process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &own);
     let address = process.trackers;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let fleet = tokio::spawn(odograph_fleet::run(plan(address), Arc::clone(&progress), stop.clone()));
@@ -37,7 +35,7 @@ async fn a_killed_service_has_every_acknowledged_record_exactly_once() {
         let more = async || (progress.read().1 > before + 2_000).then_some(());
         eventually("the fleet to go on", more).await;
         process.kill();
-        process = Process::start(&database.url(), &address.to_string(), &own);
+        process = ODOGRAPH.serve(&database.url(), &address.to_string(), &own);
         assert!(progress.read().1 > 0, "kill {kill}");
     }
     stop.cancel();
@@ -53,12 +51,12 @@ async fn a_killed_service_has_every_acknowledged_record_exactly_once() {
 #[tokio::test]
 async fn a_database_that_stops_and_comes_back_under_load_costs_nothing() {
     let server = PrivateServer::new("outage");
-    let database = Database::postgres_in(&server.url).await;
-    let service = service::start(&database.url(), &[]).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
+    let service = Service::start(&database.url(), &[]).await;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let fleet = tokio::spawn(odograph_fleet::run(plan(service.trackers), Arc::clone(&progress), stop.clone()));
     let admin = service.admin;
-    for how in [&["immediate"][..], &[]] {
+    for how in [StopMode::Immediate, StopMode::Fast] {
         let (_, before, _) = progress.read();
         eventually("load", async || (progress.read().1 > before + 2_000).then_some(())).await;
         server.stop(how);
@@ -84,9 +82,9 @@ async fn a_database_that_stops_and_comes_back_under_load_costs_nothing() {
 #[tokio::test]
 async fn without_a_database_at_the_start_nothing_is_acknowledged_until_it_comes() {
     let server = PrivateServer::new("late");
-    let database = Database::postgres_in(&server.url).await;
-    server.stop(&[]);
-    let service = service::start(&database.url(), &[service::AFTER_COMMIT]).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
+    server.stop(StopMode::Fast);
+    let service = Service::start(&database.url(), &[AFTER_COMMIT]).await;
     let (admin, series) = (service.admin, "odograph_records_waiting");
     let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
     tracker.send(&frame(&[record(T, 1), record(T + 1, 1)])).await;
@@ -104,12 +102,12 @@ async fn without_a_database_at_the_start_nothing_is_acknowledged_until_it_comes(
 #[tokio::test]
 async fn a_stop_during_an_outage_ends_in_time_and_acknowledges_nothing() {
     let server = PrivateServer::new("stop");
-    let database = Database::postgres_in(&server.url).await;
-    let service = service::start(&database.url(), &[("ODOGRAPH_SHUTDOWN_GRACE", "500ms"), service::AFTER_COMMIT]).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
+    let service = Service::start(&database.url(), &[("ODOGRAPH_SHUTDOWN_GRACE", "500ms"), AFTER_COMMIT]).await;
     let admin = service.admin;
     let mut stored = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(stored.deliver(&frame(&[record(T, 1)])).await, 1);
-    server.stop(&["immediate"]);
+    server.stop(StopMode::Immediate);
     stored.send(&frame(&[record(T + 1000, 1)])).await;
     let series = "odograph_records_waiting";
     eventually("the frame to wait", async || (metric(admin, series).await >= 1.0).then_some(())).await;
@@ -122,7 +120,7 @@ async fn a_stop_during_an_outage_ends_in_time_and_acknowledges_nothing() {
 
 #[tokio::test]
 async fn an_outdated_schema_stops_the_start_with_the_command_that_mends_it() {
-    let database = Database::postgres_empty(&server_url()).await;
+    let database = TestDatabase::postgres_empty(&server_url()).await;
     let output = |command: &[&str]| {
         let mut process = Command::new(env!("CARGO_BIN_EXE_odograph"));
         process.args(command).env("DATABASE_URL", database.url()).env("ODOGRAPH_LISTEN", "127.0.0.1:0");
@@ -137,16 +135,16 @@ async fn an_outdated_schema_stops_the_start_with_the_command_that_mends_it() {
         let said = String::from_utf8_lossy(&migrated.stdout).into_owned();
         assert!(said.contains(expected) && said.contains("hypertable"), "{said}");
     }
-    let process = Process::start(&database.url(), "127.0.0.1:0", &[]);
+    let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[]);
     assert_eq!(process.terminate(), Some(0));
 }
 
 #[tokio::test]
 async fn a_schema_found_outdated_after_a_late_database_is_waited_for() {
     let server = PrivateServer::new("older");
-    let database = Database::postgres_empty(&server.url).await;
-    server.stop(&[]);
-    let service = service::start(&database.url(), &[service::AFTER_COMMIT]).await;
+    let database = TestDatabase::postgres_empty(&server.url).await;
+    server.stop(StopMode::Fast);
+    let service = Service::start(&database.url(), &[AFTER_COMMIT]).await;
     let admin = service.admin;
     let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
     tracker.send(&frame(&[record(T, 1)])).await;
@@ -166,10 +164,10 @@ async fn a_schema_found_outdated_after_a_late_database_is_waited_for() {
 async fn at_the_bound_of_bytes_in_flight_sockets_wait_and_nothing_is_lost() {
     const TRACKERS: u64 = 250;
     let server = PrivateServer::new("bound");
-    let database = Database::postgres_in(&server.url).await;
-    server.stop(&[]);
-    let bounds = [("ODOGRAPH_INFLIGHT_MAX", "1MiB"), ("ODOGRAPH_FRAME_TIMEOUT", "1s"), service::AFTER_COMMIT];
-    let service = service::start(&database.url(), &bounds).await;
+    let database = TestDatabase::postgres_in(&server.url).await;
+    server.stop(StopMode::Fast);
+    let bounds = [("ODOGRAPH_INFLIGHT_MAX", "1MiB"), ("ODOGRAPH_FRAME_TIMEOUT", "1s"), AFTER_COMMIT];
+    let service = Service::start(&database.url(), &bounds).await;
     let admin = service.admin;
     let records: Vec<_> = (0..150).map(|n| record(T + n * 1000, 1)).collect();
     let frame = frame(&records);

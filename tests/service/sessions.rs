@@ -1,23 +1,16 @@
 //! The session on a real socket: frames split and glued, resends, and every kind of bad input with its counter.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::time::Duration;
 
-use support::database::Database;
-use support::eventually;
-use support::service::{self, Service, count, metric};
-use support::tracker::{Tracker, frame, imei, record};
+use odograph_testkit::{Service, TestDatabase, Tracker, count, eventually, frame, imei, metric, record};
 use teltonika_codecs::encode;
 use tokio::io::AsyncWriteExt as _;
 
 const T: u64 = 1_780_000_000_000;
 
-async fn sqlite() -> (Database, Service) {
-    let database = Database::sqlite();
-    let service = service::start(&database.url(), &[]).await;
+async fn sqlite() -> (TestDatabase, Service) {
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[]).await;
     (database, service)
 }
 
@@ -94,8 +87,8 @@ async fn a_resend_is_acknowledged_and_stored_once() {
 
 #[tokio::test]
 async fn two_different_records_of_one_millisecond_are_two_rows() {
-    for database in [Database::sqlite(), Database::postgres().await] {
-        let service = service::start(&database.url(), &[]).await;
+    for database in [TestDatabase::sqlite(), TestDatabase::postgres().await] {
+        let service = Service::start(&database.url(), &[]).await;
         let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
         assert_eq!(tracker.deliver(&frame(&[record(T, 1), record(T, 0)])).await, 2);
         service.settled().await;
@@ -178,10 +171,10 @@ async fn a_second_login_must_name_the_same_device() {
 
 #[tokio::test]
 async fn slow_peers_are_closed_by_the_timeout_that_they_broke() {
-    let database = Database::sqlite();
+    let database = TestDatabase::sqlite();
     let timeouts =
         [("ODOGRAPH_LOGIN_TIMEOUT", "2s"), ("ODOGRAPH_FRAME_TIMEOUT", "300ms"), ("ODOGRAPH_IDLE_TIMEOUT", "900ms")];
-    let service = service::start(&database.url(), &timeouts).await;
+    let service = Service::start(&database.url(), &timeouts).await;
     let mut silent = Tracker::connect(service.trackers).await;
     let mut half_login = Tracker::connect(service.trackers).await;
     half_login.send(b"\x00\x0F3563").await;
@@ -201,8 +194,8 @@ async fn slow_peers_are_closed_by_the_timeout_that_they_broke() {
 
 #[tokio::test]
 async fn one_address_gets_as_many_connections_as_it_may() {
-    let database = Database::sqlite();
-    let service = service::start(&database.url(), &[("ODOGRAPH_MAX_CONNECTIONS_PER_IP", "2")]).await;
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[("ODOGRAPH_MAX_CONNECTIONS_PER_IP", "2")]).await;
     let first = Tracker::login(service.trackers, &imei(1).to_string()).await;
     let _second = Tracker::login(service.trackers, &imei(2).to_string()).await;
     let mut third = Tracker::connect(service.trackers).await;
@@ -217,8 +210,8 @@ async fn one_address_gets_as_many_connections_as_it_may() {
 
 #[tokio::test]
 async fn over_the_limit_in_all_a_tracker_waits_for_its_turn() {
-    let database = Database::sqlite();
-    let service = service::start(&database.url(), &[("ODOGRAPH_MAX_CONNECTIONS", "1")]).await;
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[("ODOGRAPH_MAX_CONNECTIONS", "1")]).await;
     let first = Tracker::login(service.trackers, &imei(1).to_string()).await;
     let mut second = Tracker::connect(service.trackers).await;
     second.send(&encode::login(imei(2))).await;

@@ -1,28 +1,23 @@
 //! Every valid vendor example through a real socket into each store, and read back, every column.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
-
 use std::collections::BTreeMap;
 
-use support::database::{Database, plain};
-use support::examples::{self, Example};
-use support::service;
-use support::tracker::{Tracker, framed, imei};
+use odograph_testkit::{
+    Service, TestDatabase, Tracker, count, database::plain, examples, examples::Example, framed, imei,
+};
 
 #[tokio::test]
 async fn every_example_reaches_timescaledb() {
-    every_example_reaches(Database::postgres().await).await;
+    every_example_reaches(TestDatabase::postgres().await).await;
 }
 
 #[tokio::test]
 async fn every_example_reaches_sqlite() {
-    every_example_reaches(Database::sqlite()).await;
+    every_example_reaches(TestDatabase::sqlite()).await;
 }
 
-async fn every_example_reaches(database: Database) {
-    let service = service::start(&database.url(), &[]).await;
+async fn every_example_reaches(database: TestDatabase) {
+    let service = Service::start(&database.url(), &[]).await;
     let examples = examples::with_records();
     assert_eq!(examples.len(), 12, "all valid examples with records");
     let mut expected = BTreeMap::new();
@@ -55,8 +50,8 @@ async fn every_example_reaches(database: Database) {
 
 #[tokio::test]
 async fn the_fingerprint_is_the_crc_32_of_the_records_wire_bytes() {
-    let database = Database::sqlite();
-    let service = service::start(&database.url(), &[]).await;
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[]).await;
     let example = &examples::with_records()[0];
     assert_eq!(example.name, "codec8-tcp-1-all-widths");
     let mut tracker = Tracker::login(service.trackers, "356307042441013").await;
@@ -71,8 +66,8 @@ async fn the_fingerprint_is_the_crc_32_of_the_records_wire_bytes() {
 
 #[tokio::test]
 async fn messages_and_pings_are_never_answered_and_do_not_disturb() {
-    let database = Database::sqlite();
-    let service = service::start(&database.url(), &[]).await;
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[]).await;
     let mut tracker = Tracker::login(service.trackers, "356307042441013").await;
     for message in examples::messages() {
         tracker.send(&message).await;
@@ -83,6 +78,6 @@ async fn messages_and_pings_are_never_answered_and_do_not_disturb() {
     let array = examples::with_records().into_iter().find(|e| e.records.len() == 4).unwrap();
     assert_eq!(tracker.deliver(&array.frame).await, 4);
     assert_eq!(tracker.deliver(&framed(&[0x08, 0, 0])).await, 0, "a frame without records is answered with 0");
-    assert_eq!(service::count(service.admin, "odograph_messages_total{codec=\"12\"}").await, 4);
+    assert_eq!(count(service.admin, "odograph_messages_total{codec=\"12\"}").await, 4);
     service.stop().await;
 }

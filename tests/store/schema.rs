@@ -1,20 +1,16 @@
 //! The schema as a whole: code, both databases and documentation say the same, and views show what was stored.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use odograph::store::features;
 use odograph::store::{ColumnType, Columnstore, ELEMENTS, MigrateOptions, column_of, migrate};
+use odograph_testkit::{IMEI, NOON, PostgresFixture, Sample, SqliteFixture, StoreFixture, batch, columns, row};
 use serde_json::{Value as Json, json};
 use sqlx::Row as _;
-use support_store::{IMEI, NOON, PostgresDatabase, SqliteDatabase, TestDatabase, batch, columns, row};
 
 /// An element in every way that one is shown: a column, scaled, signed, text, bytes, unknown, and what did not fit.
-fn sample() -> support_store::Sample {
+fn sample() -> Sample {
     let mut sample = row(IMEI, NOON, 7);
     sample.row.event_io_id = 239;
     for (id, value) in [(239, 1), (66, 24_079), (181, 11), (17, -8000)] {
@@ -44,7 +40,7 @@ fn expected_elements() -> Json {
 
 #[tokio::test]
 async fn views_of_postgresql_show_names_units_and_scaled_values() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     database.store.commit(&batch([&sample()])).await.unwrap();
     for view in ["positions_named", "latest_named"] {
         let query = format!(
@@ -66,7 +62,7 @@ async fn views_of_postgresql_show_names_units_and_scaled_values() {
 
 #[tokio::test]
 async fn views_of_sqlite_show_the_same() {
-    let mut database = SqliteDatabase::new().await;
+    let mut database = SqliteFixture::new().await;
     database.store.commit(&batch([&sample()])).await.unwrap();
     for view in ["positions_named", "latest_named"] {
         let query = format!("SELECT imei, imei_number, event, ts, ts_ms, elements FROM {view} WHERE imei_number = 17");
@@ -85,7 +81,7 @@ async fn views_of_sqlite_show_the_same() {
 
 #[tokio::test]
 async fn the_view_by_device_comes_with_the_table_devices_and_lets_it_change() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     database.store.commit(&batch([&sample()])).await.unwrap();
     let options = MigrateOptions::default();
     assert!(!migrate(&database.url, &options).await.unwrap().by_device);
@@ -115,7 +111,7 @@ async fn the_view_by_device_comes_with_the_table_devices_and_lets_it_change() {
 #[tokio::test]
 async fn devices_are_made_only_when_asked_for() {
     let options = MigrateOptions { standalone_devices: true, ..MigrateOptions::default() };
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     database.store.commit(&batch([&sample()])).await.unwrap();
     for _ in 0..2 {
         assert!(migrate(&database.url, &options).await.unwrap().by_device);
@@ -126,7 +122,7 @@ async fn devices_are_made_only_when_asked_for() {
     assert_eq!(model, "FMB003");
     assert!(database.client.batch_execute("INSERT INTO devices (imei) VALUES ('17')").await.is_err(), "no IMEI");
 
-    let mut database = SqliteDatabase::new().await;
+    let mut database = SqliteFixture::new().await;
     database.store.commit(&batch([&sample()])).await.unwrap();
     assert!(!migrate(&database.url, &MigrateOptions::default()).await.unwrap().by_device);
     for _ in 0..2 {
@@ -141,7 +137,7 @@ async fn devices_are_made_only_when_asked_for() {
 
 #[tokio::test]
 async fn what_was_dropped_by_hand_comes_back_or_is_named() {
-    let database = PostgresDatabase::new().await;
+    let database = PostgresFixture::new().await;
     let options = MigrateOptions::default();
     let drop = "DROP TABLE position_flag_ledger; DROP VIEW latest_named; DELETE FROM io_elements WHERE id < 100";
     database.client.batch_execute(drop).await.unwrap();
@@ -160,7 +156,7 @@ async fn what_was_dropped_by_hand_comes_back_or_is_named() {
 /// Debian's TimescaleDB is the build under the Apache licence; the other one is not to be had here.
 #[tokio::test]
 async fn a_build_without_columnstore_works_and_is_named() {
-    let database = PostgresDatabase::new().await;
+    let database = PostgresFixture::new().await;
     let features = features(&database.url).await.unwrap();
     let license: String = database.client.query_one("SHOW timescaledb.license", &[]).await.unwrap().get(0);
     if license == "timescale" {
@@ -173,7 +169,7 @@ async fn a_build_without_columnstore_works_and_is_named() {
 
 /// Names behind a table's rows in `docs/database.md`.
 fn documented(heading: &str, column: usize) -> Vec<String> {
-    let text = include_str!("../docs/database.md");
+    let text = include_str!("../../docs/database.md");
     let section = text.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
     section
         .lines()
@@ -187,7 +183,7 @@ fn documented(heading: &str, column: usize) -> Vec<String> {
 
 #[test]
 fn every_typed_element_is_documented_as_it_is() {
-    let text = include_str!("../docs/database.md");
+    let text = include_str!("../../docs/database.md");
     for element in ELEMENTS {
         let column_type = match element.column_type {
             ColumnType::Boolean => "boolean".to_owned(),
@@ -211,7 +207,7 @@ fn every_typed_element_is_documented_as_it_is() {
 /// Every other table and view: its columns in the database are those of the documentation, in both directions.
 #[tokio::test]
 async fn every_table_is_documented_with_all_of_its_columns() {
-    let database = PostgresDatabase::new().await;
+    let database = PostgresFixture::new().await;
     let query = "SELECT table_name::text, array_agg(column_name::text ORDER BY ordinal_position) \
                  FROM information_schema.columns WHERE table_schema = 'public' AND table_name NOT IN \
                  ('_sqlx_migrations', 'positions', 'latest_positions', 'positions_named', 'latest_named') GROUP BY 1";
@@ -225,12 +221,12 @@ async fn every_table_is_documented_with_all_of_its_columns() {
 
 #[tokio::test]
 async fn sqlite_has_the_tables_and_columns_of_postgresql() {
-    let database = PostgresDatabase::new().await;
+    let database = PostgresFixture::new().await;
     let query = "SELECT table_name::text, column_name::text FROM information_schema.columns \
                  WHERE table_schema = 'public' AND table_name <> '_sqlx_migrations'";
     let rows = database.client.query(query, &[]).await.unwrap();
     let postgres: BTreeSet<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let file = SqliteDatabase::new().await;
+    let file = SqliteFixture::new().await;
     let query = "SELECT t.name, c.name FROM sqlite_schema AS t, pragma_table_info(t.name) AS c \
                  WHERE t.type IN ('table', 'view') AND t.name NOT LIKE 'sqlite%' AND t.name <> '_sqlx_migrations' \
                  AND NOT (t.type = 'view' AND c.name = 'ts_ms')";

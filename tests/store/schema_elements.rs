@@ -1,16 +1,12 @@
 //! The element dictionary in the code, in both databases, and in the files that put it there.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use odograph::store::{ColumnType, ELEMENTS, column_of};
+use odograph_testkit::{PostgresFixture, SqliteFixture, StoreFixture};
 use sqlx::Row as _;
-use support_store::{PostgresDatabase, SqliteDatabase, TestDatabase};
 use teltonika_codecs::dictionary::{self, ElementInfo, ValueKind};
 
 /// A row of `io_elements` as text, so that it compares across databases.
@@ -162,7 +158,7 @@ fn the_files_are_made_from_the_dictionary() {
 
 #[tokio::test]
 async fn the_table_of_postgresql_is_the_dictionary() {
-    let database = PostgresDatabase::new().await;
+    let database = PostgresFixture::new().await;
     let list: Vec<_> = COLUMNS.iter().map(|name| format!("{name}::text")).collect();
     let query = format!("SELECT {} FROM io_elements AS e ORDER BY e.id", list.join(", "));
     let rows = database.client.query(&query, &[]).await.unwrap();
@@ -172,7 +168,7 @@ async fn the_table_of_postgresql_is_the_dictionary() {
 
 #[tokio::test]
 async fn the_table_of_sqlite_is_the_dictionary() {
-    let database = SqliteDatabase::new().await;
+    let database = SqliteFixture::new().await;
     let list: Vec<_> = COLUMNS
         .iter()
         .map(|name| match *name {

@@ -1,19 +1,15 @@
 //! The checkpoint as a fence: each sequence in which a lane and its database can come to differ, against real databases.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use std::time::{Duration, Instant};
 
 use odograph::store::{Batch, BatchSpan, Checkpoint, CommitOutcome, ErrorClass, Lane, PostgresStore, Store};
 use odograph_journal::{JournalId, Mark, Position};
-use support_store::{
-    Cut, IMEI, NOON, OneLane, PostgresDatabase, Proxy, SqliteDatabase, TestDatabase, batch, counts, fleet, row,
-    server_url, some_lane,
+use odograph_testkit::{
+    Cut, CuttingProxy, IMEI, NOON, OneLane, PostgresFixture, StoreFixture, batch, counts, fleet, row, server_url,
+    some_lane,
 };
 
-for_both_stores! {
+odograph_testkit::for_both_stores! {
     a_lane_begins_at_the_beginning_and_goes_on_where_it_was
     a_step_that_brings_nothing_moves_the_checkpoint
     a_database_that_went_back_takes_the_lane_with_it
@@ -32,7 +28,7 @@ fn at(position: u64) -> Mark {
     Mark { position: Position(position), tag: if position == 0 { 0 } else { 5 } }
 }
 
-async fn a_lane_begins_at_the_beginning_and_goes_on_where_it_was(mut database: impl TestDatabase) {
+async fn a_lane_begins_at_the_beginning_and_goes_on_where_it_was(mut database: impl StoreFixture) {
     let lane = some_lane();
     let mut first = database.another(lane).await;
     assert_eq!(first.store.open_lane().await.unwrap(), Checkpoint::default());
@@ -45,12 +41,12 @@ async fn a_lane_begins_at_the_beginning_and_goes_on_where_it_was(mut database: i
     assert_eq!(database.store().open().await.unwrap(), at(0), "another journal stands elsewhere");
 }
 
-async fn a_step_that_brings_nothing_moves_the_checkpoint(mut database: impl TestDatabase) {
+async fn a_step_that_brings_nothing_moves_the_checkpoint(mut database: impl StoreFixture) {
     assert_eq!(counts(database.store().commit(&Batch::default()).await.unwrap()), (0, 0));
     assert_eq!(database.texts("ingest_checkpoints", &["position", "tag"]).await, [["100", "5"]]);
 }
 
-async fn a_database_that_went_back_takes_the_lane_with_it(mut database: impl TestDatabase) {
+async fn a_database_that_went_back_takes_the_lane_with_it(mut database: impl StoreFixture) {
     for number in 0..3 {
         database.store().commit(&one(number)).await.unwrap();
     }
@@ -74,7 +70,7 @@ async fn a_database_that_went_back_takes_the_lane_with_it(mut database: impl Tes
     assert_eq!(database.count("positions").await, 4);
 }
 
-async fn a_database_without_the_row_begins_anew(mut database: impl TestDatabase) {
+async fn a_database_without_the_row_begins_anew(mut database: impl StoreFixture) {
     database.store().commit(&one(0)).await.unwrap();
     database.execute("DELETE FROM ingest_checkpoints").await;
     let offered = database.store().offer(&one(1)).await.unwrap();
@@ -85,7 +81,7 @@ async fn a_database_without_the_row_begins_anew(mut database: impl TestDatabase)
     assert_eq!(counts(database.store().commit(&one(1)).await.unwrap()), (1, 0));
 }
 
-async fn a_copied_journal_is_stopped_and_writes_nothing(database: impl TestDatabase) {
+async fn a_copied_journal_is_stopped_and_writes_nothing(database: impl StoreFixture) {
     let lane = some_lane();
     let mut original = database.another(lane).await;
     original.commit(&one(0)).await.unwrap();
@@ -105,7 +101,7 @@ async fn a_copied_journal_is_stopped_and_writes_nothing(database: impl TestDatab
     assert_eq!(counts(copy.commit(&one(3)).await.unwrap()), (1, 0), "the other goes on");
 }
 
-async fn the_same_place_by_another_way_is_stopped(mut database: impl TestDatabase) {
+async fn the_same_place_by_another_way_is_stopped(mut database: impl StoreFixture) {
     database.store().commit(&one(0)).await.unwrap();
     // A copy that was given other frames since has the same positions and other tags.
     database.execute("UPDATE ingest_checkpoints SET tag = 6").await;
@@ -113,7 +109,7 @@ async fn the_same_place_by_another_way_is_stopped(mut database: impl TestDatabas
     assert_eq!(database.count("positions").await, 1);
 }
 
-async fn another_number_of_lanes_goes_back_to_the_one_behind(database: impl TestDatabase) {
+async fn another_number_of_lanes_goes_back_to_the_one_behind(database: impl StoreFixture) {
     let journal = JournalId::random();
     let lane = |number, lanes| Lane { journal, number, lanes };
     let mut two = [database.another(lane(0, 2)).await, database.another(lane(1, 2)).await];
@@ -142,7 +138,7 @@ async fn another_number_of_lanes_goes_back_to_the_one_behind(database: impl Test
     assert_eq!(database.count("ingest_checkpoints").await, 1);
 }
 
-async fn a_retired_journal_leaves_no_rows(mut database: impl TestDatabase) {
+async fn a_retired_journal_leaves_no_rows(mut database: impl StoreFixture) {
     let mut other = database.another(some_lane()).await;
     other.commit(&one(0)).await.unwrap();
     database.store().commit(&one(1)).await.unwrap();
@@ -153,13 +149,13 @@ async fn a_retired_journal_leaves_no_rows(mut database: impl TestDatabase) {
 
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_found() {
-    let database = PostgresDatabase::new().await;
-    let proxy = Proxy::new(&server_url()).await;
+    let database = PostgresFixture::new().await;
+    let proxy = CuttingProxy::of_database(&server_url()).await;
     let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
     let batch = batch(&fleet(100, 5));
     store.commit(&one(0)).await.unwrap();
 
-    proxy.cut(Cut::Answer);
+    proxy.cut_commit(Cut::Answer);
     let error = store.offer(&batch).await.unwrap_err();
     assert!(proxy.has_cut() && error.in_doubt() && error.class == ErrorClass::Unavailable, "{error:?}");
     assert_eq!(counts(store.commit(&batch).await.unwrap()), (500, 0), "as the first attempt counted");
@@ -170,12 +166,12 @@ async fn a_commit_whose_answer_is_lost_is_found() {
 
 #[tokio::test]
 async fn a_commit_dropped_while_its_answer_is_awaited_is_found() {
-    let database = PostgresDatabase::new().await;
-    let proxy = Proxy::new(&server_url()).await;
+    let database = PostgresFixture::new().await;
+    let proxy = CuttingProxy::of_database(&server_url()).await;
     let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
     let batch = batch(&fleet(100, 5));
     store.open().await.unwrap();
-    proxy.cut(Cut::Hold);
+    proxy.cut_commit(Cut::Hold);
     let committed_at_the_server = async {
         while database.count("positions").await == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -189,12 +185,12 @@ async fn a_commit_dropped_while_its_answer_is_awaited_is_found() {
 
 #[tokio::test]
 async fn a_commit_that_never_arrived_is_done_again() {
-    let database = PostgresDatabase::new().await;
-    let proxy = Proxy::new(&server_url()).await;
+    let database = PostgresFixture::new().await;
+    let proxy = CuttingProxy::of_database(&server_url()).await;
     let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
     let batch = batch(&fleet(100, 5));
     store.open().await.unwrap();
-    proxy.cut(Cut::Before);
+    proxy.cut_commit(Cut::Request);
     let error = store.offer(&batch).await.unwrap_err();
     assert!(proxy.has_cut() && error.in_doubt(), "{error:?}");
     assert_eq!(database.count("positions").await, 0);
@@ -204,8 +200,8 @@ async fn a_commit_that_never_arrived_is_done_again() {
 
 #[tokio::test]
 async fn a_lost_commit_that_is_still_running_is_waited_for() {
-    let database = PostgresDatabase::new().await;
-    let proxy = Proxy::new(&server_url()).await;
+    let database = PostgresFixture::new().await;
+    let proxy = CuttingProxy::of_database(&server_url()).await;
     let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
     store.commit(&one(0)).await.unwrap();
     // The commit itself takes two seconds. A plain read in between would still show the old place.
@@ -218,7 +214,7 @@ async fn a_lost_commit_that_is_still_running_is_waited_for() {
         )
         .await;
     let batch = batch(&fleet(10, 5));
-    proxy.cut(Cut::Answer);
+    proxy.cut_commit(Cut::Answer);
     let begun = Instant::now();
     assert!(store.offer(&batch).await.unwrap_err().in_doubt());
     assert!(begun.elapsed() < Duration::from_secs(2), "the client was cut off while the server was committing");
@@ -236,7 +232,7 @@ async fn a_lost_commit_that_is_still_running_is_waited_for() {
 
 #[tokio::test]
 async fn a_lane_belongs_to_one_session_at_a_time() {
-    let database = PostgresDatabase::new().await;
+    let database = PostgresFixture::new().await;
     let lane = some_lane();
     let mut owner = database.another(lane).await;
     owner.commit(&one(0)).await.unwrap();
@@ -259,7 +255,7 @@ async fn a_lane_belongs_to_one_session_at_a_time() {
 
 #[tokio::test]
 async fn two_lanes_write_side_by_side() {
-    let database = PostgresDatabase::new().await;
+    let database = PostgresFixture::new().await;
     let journal = JournalId::random();
     let samples = fleet(200, 20);
     let of_lane = |number: u64| batch(samples.iter().filter(|sample| sample.row.imei.get() % 2 == number));

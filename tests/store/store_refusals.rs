@@ -1,17 +1,14 @@
 //! Rows that a database refuses stand alone in quarantine, and all others are committed.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use odograph::store::{Batch, Committed, ErrorClass, Message, QuarantineReason, Quarantined, WritePath};
 use odograph_journal::Position;
-use support_store::{
-    IMEI, NOON, OTHER, PostgresDatabase, Sample, SqliteDatabase, TestDatabase, batch, counts, fleet, row, wire,
+use odograph_testkit::{
+    IMEI, NOON, OTHER, PostgresFixture, Sample, SmallDisk, SqliteFixture, StoreFixture, batch, counts, fleet,
+    open_sqlite, row, wire,
 };
 use teltonika_codecs::Imei;
 
-for_both_stores! {
+odograph_testkit::for_both_stores! {
     a_refused_row_stands_alone_in_quarantine
     many_refused_rows_among_many_are_all_found
     a_batch_of_refused_rows_is_quarantined_whole
@@ -31,12 +28,12 @@ fn all_counts(committed: &Committed) -> (u64, u64, usize) {
     (committed.inserted(), committed.duplicates(), committed.refused().len())
 }
 
-async fn a_refused_row_stands_alone_in_quarantine(mut database: impl TestDatabase) {
+async fn a_refused_row_stands_alone_in_quarantine(mut database: impl StoreFixture) {
     database.refuse_speed().await;
     let mut samples = fleet(20, 5);
     fast(&mut samples[42]);
-    let batch = batch(&samples);
-    let committed = database.store().commit(&batch).await.unwrap();
+    let refused = batch(&samples);
+    let committed = database.store().commit(&refused).await.unwrap();
     assert_eq!(all_counts(&committed), (99, 0, 1));
     assert_eq!(committed.refused(), [samples[42].row.key()]);
     assert_eq!(database.count("positions").await, 99);
@@ -49,15 +46,15 @@ async fn a_refused_row_stands_alone_in_quarantine(mut database: impl TestDatabas
     assert_eq!(bytes.to_lowercase(), hex);
 
     // It comes again, with the others: nothing new, but it is counted.
-    let again = database.store().commit(&batch).await.unwrap();
+    let again = database.store().commit(&refused).await.unwrap();
     assert_eq!(all_counts(&again), (0, 99, 1));
     assert_eq!(database.texts("quarantined_records", &["seen"]).await, [["2"]]);
     // The mended table takes what comes then, by the fast way.
-    let next = database.store().commit(&support_store::batch([&row(IMEI, NOON, 1)])).await.unwrap();
+    let next = database.store().commit(&batch([&row(IMEI, NOON, 1)])).await.unwrap();
     assert_eq!(all_counts(&next), (1, 0, 0));
 }
 
-async fn many_refused_rows_among_many_are_all_found(mut database: impl TestDatabase) {
+async fn many_refused_rows_among_many_are_all_found(mut database: impl StoreFixture) {
     database.refuse_speed().await;
     let mut samples = fleet(100, 20);
     samples.iter_mut().skip(3).step_by(17).for_each(fast);
@@ -68,7 +65,7 @@ async fn many_refused_rows_among_many_are_all_found(mut database: impl TestDatab
     assert_eq!(database.count("positions").await, i64::try_from(2000 - refused).unwrap());
 }
 
-async fn a_batch_of_refused_rows_is_quarantined_whole(mut database: impl TestDatabase) {
+async fn a_batch_of_refused_rows_is_quarantined_whole(mut database: impl StoreFixture) {
     database.refuse_speed().await;
     let mut samples = fleet(10, 5);
     samples.iter_mut().for_each(fast);
@@ -76,7 +73,7 @@ async fn a_batch_of_refused_rows_is_quarantined_whole(mut database: impl TestDat
     assert_eq!((database.count("positions").await, database.count("quarantined_records").await), (0, 50));
 }
 
-async fn a_refused_row_is_never_the_newest_position(mut database: impl TestDatabase) {
+async fn a_refused_row_is_never_the_newest_position(mut database: impl StoreFixture) {
     database.refuse_speed().await;
     let mut samples = [row(IMEI, NOON, 1), row(OTHER, NOON, 1)];
     fast(&mut samples[0]);
@@ -84,7 +81,7 @@ async fn a_refused_row_is_never_the_newest_position(mut database: impl TestDatab
     assert_eq!(database.rows("latest_positions").await, [samples[1].cells()]);
 }
 
-async fn what_the_drain_quarantines_is_kept_once_and_counted(mut database: impl TestDatabase) {
+async fn what_the_drain_quarantines_is_kept_once_and_counted(mut database: impl StoreFixture) {
     let record = |reason, frame, index, bytes: &[u8]| Quarantined {
         imei: Imei::from_ascii(IMEI.as_bytes()).unwrap(),
         reason,
@@ -106,7 +103,7 @@ async fn what_the_drain_quarantines_is_kept_once_and_counted(mut database: impl 
     assert_eq!(database.texts("quarantined_records", &["seen"]).await, [["2"], ["4"]]);
 }
 
-async fn messages_are_kept_with_any_bytes(mut database: impl TestDatabase) {
+async fn messages_are_kept_with_any_bytes(mut database: impl StoreFixture) {
     let message = |frame, bytes: &[u8], text: Option<&str>| Message {
         imei: Imei::from_ascii(IMEI.as_bytes()).unwrap(),
         received_at_us: NOON * 1000,
@@ -129,7 +126,7 @@ async fn messages_are_kept_with_any_bytes(mut database: impl TestDatabase) {
 
 #[tokio::test]
 async fn a_column_of_another_type_is_the_operators_matter() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     // A column that somebody made smaller.
     database.execute("DROP VIEW IF EXISTS positions_by_device, positions_named CASCADE").await;
     database.execute("ALTER TABLE positions ALTER COLUMN angle_deg TYPE smallint").await;
@@ -141,7 +138,7 @@ async fn a_column_of_another_type_is_the_operators_matter() {
 
 #[tokio::test]
 async fn an_index_that_somebody_added_refuses_loudly_and_loses_nothing() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     database.execute("CREATE UNIQUE INDEX one_a_millisecond ON positions (imei, ts)").await;
     let samples = [row(IMEI, NOON, 1), row(IMEI, NOON, 2), row(OTHER, NOON, 3)];
     let committed = database.store().commit(&batch(&samples)).await.unwrap();
@@ -152,7 +149,7 @@ async fn an_index_that_somebody_added_refuses_loudly_and_loses_nothing() {
 
 #[tokio::test]
 async fn newest_positions_that_are_refused_hold_nothing_up() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     database.execute("ALTER TABLE latest_positions ADD CONSTRAINT few CHECK (satellites < 10)").await;
     let mut samples = fleet(10, 3);
     samples[3].row.satellites = 5;
@@ -165,7 +162,7 @@ async fn newest_positions_that_are_refused_hold_nothing_up() {
 
 #[tokio::test]
 async fn a_full_disk_passes_and_quarantines_nothing() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     // The server's own code for it, raised where the server would meet it.
     database
         .execute(
@@ -185,9 +182,9 @@ async fn a_full_disk_passes_and_quarantines_nothing() {
 #[tokio::test]
 async fn a_full_sqlite_file_passes_and_loses_nothing() {
     let batch = batch(&fleet(500, 20));
-    let Some(small) = support_store::SmallDisk::new(1 << 20) else { return };
+    let Some(small) = SmallDisk::new(1 << 20) else { return };
     let url = odograph::store::DatabaseUrl::sqlite(small.path().join("positions.db"));
-    let mut store = support_store::sqlite(&url).await;
+    let mut store = open_sqlite(&url).await;
     let error = store.commit(&batch).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Unavailable, "{error:?}");
     small.grow(64 << 20);
@@ -196,7 +193,7 @@ async fn a_full_sqlite_file_passes_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_trigger_that_could_drop_rows_unseen_stops_the_store() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     let batch = batch(&fleet(5, 4));
     database
         .execute(
@@ -215,7 +212,7 @@ async fn a_trigger_that_could_drop_rows_unseen_stops_the_store() {
 
 #[tokio::test]
 async fn sqlite_triggers_that_could_lose_rows_stop_the_store() {
-    let mut database = SqliteDatabase::new().await;
+    let mut database = SqliteFixture::new().await;
     let batch = batch(&fleet(5, 4));
     for action in ["IGNORE", "ROLLBACK, 'away with it'"] {
         let trigger = format!(
@@ -233,7 +230,7 @@ async fn sqlite_triggers_that_could_lose_rows_stop_the_store() {
 
 #[tokio::test]
 async fn a_column_that_no_row_can_fill_is_the_operators_matter() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     database.execute("ALTER TABLE positions ADD COLUMN note text NOT NULL").await;
     assert_eq!(database.store.commit(&batch(&fleet(5, 4))).await.unwrap_err().class, ErrorClass::Refuses);
     assert_eq!(database.count("quarantined_records").await, 0);

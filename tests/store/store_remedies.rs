@@ -1,12 +1,8 @@
 //! What an operator reads when a real server refuses: the cause, and what to do about it.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use odograph::store::features;
 use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, Retention, RetentionClock, migrate, retain};
-use support_store::{IMEI, NOON, PostgresDatabase, PrivateServer, TestDatabase, batch, row, timescale};
+use odograph_testkit::{IMEI, NOON, PostgresFixture, PrivateServer, StopMode, StoreFixture, batch, open_postgres, row};
 
 /// What `odograph migrate` says.
 async fn refusal(url: &DatabaseUrl) -> String {
@@ -38,8 +34,8 @@ async fn logging_in() {
 
 #[tokio::test]
 async fn a_database_that_takes_no_writes() {
-    let database = PostgresDatabase::empty().await;
-    let read_only = format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name);
+    let database = PostgresFixture::empty().await;
+    let read_only = format!("ALTER DATABASE {} SET default_transaction_read_only = on", database.name());
     database.client.batch_execute(&read_only).await.unwrap();
     let said = refusal(&database.url).await;
     assert!(said.contains("25006") && said.contains("RESET default_transaction_read_only"), "{said}");
@@ -48,7 +44,7 @@ async fn a_database_that_takes_no_writes() {
     let url = server.url_with("odograph", "");
     migrate(&url, &MigrateOptions::default()).await.unwrap();
     server.write("standby.signal", "").await;
-    server.stop("fast");
+    server.stop(StopMode::Fast);
     server.start();
     let said = refusal(&url).await;
     assert!(said.contains("is a standby") && said.contains("name the primary"), "{said}");
@@ -58,7 +54,7 @@ async fn a_database_that_takes_no_writes() {
 
 #[tokio::test]
 async fn a_table_that_somebody_dropped() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     database.client.batch_execute("DROP TABLE IF EXISTS quarantined_records").await.unwrap();
     let retention = Retention { positions: None, quarantine: Some(std::time::Duration::from_hours(24)) };
     let present = RetentionClock::new(std::time::SystemTime::now(), None);
@@ -84,7 +80,7 @@ async fn a_timescaledb_that_is_too_old_or_not_the_one_of_its_library() {
     // There is no older package here, so the catalog says so. Without the library, nothing minds.
     let set = |version: &str| format!("UPDATE pg_extension SET extversion = '{version}' WHERE extname = 'timescaledb'");
     server.connect().await.batch_execute("ALTER SYSTEM SET shared_preload_libraries = plpgsql").await.unwrap();
-    server.stop("fast");
+    server.stop(StopMode::Fast);
     server.start();
     server.connect().await.batch_execute(&set("2.12.2")).await.unwrap();
     let said = refusal(&url).await;
@@ -98,11 +94,11 @@ async fn a_timescaledb_that_is_too_old_or_not_the_one_of_its_library() {
     // As after an update of the package under a running database: its library is another one.
     server.connect().await.batch_execute(&set("2.14.9")).await.unwrap();
     server.connect().await.batch_execute("ALTER SYSTEM RESET shared_preload_libraries").await.unwrap();
-    server.stop("fast");
+    server.stop(StopMode::Fast);
     server.start();
     let error = migrate(&url, &MigrateOptions::default()).await.unwrap_err();
     let said = error.source.to_string();
     assert!(said.contains("58P01") && said.contains("ALTER EXTENSION timescaledb UPDATE"), "{said}");
-    let mut store = timescale(&url);
+    let mut store = open_postgres(&url);
     assert!(store.schema().await.is_err());
 }

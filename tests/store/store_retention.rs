@@ -1,15 +1,13 @@
 //! Retention drops what is too old and nothing else, in every kind of table.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use odograph::store::{
     DatabaseUrl, ErrorClass, Retention, RetentionClock, RetentionRefusal, RetentionReport, StoreError,
 };
-use support_store::{IMEI, OTHER, PostgresDatabase, Sample, SqliteDatabase, TestDatabase, batch, class, counts, row};
+use odograph_testkit::{
+    IMEI, OTHER, PostgresFixture, Sample, SqliteFixture, StoreFixture, batch, counts, error_class, row,
+};
 
 const DAY: Duration = Duration::from_hours(24);
 const A_MONTH: Retention = Retention { positions: Some(Duration::from_hours(30 * 24)), quarantine: None };
@@ -39,7 +37,7 @@ fn samples() -> Vec<Sample> {
 
 #[tokio::test]
 async fn whole_chunks_of_a_hypertable_are_dropped() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     database.store.commit(&batch(&samples())).await.unwrap();
     let kept = retain(&database.url, &Retention::default()).await.unwrap();
     assert!(kept.is_empty());
@@ -63,12 +61,12 @@ async fn whole_chunks_of_a_hypertable_are_dropped() {
 
 #[tokio::test]
 async fn rows_of_an_ordinary_table_are_deleted_in_steps() {
-    let database = PostgresDatabase::empty().await;
+    let database = PostgresFixture::empty().await;
     let fill = "INSERT INTO positions (imei, ts, fingerprint, valid, received_at) \
          SELECT imei, now() - age, n, true, now() FROM generate_series(1, 5100) AS n, \
          (VALUES (17, interval '31 days'), (17, interval '29 days'), (999999999999999, interval '40 days')) AS v (imei, age) \
          WHERE imei <> 17 OR n = 1";
-    for schema in [include_str!("../db-init/0001_positions.sql"), include_str!("../db-init/0003_ingest.sql")] {
+    for schema in [include_str!("../../db-init/0001_positions.sql"), include_str!("../../db-init/0003_ingest.sql")] {
         database.client.batch_execute(schema).await.unwrap();
     }
     database.client.batch_execute(fill).await.unwrap();
@@ -79,7 +77,7 @@ async fn rows_of_an_ordinary_table_are_deleted_in_steps() {
 
 #[tokio::test]
 async fn rows_of_a_file_are_deleted_in_steps_while_it_is_written_to() {
-    let mut database = SqliteDatabase::new().await;
+    let mut database = SqliteFixture::new().await;
     database.store.commit(&batch(&samples())).await.unwrap();
     let more = batch([&row(IMEI, days_ago(1), 1)]);
     let (retained, committed) = tokio::join!(retain(&database.url, &A_MONTH), database.store.commit(&more));
@@ -90,7 +88,7 @@ async fn rows_of_a_file_are_deleted_in_steps_while_it_is_written_to() {
 
 #[tokio::test]
 async fn the_quarantine_is_cleared_by_its_own_age() {
-    let database = PostgresDatabase::new().await;
+    let database = PostgresFixture::new().await;
     let fill = "INSERT INTO quarantined_records \
                 (imei, digest, reason, detail, received_at, journal_id, position, codec, bytes) \
                 SELECT 17, decode(lpad(n::text, 4, '0'), 'hex'), 'time', '', now() - n * interval '10 days', \
@@ -100,7 +98,7 @@ async fn the_quarantine_is_cleared_by_its_own_age() {
     assert_eq!(retained, RetentionReport { quarantined: 2, ..RetentionReport::default() });
     assert_eq!(database.count("quarantined_records").await, 2);
 
-    let embedded = SqliteDatabase::new().await;
+    let embedded = SqliteFixture::new().await;
     let fill = "INSERT INTO quarantined_records \
                 (imei, digest, reason, detail, received_at, journal_id, position, codec, bytes) \
                 SELECT 17, CAST(value AS BLOB), 'time', '', (unixepoch() - value * 864000) * 1000000, x'00', value, 8, x'' \
@@ -115,18 +113,18 @@ async fn the_quarantine_is_cleared_by_its_own_age() {
 
 #[tokio::test]
 async fn a_role_that_does_not_own_the_table_is_told_so() {
-    let database = PostgresDatabase::new().await;
-    let role = format!("role_of_{}", database.name);
+    let database = PostgresFixture::new().await;
+    let role = format!("role_of_{}", database.name());
     let create = format!("CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT ON positions TO {role}");
     database.client.batch_execute(&create).await.unwrap();
-    let refused = class(retain(&database.url_as(&role), &A_MONTH)).await;
+    let refused = error_class(retain(&database.url_as(&role), &A_MONTH)).await;
     database.client.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
     assert_eq!(refused, ErrorClass::Refuses);
 }
 
 #[tokio::test]
 async fn chunks_stay_while_frames_wait_that_may_belong_to_them() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     let times = [50, 40, 33].map(|days| row(IMEI, days_ago(days), 1));
     database.store.commit(&batch(&times)).await.unwrap();
     // The database was away for five days: time stands still there, and 35 days is what is too old.
@@ -144,11 +142,11 @@ async fn chunks_stay_while_frames_wait_that_may_belong_to_them() {
 
 #[tokio::test]
 async fn rows_stay_while_frames_wait_that_may_belong_to_them() {
-    let plain = PostgresDatabase::empty().await;
-    for schema in [include_str!("../db-init/0001_positions.sql"), include_str!("../db-init/0003_ingest.sql")] {
+    let plain = PostgresFixture::empty().await;
+    for schema in [include_str!("../../db-init/0001_positions.sql"), include_str!("../../db-init/0003_ingest.sql")] {
         plain.client.batch_execute(schema).await.unwrap();
     }
-    let mut embedded = SqliteDatabase::new().await;
+    let mut embedded = SqliteFixture::new().await;
     let times = [50, 33, 1].map(|days| row(IMEI, days_ago(days), 1));
     embedded.store.commit(&batch(&times)).await.unwrap();
     let fill = "INSERT INTO positions (imei, ts, fingerprint, valid, received_at) \
@@ -171,7 +169,7 @@ async fn rows_stay_while_frames_wait_that_may_belong_to_them() {
 
 #[tokio::test]
 async fn a_server_whose_clock_is_a_year_ahead_or_behind_keeps_everything() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     database.store.commit(&batch([&row(IMEI, days_ago(40), 1)])).await.unwrap();
     let both = Retention { quarantine: A_MONTH.positions, ..A_MONTH };
     for (now, server_is_ahead) in [(ago(365), true), (SystemTime::now() + 365 * DAY, false)] {
@@ -185,7 +183,7 @@ async fn a_server_whose_clock_is_a_year_ahead_or_behind_keeps_everything() {
 
 #[tokio::test]
 async fn messages_of_devices_go_with_the_positions() {
-    let database = PostgresDatabase::new().await;
+    let database = PostgresFixture::new().await;
     let fill = "INSERT INTO device_messages (journal_id, position, imei, received_at, codec, type, bytes) \
                 SELECT '00000000-0000-0000-0000-000000000000', n, 17 + n % 2, now() - n * interval '1 minute', 12, 6, '' \
                 FROM generate_series(1, 60000) AS n";
@@ -196,7 +194,7 @@ async fn messages_of_devices_go_with_the_positions() {
     assert!((16_800..16_810).contains(&retained.messages), "{retained:?}");
     assert!(retain(&database.url, &QUARANTINE).await.unwrap().is_empty(), "the quarantine's age is not theirs");
 
-    let embedded = SqliteDatabase::new().await;
+    let embedded = SqliteFixture::new().await;
     let fill = "INSERT INTO device_messages (journal_id, position, imei, received_at, codec, type, bytes) \
                 SELECT x'00', value, 17 + value, (unixepoch() - value * 864000) * 1000000, 12, 6, x'' \
                 FROM json_each('[1,2,3,4]')";

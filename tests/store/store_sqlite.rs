@@ -1,28 +1,26 @@
 //! What can go wrong with the SQLite store.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, Schema, SqliteStore, Store, migrate};
+use odograph_testkit::{
+    IMEI, NOON, SqliteFixture, StoreFixture, batch, columns, counts, error_class, open_sqlite, row, some_lane,
+};
 use sqlx::Row as _;
-use support_store::{IMEI, NOON, SqliteDatabase, TestDatabase, batch, class, columns, counts, row, some_lane, sqlite};
 
 #[tokio::test]
 async fn rows_survive_closing_and_a_store_that_was_only_dropped() {
-    let mut database = SqliteDatabase::new().await;
+    let mut database = SqliteFixture::new().await;
     let samples = [row(IMEI, NOON, 1), row(IMEI, NOON, 2)];
     database.store.commit(&batch(&samples[..1])).await.unwrap();
     database.store.close().await;
     database.store.commit(&batch(&samples)).await.unwrap();
-    database.store = sqlite(&database.url).await;
+    database.store = open_sqlite(&database.url).await;
     assert_eq!(counts(database.store.commit(&batch(&samples)).await.unwrap()), (0, 2));
     assert_eq!(database.rows("positions").await, samples.map(|sample| sample.cells()));
 }
 
 #[tokio::test]
 async fn the_tables_have_the_columns_of_the_code() {
-    let database = SqliteDatabase::new().await;
+    let database = SqliteFixture::new().await;
     let expected: Vec<_> = columns().iter().map(|column| (column.0.to_owned(), column.2.to_owned())).collect();
     for table in ["positions", "latest_positions"] {
         let query = "SELECT name, type FROM pragma_table_info($1) ORDER BY cid";
@@ -47,13 +45,13 @@ async fn migrating_is_safe_to_repeat_and_to_do_twice_at_once() {
 
 #[tokio::test]
 async fn a_newer_schema_is_left_alone_and_told() {
-    let database = SqliteDatabase::new().await;
+    let database = SqliteFixture::new().await;
     let invent = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                   VALUES (9999, 'from the future', true, '', 0)";
     sqlx::raw_sql(invent).execute(&mut database.connect().await).await.unwrap();
-    let mut store = sqlite(&database.url).await;
+    let mut store = open_sqlite(&database.url).await;
     assert_eq!(store.schema().await.unwrap(), Schema::Newer);
-    assert_eq!(class(migrate(&database.url, &MigrateOptions::default())).await, ErrorClass::Refuses);
+    assert_eq!(error_class(migrate(&database.url, &MigrateOptions::default())).await, ErrorClass::Refuses);
 }
 
 #[tokio::test]

@@ -1,16 +1,12 @@
 //! What can go wrong with the TimescaleDB store: schema, lost connections, refusals, concurrent writers.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, PostgresStore, Schema, migrate};
-use support_store::{
-    IMEI, NOON, PostgresDatabase, PrivateServer, TestDatabase, batch, class, columns, counts, fleet, row, server_url,
-    some_lane, timescale, until_committed,
+use odograph_testkit::{
+    IMEI, NOON, PostgresFixture, PrivateServer, StopMode, StoreFixture, batch, columns, counts, error_class, fleet,
+    open_postgres, row, server_url, some_lane, until_committed,
 };
 
 fn db_init() -> PathBuf {
@@ -27,7 +23,7 @@ fn migration_names() -> Vec<String> {
 
 #[tokio::test]
 async fn the_schema_is_outdated_current_then_newer() {
-    let mut database = PostgresDatabase::empty().await;
+    let mut database = PostgresFixture::empty().await;
     assert_eq!(database.store.schema().await.unwrap(), Schema::Outdated);
     let report = migrate(&database.url, &MigrateOptions::default()).await.unwrap();
     assert_eq!(report.applied, migration_names());
@@ -38,12 +34,12 @@ async fn the_schema_is_outdated_current_then_newer() {
                   VALUES (9999, 'from the future', true, '', 0)";
     database.client.batch_execute(invent).await.unwrap();
     assert_eq!(database.store.schema().await.unwrap(), Schema::Newer);
-    assert_eq!(class(migrate(&database.url, &MigrateOptions::default())).await, ErrorClass::Refuses);
+    assert_eq!(error_class(migrate(&database.url, &MigrateOptions::default())).await, ErrorClass::Refuses);
 }
 
 #[tokio::test]
 async fn migrating_is_safe_to_repeat_and_to_do_twice_at_once() {
-    let database = PostgresDatabase::empty().await;
+    let database = PostgresFixture::empty().await;
     let options = MigrateOptions::default();
     let (one, two) = tokio::join!(migrate(&database.url, &options), migrate(&database.url, &options));
     let (one, two) = (one.unwrap(), two.unwrap());
@@ -59,7 +55,7 @@ async fn migrating_is_safe_to_repeat_and_to_do_twice_at_once() {
 
 #[tokio::test]
 async fn options_set_the_chunk_interval_and_the_index_on_time() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     let options =
         MigrateOptions { chunk_interval: Some(Duration::from_hours(6)), index_time: true, ..MigrateOptions::default() };
     for _ in 0..2 {
@@ -76,7 +72,7 @@ async fn options_set_the_chunk_interval_and_the_index_on_time() {
 
 #[tokio::test]
 async fn the_tables_have_the_columns_of_the_code() {
-    let database = PostgresDatabase::new().await;
+    let database = PostgresFixture::new().await;
     let expected: Vec<_> = columns().iter().map(|column| (column.0.to_owned(), column.1.to_owned())).collect();
     for table in ["positions", "latest_positions"] {
         let query = "SELECT column_name::text, data_type::text FROM information_schema.columns
@@ -89,7 +85,7 @@ async fn the_tables_have_the_columns_of_the_code() {
 
 #[tokio::test]
 async fn a_foreign_table_of_the_same_name_is_refused() {
-    let database = PostgresDatabase::empty().await;
+    let database = PostgresFixture::empty().await;
     let foreign = "CREATE TABLE positions (imei bigint, ts timestamptz, PRIMARY KEY (imei, ts))";
     database.client.batch_execute(foreign).await.unwrap();
     let error = migrate(&database.url, &MigrateOptions::default()).await.unwrap_err();
@@ -98,14 +94,14 @@ async fn a_foreign_table_of_the_same_name_is_refused() {
 
 #[tokio::test]
 async fn a_role_that_may_not_have_the_extension_is_told_so() {
-    let mut database = PostgresDatabase::empty().await;
-    let role = format!("role_of_{}", database.name);
+    let mut database = PostgresFixture::empty().await;
+    let role = format!("role_of_{}", database.name());
     let create = format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}");
     database.client.batch_execute(&create).await.unwrap();
     let url = database.url_as(&role);
     let refused = migrate(&url, &MigrateOptions::default()).await;
     let schema = database.store.schema().await.unwrap();
-    let grant = format!("GRANT CREATE ON DATABASE {} TO {role}", database.name);
+    let grant = format!("GRANT CREATE ON DATABASE {} TO {role}", database.name());
     database.client.batch_execute(&grant).await.unwrap();
     let mended = migrate(&url, &MigrateOptions::default()).await;
     let name = role.clone();
@@ -119,23 +115,24 @@ async fn a_role_that_may_not_have_the_extension_is_told_so() {
 
 #[tokio::test]
 async fn the_operator_is_called_where_waiting_does_not_help() {
-    let mut database = PostgresDatabase::empty().await;
+    let mut database = PostgresFixture::empty().await;
     let batch = batch([&row(IMEI, NOON, 1)]);
-    assert_eq!(class(database.store.commit(&batch)).await, ErrorClass::Refuses, "no tables");
+    assert_eq!(error_class(database.store.commit(&batch)).await, ErrorClass::Refuses, "no tables");
 
-    let mut stranger = timescale(&database.url_as("nobody_of_that_name"));
-    assert_eq!(class(stranger.commit(&batch)).await, ErrorClass::Refuses, "no such role");
-    assert_eq!(class(stranger.schema()).await, ErrorClass::Refuses, "no such role");
+    let mut stranger = open_postgres(&database.url_as("nobody_of_that_name"));
+    assert_eq!(error_class(stranger.commit(&batch)).await, ErrorClass::Refuses, "no such role");
+    assert_eq!(error_class(stranger.schema()).await, ErrorClass::Refuses, "no such role");
 
     let (server, _) = server_url().rsplit_once('/').map(|(server, name)| (server.to_owned(), name.len())).unwrap();
     let elsewhere = DatabaseUrl::parse(&format!("{server}/no_database_of_that_name")).unwrap();
-    assert_eq!(class(timescale(&elsewhere).commit(&batch)).await, ErrorClass::Refuses);
-    assert_eq!(class(migrate(&elsewhere, &MigrateOptions::default())).await, ErrorClass::Refuses);
+    assert_eq!(error_class(open_postgres(&elsewhere).commit(&batch)).await, ErrorClass::Refuses);
+    assert_eq!(error_class(migrate(&elsewhere, &MigrateOptions::default())).await, ErrorClass::Refuses);
 
     migrate(&database.url, &MigrateOptions::default()).await.unwrap();
-    let set_read_only = |on| format!("ALTER DATABASE {} SET default_transaction_read_only = {on}", database.name);
+    let name = database.name().to_owned();
+    let set_read_only = |on| format!("ALTER DATABASE {name} SET default_transaction_read_only = {on}");
     database.client.batch_execute(&set_read_only("on")).await.unwrap();
-    assert_eq!(class(database.store.commit(&batch)).await, ErrorClass::Refuses, "read-only");
+    assert_eq!(error_class(database.store.commit(&batch)).await, ErrorClass::Refuses, "read-only");
     database.client.batch_execute(&set_read_only("off")).await.unwrap();
     // The connection that met the error is gone, so what the operator mended is seen at once.
     assert_eq!(counts(database.store.commit(&batch).await.unwrap()), (1, 0));
@@ -148,16 +145,16 @@ async fn a_server_that_is_away_is_unavailable() {
     // Accepted by the kernel, never answered: connecting is bounded as a whole.
     let silent = DatabaseUrl::parse(&format!("postgres://u@127.0.0.1:{port}/db?connect_timeout=1")).unwrap();
     let batch = batch([&row(IMEI, NOON, 1)]);
-    assert_eq!(class(timescale(&silent).commit(&batch)).await, ErrorClass::Unavailable);
-    assert_eq!(class(migrate(&silent, &MigrateOptions::default())).await, ErrorClass::Unavailable);
+    assert_eq!(error_class(open_postgres(&silent).commit(&batch)).await, ErrorClass::Unavailable);
+    assert_eq!(error_class(migrate(&silent, &MigrateOptions::default())).await, ErrorClass::Unavailable);
     drop(listener);
-    assert_eq!(class(timescale(&silent).schema()).await, ErrorClass::Unavailable);
-    assert_eq!(class(migrate(&silent, &MigrateOptions::default())).await, ErrorClass::Unavailable);
+    assert_eq!(error_class(open_postgres(&silent).schema()).await, ErrorClass::Unavailable);
+    assert_eq!(error_class(migrate(&silent, &MigrateOptions::default())).await, ErrorClass::Unavailable);
 }
 
 #[tokio::test]
 async fn a_session_is_durable_and_bounded() {
-    let database = PostgresDatabase::empty().await;
+    let database = PostgresFixture::empty().await;
     let DatabaseUrl::Postgres(url) = &database.url else { panic!("not PostgreSQL") };
     let (client, connection) = url.config().connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -178,7 +175,7 @@ async fn a_session_is_durable_and_bounded() {
 
 #[tokio::test]
 async fn a_connection_killed_between_commits_is_replaced() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     let (first, second) = (batch([&row(IMEI, NOON, 1)]), batch([&row(IMEI, NOON, 1), &row(IMEI, NOON, 2)]));
     database.store.commit(&first).await.unwrap();
     assert_eq!(database.terminate().await, 1);
@@ -188,10 +185,10 @@ async fn a_connection_killed_between_commits_is_replaced() {
 
 #[tokio::test]
 async fn a_connection_killed_during_a_commit_leaves_nothing_or_all() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     let batch = batch(&fleet(50, 4));
     let blocker = database.blocker().await;
-    let mut store = timescale(&database.url);
+    let mut store = open_postgres(&database.url);
     let disturb = async {
         database.until_blocked().await;
         database.terminate().await
@@ -206,10 +203,10 @@ async fn a_connection_killed_during_a_commit_leaves_nothing_or_all() {
 
 #[tokio::test]
 async fn a_commit_cancelled_while_it_waits_leaves_no_transaction_behind() {
-    let mut database = PostgresDatabase::new().await;
+    let mut database = PostgresFixture::new().await;
     let batch = batch(&fleet(50, 4));
     let blocker = database.blocker().await;
-    let mut store = timescale(&database.url);
+    let mut store = open_postgres(&database.url);
     tokio::select! { done = store.commit(&batch) => panic!("{done:?}"), () = database.until_blocked() => {} }
     blocker.batch_execute("COMMIT").await.unwrap();
     // The old backend may still be at it: the keys decide who of the two was first.
@@ -220,8 +217,8 @@ async fn a_commit_cancelled_while_it_waits_leaves_no_transaction_behind() {
 
 #[tokio::test]
 async fn two_writers_with_the_same_rows_in_opposite_order_both_finish() {
-    let database = PostgresDatabase::new().await;
-    let mut stores = [timescale(&database.url), timescale(&database.url)];
+    let database = PostgresFixture::new().await;
+    let mut stores = [open_postgres(&database.url), open_postgres(&database.url)];
     let [one, two] = &mut stores;
     for round in 0..10 {
         let mut samples = fleet(500, 4);
@@ -241,14 +238,14 @@ async fn two_writers_with_the_same_rows_in_opposite_order_both_finish() {
 async fn a_plain_server_serves_and_restarts_are_survived() {
     let server = PrivateServer::new("stores");
     let url = DatabaseUrl::parse(&server.url).unwrap();
-    let mut store = timescale(&url);
+    let mut store = open_postgres(&url);
     let samples = fleet(50, 4);
     let (first, all) = (batch(&samples[..100]), batch(&samples));
 
     // Without its library loaded, TimescaleDB cannot be had although it is installed.
     server.connect().await.batch_execute("ALTER SYSTEM SET shared_preload_libraries = plpgsql").await.unwrap();
-    server.stop("fast");
-    assert_eq!(class(store.commit(&first)).await, ErrorClass::Unavailable);
+    server.stop(StopMode::Fast);
+    assert_eq!(error_class(store.commit(&first)).await, ErrorClass::Unavailable);
     server.start();
     let options =
         MigrateOptions { chunk_interval: Some(Duration::from_hours(6)), index_time: true, ..MigrateOptions::default() };
@@ -258,14 +255,14 @@ async fn a_plain_server_serves_and_restarts_are_survived() {
 
     // The operator has added it: migrating again moves the rows into a hypertable.
     server.connect().await.batch_execute("ALTER SYSTEM RESET shared_preload_libraries").await.unwrap();
-    server.stop("fast");
+    server.stop(StopMode::Fast);
     server.start();
     let report = migrate(&url, &MigrateOptions::default()).await.unwrap();
     assert!(matches!(report.positions, PositionsTable::Hypertable { .. }), "{report:?}");
     assert_eq!(until_committed(&mut store, &all).await, (100, 100));
 
     // A crash under a connection that has served: what was answered is there.
-    server.stop("immediate");
+    server.stop(StopMode::Immediate);
     server.start();
     assert_eq!(until_committed(&mut store, &all).await, (0, 200));
     let count = server.connect().await.query_one("SELECT count(*) FROM positions", &[]).await.unwrap();

@@ -1,16 +1,12 @@
 //! TLS to a real PostgreSQL: every `sslmode`, what it refuses, and what the refusal says.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use std::path::Path;
 
 use odograph::store::features;
 use odograph::store::{
     DatabaseUrl, ErrorClass, MigrateOptions, PostgresStore, Schema, Store, StoreError, connect, migrate,
 };
-use support_store::{Certificates, Pair, PrivateServer, some_lane, timescale};
+use odograph_testkit::{CertificateAndKey, Certificates, PrivateServer, open_postgres, some_lane};
 
 /// Whether the connection of both clients is encrypted.
 async fn encrypted(url: &DatabaseUrl) -> Result<bool, StoreError> {
@@ -18,7 +14,7 @@ async fn encrypted(url: &DatabaseUrl) -> Result<bool, StoreError> {
     let client = connect(target, "asking for TLS").await?;
     let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     let encrypted = client.query_one(query, &[]).await.unwrap().get(0);
-    let mut store = timescale(url);
+    let mut store = open_postgres(url);
     store.schema().await?;
     let query = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                  WHERE usename = $1 AND application_name = 'odograph' AND pid <> pg_backend_pid()";
@@ -39,7 +35,7 @@ async fn refusal(url: &DatabaseUrl) -> String {
     error.source.to_string()
 }
 
-async fn install(server: &PrivateServer, pair: &Pair) {
+async fn install(server: &PrivateServer, pair: &CertificateAndKey) {
     server.write("server.crt", &pair.certificate).await;
     server.write("server.key", &pair.key).await;
     server.connect().await.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
@@ -95,7 +91,7 @@ async fn every_mode_does_what_libpq_says() {
     assert!(said.contains("not trusted"), "{said}");
     // The whole of it works over TLS.
     migrate(&url(&with_root("verify-full", &ca)), &MigrateOptions::default()).await.unwrap();
-    let mut store = timescale(&url(&with_root("verify-full", &ca)));
+    let mut store = open_postgres(&url(&with_root("verify-full", &ca)));
     assert_eq!(store.schema().await.unwrap(), Schema::Current);
     assert!(features(&url(&with_root("verify-full", &ca))).await.is_ok());
 

@@ -2,17 +2,12 @@
 //!
 //! Needs `DATABASE_URL` (TimescaleDB, and a user who may create databases), as `scripts/test` exports it.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
-
-mod support_store;
-
 use odograph::store::{Batch, ELEMENTS, MAX_TS_MS, MIN_TS_MS, Schema};
-use support_store::{
-    IMEI, NOON, OTHER, PostgresDatabase, SqliteDatabase, TestDatabase, batch, columns, counts, fleet, full_row, row,
-    until_committed,
+use odograph_testkit::{
+    IMEI, NOON, OTHER, StoreFixture, batch, columns, counts, fleet, full_row, row, until_committed,
 };
 
-for_both_stores! {
+odograph_testkit::for_both_stores! {
     every_column_comes_back_as_it_was
     columns_that_a_batch_lacks_are_null
     the_ends_of_the_calendar_are_kept
@@ -29,7 +24,7 @@ for_both_stores! {
     the_schema_is_current_and_stays_so
 }
 
-async fn every_column_comes_back_as_it_was(mut database: impl TestDatabase) {
+async fn every_column_comes_back_as_it_was(mut database: impl StoreFixture) {
     let mut absent = row(IMEI, NOON + 1, i32::MAX);
     absent.row.elements.set(0, 0);
     absent.row.valid = false;
@@ -46,19 +41,19 @@ async fn every_column_comes_back_as_it_was(mut database: impl TestDatabase) {
     assert_eq!(database.rows("latest_positions").await, [samples[0].cells()]);
 }
 
-async fn columns_that_a_batch_lacks_are_null(mut database: impl TestDatabase) {
+async fn columns_that_a_batch_lacks_are_null(mut database: impl StoreFixture) {
     let samples = [row(IMEI, NOON, 1), row(IMEI, NOON + 1000, 2)];
     database.store().commit(&batch(&samples)).await.unwrap();
     assert_eq!(database.rows("positions").await, samples.map(|sample| sample.cells()));
 }
 
-async fn the_ends_of_the_calendar_are_kept(mut database: impl TestDatabase) {
+async fn the_ends_of_the_calendar_are_kept(mut database: impl StoreFixture) {
     let samples = [row(IMEI, MIN_TS_MS, 1), row(IMEI, MAX_TS_MS, 1)];
     assert_eq!(counts(database.store().commit(&batch(&samples)).await.unwrap()), (2, 0));
     assert_eq!(database.rows("positions").await, samples.map(|sample| sample.cells()));
 }
 
-async fn a_batch_committed_twice_is_stored_once(mut database: impl TestDatabase) {
+async fn a_batch_committed_twice_is_stored_once(mut database: impl StoreFixture) {
     let samples = [full_row(IMEI, NOON), row(OTHER, NOON, 5)];
     assert_eq!(counts(database.store().commit(&batch(&samples)).await.unwrap()), (2, 0));
     assert_eq!(counts(database.store().commit(&batch(&samples)).await.unwrap()), (0, 2));
@@ -71,7 +66,7 @@ async fn a_batch_committed_twice_is_stored_once(mut database: impl TestDatabase)
     assert_eq!(database.rows("positions").await, expected);
 }
 
-async fn a_record_twice_in_a_batch_is_stored_once(mut database: impl TestDatabase) {
+async fn a_record_twice_in_a_batch_is_stored_once(mut database: impl StoreFixture) {
     let first = row(IMEI, NOON, 1);
     let mut second = first.clone();
     second.row.received_at_us += 1;
@@ -80,14 +75,14 @@ async fn a_record_twice_in_a_batch_is_stored_once(mut database: impl TestDatabas
     assert_eq!(database.rows("positions").await[0], first.cells(), "the one that came first is kept");
 }
 
-async fn two_records_of_one_millisecond_are_both_stored(mut database: impl TestDatabase) {
+async fn two_records_of_one_millisecond_are_both_stored(mut database: impl StoreFixture) {
     let samples = [row(IMEI, NOON, -2), row(IMEI, NOON, 1)];
     assert_eq!(counts(database.store().commit(&batch(&samples)).await.unwrap()), (2, 0));
     assert_eq!(database.rows("latest_positions").await, [samples[1].cells()], "the fingerprint decides");
     assert_eq!(database.rows("positions").await, samples.map(|sample| sample.cells()));
 }
 
-async fn the_newest_position_goes_by_device_time_and_only_forward(mut database: impl TestDatabase) {
+async fn the_newest_position_goes_by_device_time_and_only_forward(mut database: impl StoreFixture) {
     // Newest first is the trackers' default order.
     let backlog = [row(IMEI, NOON, 1), row(OTHER, NOON, 9), row(IMEI, NOON - 1000, 2), row(IMEI, NOON - 2000, 3)];
     database.store().commit(&batch(&backlog)).await.unwrap();
@@ -99,7 +94,7 @@ async fn the_newest_position_goes_by_device_time_and_only_forward(mut database: 
     assert_eq!(database.rows("latest_positions").await, [newer.cells(), backlog[1].cells()]);
 }
 
-async fn a_position_without_fix_faulty_or_ahead_of_time_is_never_the_newest(mut database: impl TestDatabase) {
+async fn a_position_without_fix_faulty_or_ahead_of_time_is_never_the_newest(mut database: impl StoreFixture) {
     let five_minutes = 300_000;
     let mut samples = [1, 2, 3, 4].map(|at| row(IMEI, NOON + at, 1));
     samples[1].row.valid = false;
@@ -114,7 +109,7 @@ async fn a_position_without_fix_faulty_or_ahead_of_time_is_never_the_newest(mut 
     assert_eq!(database.count("positions").await, 5);
 }
 
-async fn the_newest_position_is_replaced_in_every_column(mut database: impl TestDatabase) {
+async fn the_newest_position_is_replaced_in_every_column(mut database: impl StoreFixture) {
     database.store().commit(&batch([&full_row(IMEI, NOON)])).await.unwrap();
     let mut bare = row(IMEI, NOON + 1, 1);
     bare.row.longitude = -70.0;
@@ -125,7 +120,7 @@ async fn the_newest_position_is_replaced_in_every_column(mut database: impl Test
     assert_eq!(database.rows("latest_positions").await, [full.cells()]);
 }
 
-async fn a_large_batch_of_many_devices_is_stored_whole(mut database: impl TestDatabase) {
+async fn a_large_batch_of_many_devices_is_stored_whole(mut database: impl StoreFixture) {
     let samples = fleet(2000, 10);
     let (batch, rows) = (batch(&samples), samples.len());
     assert_eq!(counts(database.store().commit(&batch).await.unwrap()), (20_000, 0));
@@ -138,7 +133,7 @@ async fn a_large_batch_of_many_devices_is_stored_whole(mut database: impl TestDa
     assert_eq!(database.count("latest_positions").await, 2000);
 }
 
-async fn changing_column_sets_keep_working(mut database: impl TestDatabase) {
+async fn changing_column_sets_keep_working(mut database: impl StoreFixture) {
     // More sets than statements are kept for, and back to the first.
     for round in 0..40_i32 {
         let mut sample = row(IMEI, NOON + i64::from(round), round);
@@ -154,7 +149,7 @@ async fn changing_column_sets_keep_working(mut database: impl TestDatabase) {
     assert_eq!(database.rows("latest_positions").await, [again.cells()]);
 }
 
-async fn a_commit_cancelled_at_any_moment_is_harmless(mut database: impl TestDatabase) {
+async fn a_commit_cancelled_at_any_moment_is_harmless(mut database: impl StoreFixture) {
     let samples = fleet(100, 5);
     let batch = batch(&samples);
     for yields in [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024] {
@@ -171,11 +166,11 @@ async fn a_commit_cancelled_at_any_moment_is_harmless(mut database: impl TestDat
     assert_eq!(database.count("latest_positions").await, 100);
 }
 
-async fn an_empty_batch_does_nothing(mut database: impl TestDatabase) {
+async fn an_empty_batch_does_nothing(mut database: impl StoreFixture) {
     assert_eq!(counts(database.store().commit(&Batch::default()).await.unwrap()), (0, 0));
 }
 
-async fn the_schema_is_current_and_stays_so(mut database: impl TestDatabase) {
+async fn the_schema_is_current_and_stays_so(mut database: impl StoreFixture) {
     assert_eq!(database.store().schema().await.unwrap(), Schema::Current);
     database.store().commit(&batch([&row(IMEI, NOON, 1)])).await.unwrap();
     assert_eq!(database.store().schema().await.unwrap(), Schema::Current);
