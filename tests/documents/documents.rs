@@ -1,7 +1,9 @@
-//! What the documentation names is there: the tests of docs/guarantees.md, and the files that pages refer to.
+//! What the pages name exists: tests, files, headings, settings, and words of the glossary.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use odograph::config::keys;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -21,6 +23,13 @@ fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Every page that a reader may start from.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = files("docs", "md");
+    pages.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "fixtures/README.md"].map(|name| root().join(name)));
+    pages
 }
 
 #[test]
@@ -47,10 +56,8 @@ fn every_guarantee_names_a_test_that_exists() {
 
 #[test]
 fn every_link_between_pages_leads_somewhere() {
-    let mut pages = files("docs", "md");
-    pages.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
     let mut followed = 0;
-    for page in pages {
+    for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.contains("://") {
@@ -67,6 +74,46 @@ fn every_link_between_pages_leads_somewhere() {
         }
     }
     assert!(followed > 20, "{followed}");
+}
+
+#[test]
+fn the_page_of_settings_has_each_with_its_default() {
+    let page = fs::read_to_string(root().join("docs/settings.md")).unwrap();
+    for key in keys::ALL {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", key.variable)));
+        let row = row.unwrap_or_else(|| panic!("docs/settings.md lacks {}", key.variable));
+        let default = row.split('|').nth(2).unwrap();
+        assert!(key.default.is_none_or(|value| default.contains(&format!("`{value}`"))), "{row}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, keys::ALL.len(), "rows of settings that do not exist");
+}
+
+#[test]
+fn the_glossary_is_in_order_and_the_code_uses_its_words() {
+    let folders = ["src", "codecs/src", "journal/src", "fleet/src", "sim", "testkit", "tests", "db-init"];
+    let sources = folders.iter().flat_map(|folder| [files(folder, "rs"), files(folder, "sql")]).flatten();
+    let code: String = sources.map(|file| words(&fs::read_to_string(file).unwrap())).collect();
+    let page = fs::read_to_string(root().join("docs/glossary.md")).unwrap();
+    let terms: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| **")?.split_once("**")).collect();
+    let terms: Vec<_> = terms.into_iter().map(|(term, _)| term.to_lowercase()).collect();
+    assert!(terms.is_sorted(), "{terms:?}");
+    let unused: Vec<_> = terms.iter().filter(|term| !code.contains(&words(term))).collect();
+    assert!(unused.is_empty() && terms.len() > 50, "words that the code does not use: {unused:?}");
+}
+
+/// A text as words in lower case: `BatchSpan` and `batch_span` are `batch span`.
+fn words(text: &str) -> String {
+    let mut words = String::with_capacity(text.len());
+    let mut before = ' ';
+    for c in text.chars() {
+        if before.is_lowercase() && c.is_uppercase() {
+            words.push(' ');
+        }
+        words.extend(if matches!(c, '_' | '-') { ' ' } else { c }.to_lowercase());
+        before = c;
+    }
+    words
 }
 
 /// As a heading is referred to.
