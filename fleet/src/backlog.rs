@@ -1,11 +1,11 @@
 //! What a tracker still holds: which records go into the next packet, and which are acknowledged. No socket, no clock.
 //!
-//! A tracker sends newest first. Mostly it holds one packet's worth; after a gap in coverage it holds several, and the
-//! newest of them goes out first. What was not answered goes out again, together with newer records and cut elsewhere.
+//! A tracker sends newest first. Usually it holds the records of one packet. After a gap in coverage it holds several packets
+//! and sends the newest first. Unanswered records go out again, together with newer ones and cut differently.
 
 use std::ops::Range;
 
-use super::route::noise;
+use crate::noise::noise;
 
 /// The records of one tracker: those below `low` and from `top` to `end` are acknowledged, those between are not.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Backlog {
     sent_to: u64,
 }
 
-/// Records of one packet: newer ones may stand before a part of the backlog.
+/// Records of one packet: newer ones can precede a part of the backlog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Packet {
     newer: Range<u64>,
@@ -45,11 +45,11 @@ impl Packet {
 impl Backlog {
     /// A tracker that has sent nothing; `all` is the number of its records.
     pub(super) fn new(number: u32, packet: u8, all: u64) -> Self {
-        let packet = u64::from(packet.clamp(1, MOST_RECORDS));
+        let packet = u64::from(packet.clamp(1, MAX_RECORDS));
         Self { number, packet, all, low: 0, top: 0, end: 0, blocks: 0, resend: false, sent_to: 0 }
     }
 
-    /// The next packet, or none where everything is acknowledged.
+    /// The next packet, or `None` if everything is acknowledged.
     pub(super) fn next(&mut self) -> Option<Packet> {
         if self.top == self.low {
             if self.end == self.all {
@@ -93,15 +93,19 @@ impl Backlog {
         self.top == self.low && self.end == self.all
     }
 
-    /// What the tracker was told: acknowledged are the records below the first number and those in the range; below the
-    /// last number records may have been sent.
-    pub(super) fn told(&self) -> (u64, Range<u64>, u64) {
-        (self.low, self.top..self.end, self.sent_to)
+    /// The acknowledged records: those below the number, and those in the range.
+    pub(super) fn acknowledged_records(&self) -> (u64, Range<u64>) {
+        (self.low, self.top..self.end)
+    }
+
+    /// Records from this number on were never sent.
+    pub(super) fn sent_to(&self) -> u64 {
+        self.sent_to
     }
 }
 
-/// What fits a frame's one-byte count beside three newer records, with room to spare.
-const MOST_RECORDS: u8 = 150;
+/// Together with three newer records this fits the one-byte count of a frame, with room to spare.
+const MAX_RECORDS: u8 = 150;
 /// One block of records in so many is the backlog of a gap in coverage.
 const GAP_EVERY: u64 = 16;
 
@@ -132,10 +136,10 @@ mod tests {
                     acknowledged.extend(records);
                     backlog.answered(&packet);
                 }
-                let (low, late, sent_to) = backlog.told();
-                let told: BTreeSet<_> = (0..low).chain(late).collect();
-                assert_eq!(told, acknowledged, "what it was told is what was acknowledged");
-                assert!(acknowledged.last().is_none_or(|last| *last < sent_to));
+                let (low, late) = backlog.acknowledged_records();
+                let reported: BTreeSet<_> = (0..low).chain(late).collect();
+                assert_eq!(reported, acknowledged);
+                assert!(acknowledged.last().is_none_or(|last| *last < backlog.sent_to()));
             }
             assert!(backlog.is_empty() && acknowledged.len() == 1_000);
         }

@@ -1,6 +1,6 @@
 //! Clocks of trackers: most are right, a few are not.
 
-/// How many trackers tell the wrong time.
+/// How many trackers have a wrong clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Clocks {
     /// None.
@@ -8,15 +8,15 @@ pub enum Clocks {
     /// A few: half an hour ahead, two hours behind, 200 days behind. A service's default time window takes them all.
     #[default]
     FewWrong,
-    /// A few, and among them some that start in 2004, as devices do that lost power and have no fix yet (section 2.5). Such
-    /// records go into quarantine.
+    /// A few, and some of them start in 2004, like devices that lost power and have no fix yet (section 2.5). Their records
+    /// go into quarantine.
     SomeStray,
 }
 
 impl Clocks {
-    /// What the clock of a tracker is ahead of the time `now_ms`.
+    /// How far the clock of a tracker is ahead of `now_ms`.
     pub(super) fn offset_ms(self, number: u32, now_ms: u64) -> i64 {
-        let wrong = match number % 50 {
+        let offset = match number % 50 {
             13 => 30 * MINUTE,
             31 => -120 * MINUTE,
             46 => -200 * 24 * 60 * MINUTE,
@@ -25,14 +25,14 @@ impl Clocks {
         match self {
             Self::Right => 0,
             Self::SomeStray if number % 50 == 7 => LOST_POWER_MS.saturating_sub_unsigned(now_ms),
-            Self::FewWrong | Self::SomeStray => wrong,
+            Self::FewWrong | Self::SomeStray => offset,
         }
     }
 
     /// How far ahead a clock can be.
-    pub const MOST_AHEAD_MS: u64 = 30 * MINUTE.unsigned_abs();
-    /// How far behind one can be that a service still takes.
-    pub const MOST_BEHIND_MS: u64 = 200 * 24 * 60 * MINUTE.unsigned_abs();
+    pub const MAX_AHEAD_MS: u64 = 30 * MINUTE.unsigned_abs();
+    /// How far behind a clock can be whose records a service still accepts.
+    pub const MAX_BEHIND_MS: u64 = 200 * 24 * 60 * MINUTE.unsigned_abs();
 }
 
 const MINUTE: i64 = 60_000;

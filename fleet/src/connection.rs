@@ -11,28 +11,28 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 /// A connection that is logged in.
-pub(super) struct Link {
+pub(super) struct TrackerConnection {
     stream: TcpStream,
-    /// Ends a wait that takes too long. It is set anew only when it fires, as setting a timer for each answer would cost
-    /// more than making the packet.
+    /// Ends a wait that takes too long. It is set again only when it fires: setting a timer for each answer would cost more
+    /// than making the packet.
     watchdog: Pin<Box<Sleep>>,
 }
 
-impl Link {
+impl TrackerConnection {
     /// Connects and logs in.
     pub(super) async fn open(target: SocketAddr, source: Option<Ipv4Addr>, imei: Imei) -> io::Result<Self> {
-        let stream = timeout(ANSWER_PATIENCE, connect(target, source)).await??;
+        let stream = timeout(ANSWER_TIMEOUT, connect(target, source)).await??;
         stream.set_nodelay(true)?;
-        let mut link = Self { stream, watchdog: Box::pin(sleep(ANSWER_PATIENCE)) };
-        link.stream.write_all(&encode::login(imei)).await?;
-        let (answer, _) = link.answer::<1>(Instant::now()).await?;
-        if answer == reply::LOGIN_ACCEPTED { Ok(link) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+        let mut connection = Self { stream, watchdog: Box::pin(sleep(ANSWER_TIMEOUT)) };
+        connection.stream.write_all(&encode::login(imei)).await?;
+        let (answer, _) = connection.answer::<1>(Instant::now()).await?;
+        if answer == reply::LOGIN_ACCEPTED { Ok(connection) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
 
-    /// Sends a frame and waits for its acknowledgement; gives how long that took.
+    /// Sends a frame and waits for its acknowledgement. Returns how long that took.
     ///
     /// # Errors
-    /// Also for another number than that of the frame's records: a tracker would send them again (section 1.4).
+    /// Also if the acknowledgement has another count than the frame: a tracker would send the records again (section 1.4).
     pub(super) async fn deliver(&mut self, frame: &[u8], records: u8) -> io::Result<Duration> {
         let sent = Instant::now();
         self.stream.write_all(frame).await?;
@@ -41,7 +41,7 @@ impl Link {
     }
 
     async fn answer<const N: usize>(&mut self, asked: Instant) -> io::Result<([u8; N], Duration)> {
-        // Larger than any answer: a read that does not fill it says that nothing is left, which saves asking again.
+        // Larger than any answer: a read that does not fill it shows that nothing is left, which saves another read.
         let (mut buffer, mut filled) = ([0; 16], 0);
         while filled < N {
             tokio::select! {
@@ -51,7 +51,7 @@ impl Link {
                     count => filled += count,
                 },
                 () = self.watchdog.as_mut() => {
-                    let limit = asked + ANSWER_PATIENCE;
+                    let limit = asked + ANSWER_TIMEOUT;
                     if Instant::now() >= limit {
                         return Err(io::ErrorKind::TimedOut.into());
                     }
@@ -72,4 +72,4 @@ async fn connect(target: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<Tcp
 }
 
 /// The vendor's newer default of the response timeout.
-pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,6 +1,6 @@
 //! The courses that trackers drive: the files in `fixtures/routes/`, driven once at their own speeds into one point a second.
 //!
-//! A course is closed: behind its last point comes the first again.
+//! A course is closed: its first point follows its last.
 
 use std::sync::LazyLock;
 
@@ -29,7 +29,7 @@ pub(super) struct Course {
 }
 
 impl Course {
-    /// The course of a tracker: they take turns.
+    /// The course of a tracker. Courses alternate.
     pub(super) fn of(number: u32) -> &'static Self {
         static COURSES: LazyLock<[Course; 3]> = LazyLock::new(|| FILES.map(Course::read));
         let [rally, town, motorway] = &*COURSES;
@@ -113,8 +113,8 @@ impl Waypoint {
     }
 }
 
-/// The point at a share of the way between the middle two, on a curve through all (Catmull-Rom, which here knows how far the
-/// points lie apart: a short way beside a long one would be overshot otherwise).
+/// The point at a share of the way between the middle two, on a curve through all four. The curve is Catmull-Rom with the
+/// distances between the points, because plain Catmull-Rom overshoots a short way next to a long one.
 fn point(around: [&Waypoint; 4], share: f64, speed_kmh: f64, driven_m: f64) -> Point {
     let [arriving, length, leaving] = [0, 1, 2].map(|at| around[at].metres_to(around[at + 1]));
     let curve = |share: f64, of: fn(&Waypoint) -> f64| {

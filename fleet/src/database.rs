@@ -1,4 +1,4 @@
-//! The database that an audit reads: a connection that the caller opens, so that this crate knows no URL and no TLS.
+//! The database that the audit reads. The caller opens the connection, so this crate knows neither URLs nor TLS.
 
 use std::error::Error;
 
@@ -15,7 +15,7 @@ pub enum Database {
 
 /// Opens connections to one database.
 pub trait Connect {
-    /// Opens a connection. `doing` says what for, in an error.
+    /// Opens a connection. `doing` names the purpose in an error.
     ///
     /// # Errors
     /// When the database cannot be reached.

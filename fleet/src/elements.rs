@@ -4,17 +4,16 @@ use teltonika_codecs::AvlCodec;
 
 /// An element: its id, and its bytes on the wire.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spec {
+pub(super) struct ElementSpec {
     pub(super) id: u16,
     pub(super) width: usize,
 }
 
-/// Values of a record, in the order of [`BASE`] and then of what comes now and then; which of these a record has depends on
-/// its model.
-pub(super) type Values = [u64; 19];
+/// Values of a record: first the [`BASE`] ones, then the occasional ones. Which of these a record has depends on its model.
+pub(super) type ElementValues = [u64; 19];
 
-/// The elements of a record. Permanent ones are in each; what a vehicle's bus and the SIM say comes now and then.
-pub(super) fn specs(codec: AvlCodec, full: bool) -> &'static [Spec] {
+/// The elements of a record. Every record has the permanent ones; those of the vehicle's bus and the SIM are occasional.
+pub(super) fn specs(codec: AvlCodec, full: bool) -> &'static [ElementSpec] {
     match (codec, full) {
         (AvlCodec::Codec8E, true) => &FMB003,
         (AvlCodec::Codec8E, false) => &FMB003[..BASE],
@@ -23,14 +22,14 @@ pub(super) fn specs(codec: AvlCodec, full: bool) -> &'static [Spec] {
     }
 }
 
-const fn spec(id: u16, width: usize) -> Spec {
-    Spec { id, width }
+const fn spec(id: u16, width: usize) -> ElementSpec {
+    ElementSpec { id, width }
 }
 
 /// Elements in each record.
 const BASE: usize = 15;
 
-const FMB920: [Spec; 19] = [
+const FMB920: [ElementSpec; 19] = [
     spec(239, 1), // ignition
     spec(240, 1), // movement
     spec(80, 1),  // data mode
@@ -52,9 +51,9 @@ const FMB920: [Spec; 19] = [
     spec(11, 8),  // SIM
 ];
 
-const FMB003: [Spec; 19] = {
+const FMB003: [ElementSpec; 19] = {
     let mut specs = FMB920;
-    specs[11] = spec(206, 2); // GSM area: it has no battery to speak of
+    specs[11] = spec(206, 2); // GSM area: this model has almost no battery
     specs[15] = spec(31, 1); // engine load, by OBD
     specs[16] = spec(36, 2); // engine speed
     specs[17] = spec(48, 1); // fuel level

@@ -1,10 +1,10 @@
-//! Packets from templates: a record's bytes are copied and what differs is written over, so that a fleet costs little beside
-//! the service it loads. The bytes are those of `teltonika_codecs::encode`; a test compares them.
+//! Packets from templates: copies the bytes of a record and overwrites what differs, so that a fleet costs little compared with
+//! the service that it loads. The bytes equal those of `teltonika_codecs::encode`; a test compares them.
 
 use teltonika_codecs::{AvlCodec, crc16, encode};
 
-use super::elements::specs;
-use super::route::{Route, Sample};
+use crate::elements::specs;
+use crate::route::{Route, Sample};
 
 /// Makes the packets of one tracker.
 pub(super) struct PacketMaker {
@@ -14,18 +14,18 @@ pub(super) struct PacketMaker {
     bytes: Vec<u8>,
 }
 
-/// A record's bytes, and where in them its elements stand.
+/// A record's bytes, and the offsets of its elements in them.
 struct Template {
     record: Vec<u8>,
     /// Low byte of the event id.
     event: usize,
-    /// In the order of the values: place and width.
+    /// Offset and width of each value, in the order of the values.
     places: Vec<(usize, usize)>,
 }
 
 impl PacketMaker {
     pub(super) fn new(route: Route) -> Self {
-        // Of the first 25 records the first is full and the second is not.
+        // Record 0 is full, record 1 is not.
         Self { route, usual: Template::new(&route, 1), full: Template::new(&route, 0), bytes: Vec::new() }
     }
 
@@ -52,7 +52,7 @@ impl PacketMaker {
 }
 
 impl Template {
-    /// From one record of the route that has the same elements as all of its kind.
+    /// A template for all records of the route with the same elements as record n.
     fn new(route: &Route, n: u64) -> Self {
         let mut record = Vec::new();
         encode::record(route.codec(), &route.record(n), &mut record).expect("a route's records fit their codec");
@@ -98,15 +98,15 @@ impl Template {
     }
 }
 
-/// Preamble and length stand before the data field.
+/// Offset of the data field, after preamble and length.
 const DATA: usize = 8;
-/// Where in a record the event id stands.
+/// Offset of the event id in a record.
 const EVENT: usize = 24;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_imei;
+    use crate::imei::test_imei;
 
     #[test]
     fn packets_are_byte_for_byte_those_of_the_encoder() {

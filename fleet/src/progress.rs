@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Live counts of a running fleet.
 #[derive(Debug)]
 pub struct Progress {
-    /// Records sent, each time anew.
+    /// Records sent; a record that is sent again counts again.
     pub sent: AtomicU64,
     /// Records in acknowledged packets.
     pub acknowledged: AtomicU64,
@@ -31,7 +31,7 @@ impl Progress {
         (read(&self.sent), read(&self.acknowledged), read(&self.reconnects))
     }
 
-    /// The time within which so many of a hundred packets were answered, at most a fifth too long. Zero without packets.
+    /// The time within which this percentage of packets was answered, at most a fifth too long. Zero without packets.
     #[must_use]
     pub fn answered_within(&self, percent: u64) -> Duration {
         let counts: Vec<u64> = self.answers.iter().map(|count| count.load(Ordering::Relaxed)).collect();
@@ -61,7 +61,7 @@ impl Progress {
     }
 }
 
-/// Octave and the two bits behind its first.
+/// The octave, and the two bits after the leading one.
 fn bucket(us: u64) -> usize {
     let us = us.max(4);
     let octave = us.ilog2();
@@ -70,13 +70,13 @@ fn bucket(us: u64) -> usize {
     usize::try_from(bucket).unwrap_or(BUCKETS).min(BUCKETS - 1)
 }
 
-/// Where the bucket behind it begins.
+/// The lower bound of the next bucket.
 fn upper_us(bucket: usize) -> u64 {
     let (octave, quarter) = ((bucket + 1) / 4, (bucket + 1) as u64 % 4);
     (4 + quarter) << octave
 }
 
-/// Up to 2^27 µs, which is four times what a tracker waits.
+/// Up to 2^27 µs: four times as long as a tracker waits.
 const BUCKETS: usize = 104;
 
 #[cfg(test)]

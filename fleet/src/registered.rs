@@ -1,14 +1,15 @@
-//! Whether trackers of a plan are registered as real devices: then their rows must not be mixed with made ones.
+//! Finds trackers of a plan that are registered as real devices: their rows must not mix with simulated ones.
 
 use sqlx::Row as _;
 
 use crate::database::{Connect, Database, DatabaseError};
-use crate::{Plan, test_imei};
+use crate::imei::test_imei;
+use crate::plan::Plan;
 
-/// Number of the plan's trackers that stand in the table `devices`, which need not be there.
+/// Number of the plan's trackers in the table `devices`. Zero if there is no such table.
 ///
 /// # Errors
-/// When the database cannot be asked.
+/// When the database cannot be reached or read.
 pub async fn registered(target: &impl Connect, plan: &Plan) -> Result<u64, DatabaseError> {
     let last = plan.first_device.saturating_add(plan.devices.saturating_sub(1));
     let (first, last) = (test_imei(plan.first_device).to_string(), test_imei(last).to_string());
@@ -18,7 +19,7 @@ pub async fn registered(target: &impl Connect, plan: &Plan) -> Result<u64, Datab
             if !client.query_one(table, &[]).await?.try_get::<_, bool>(0)? {
                 return Ok(0);
             }
-            // The column is Directus', text by default; 15 digits sort as the numbers they are.
+            // Directus owns the column; it is text by default. 15 digits sort like the numbers they are.
             let count = "SELECT count(*) FROM devices WHERE length(imei::text) = 15 \
                          AND imei::text COLLATE \"C\" BETWEEN $1 AND $2";
             client.query_one(count, &[&first, &last]).await?.try_get(0)?

@@ -1,12 +1,12 @@
-//! The drive of one simulated tracker: record number n is the same whenever it is asked for, so that an audit can make it
-//! again.
+//! The drive of one simulated tracker. Record n always has the same values, so the audit can make it again.
 
 use teltonika_codecs::encode::{NewElement, NewRecord, NewValue};
 use teltonika_codecs::{AvlCodec, Imei};
 
-use super::Clocks;
-use super::course::Course;
-use super::elements::{Values, specs};
+use crate::clocks::Clocks;
+use crate::course::Course;
+use crate::elements::{ElementValues, specs};
+use crate::noise::noise;
 
 /// A tracker's drive.
 #[derive(Clone, Copy, Debug)]
@@ -28,19 +28,19 @@ pub(super) struct Sample {
     pub(super) satellites: u8,
     pub(super) speed_kmh: u16,
     pub(super) event_io_id: u8,
-    /// Whether the record has the elements that come now and then.
+    /// Whether the record has the occasional elements.
     pub(super) full: bool,
-    pub(super) values: Values,
+    pub(super) values: ElementValues,
 }
 
 impl Route {
-    /// The drive of tracker `number`, whose first record is of `start_ms`.
+    /// The drive of tracker `number`. Its first record has the device time `start_ms`.
     #[must_use]
     pub fn new(imei: Imei, number: u32, start_ms: u64) -> Self {
         Self { imei, number, start_ms }
     }
 
-    /// The same with a clock that may be wrong.
+    /// The same drive, with a clock that can be wrong.
     #[must_use]
     pub fn with_clocks(self, clocks: Clocks) -> Self {
         Self { start_ms: self.start_ms.saturating_add_signed(clocks.offset_ms(self.number, self.start_ms)), ..self }
@@ -58,8 +58,8 @@ impl Route {
         if self.number.is_multiple_of(2) { AvlCodec::Codec8 } else { AvlCodec::Codec8E }
     }
 
-    /// Device time of record n, never before that of record n - 1: one a second, trackers are not punctual to the
-    /// millisecond, and now and then two records are of one millisecond.
+    /// Device time of record n, never before that of record n - 1. There is one record a second, not punctual to the
+    /// millisecond; occasionally two records share a millisecond.
     #[must_use]
     pub fn timestamp_ms(&self, n: u64) -> u64 {
         let n = self.original(n);
@@ -102,18 +102,18 @@ impl Route {
         let noise = noise(self.number, original);
         let (course, second) = (Course::of(self.number), u64::from(self.number) * 37 + original);
         let phase = (original + u64::from(self.number) * 101) % NO_FIX_EVERY;
-        // A tracker that was just switched on has no place yet; one under a bridge repeats its last one (section 2.4).
+        // A tracker that was just switched on has no position yet; one under a bridge repeats its last one (section 2.4).
         let cold = self.number % 5 == 3 && original < COLD_START;
         let fix = phase >= NO_FIX_FOR && !cold;
         let (point, _) = course.at(if fix { second } else { second.saturating_sub(phase + 1) });
         let (now, driven_m) = course.at(second);
         let small = |shift: u32, modulus: u64| (noise >> shift) % modulus;
-        // Some metres of scatter, as a receiver has it.
+        // Some metres of scatter, like a real receiver.
         let scatter = |shift: u32| i32::try_from(small(shift, 300)).unwrap_or(0) - 150;
         let scatter = if fix { (scatter(20), scatter(32)) } else { (0, 0) };
         let speed_kmh = if fix { point.speed_kmh } else { 0 };
         let event = original % 50 == 7;
-        // The second record of a millisecond is the same but for its cause.
+        // The second record of a millisecond differs only in its cause.
         let event_io_id = if n == original { u8::from(event) * IGNITION } else { MOVEMENT };
         Sample {
             timestamp_ms: self.start_ms + original * 1000 + noise % 400,
@@ -163,25 +163,17 @@ impl Route {
         vin
     }
 
-    /// The number of the record whose second record n is, which is n itself but now and then.
+    /// The record that record n repeats in the same millisecond; usually n itself.
     fn original(&self, n: u64) -> u64 {
         let second = (n + u64::from(self.number)) % TWIN_EVERY == TWIN_EVERY - 1 && n > 0;
         n - u64::from(second)
     }
 }
 
-/// Mixes two numbers into one that looks random (the finisher of splitmix64).
-pub(super) fn noise(number: u32, n: u64) -> u64 {
-    let mut mixed = (u64::from(number) << 32 ^ n).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ mixed >> 31
-}
-
 pub(super) const VIN: u16 = 256;
 const IGNITION: u8 = 239;
 const MOVEMENT: u8 = 240;
-/// Records from one loss of the fix to the next, and how long it lasts.
+/// Records from one loss of the fix to the next, and how many it lasts.
 const NO_FIX_EVERY: u64 = 389;
 const NO_FIX_FOR: u64 = 9;
 /// Records before the first fix.
@@ -195,7 +187,7 @@ mod tests {
     use teltonika_codecs::encode;
 
     use super::*;
-    use crate::test_imei;
+    use crate::imei::test_imei;
 
     fn route(number: u32) -> Route {
         Route::new(test_imei(number), number, 1_780_056_000_000)
@@ -236,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tracker_that_was_just_switched_on_has_no_place_yet() {
+    fn a_tracker_that_was_just_switched_on_has_no_position_yet() {
         let first = route(3).record(0);
         assert_eq!((first.longitude_raw, first.latitude_raw, first.satellites), (0, 0, 0));
         assert!(route(3).record(COLD_START + NO_FIX_FOR).longitude_raw > 0);

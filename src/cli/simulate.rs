@@ -201,7 +201,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, CommandError> {
 /// the first would lie too far behind.
 pub(super) fn start_ms(span: Duration) -> Option<u64> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let start = now.checked_sub(span + Duration::from_millis(Clocks::MOST_AHEAD_MS) + MARGIN)?;
+    let start = now.checked_sub(span + Duration::from_millis(Clocks::MAX_AHEAD_MS) + MARGIN)?;
     (span <= MOST_SPAN).then(|| u64::try_from(start.as_millis()).unwrap_or(0))
 }
 
@@ -267,8 +267,8 @@ mod tests {
         for span in [Duration::ZERO, Duration::from_hours(3), MOST_SPAN] {
             let start = start_ms(span).unwrap();
             let span_ms = u64::try_from(span.as_millis()).unwrap();
-            assert!(start + span_ms + Clocks::MOST_AHEAD_MS < now_ms, "not in the future");
-            let oldest = start - Clocks::MOST_BEHIND_MS;
+            assert!(start + span_ms + Clocks::MAX_AHEAD_MS < now_ms, "not in the future");
+            let oldest = start - Clocks::MAX_BEHIND_MS;
             assert!(now_ms - oldest < 400 * 24 * 3_600_000, "not before the window");
         }
         assert_eq!(start_ms(MOST_SPAN + Duration::from_secs(1)), None);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use odograph::store::DatabaseUrl;
 use odograph_fleet::audit;
 use odograph_fleet::audit::Findings;
-use odograph_fleet::{Plan, Told};
+use odograph_fleet::{Plan, TrackerReport};
 use odograph_testkit::{Launch, PrivateServer, ServiceProcess, TestDatabase, eventually, get};
 
 use crate::load::Load;
@@ -89,7 +89,12 @@ impl Ground {
     }
 
     /// The same for a load that has stopped.
-    pub(crate) async fn finish(&self, serve: ServiceProcess, told: &[Told], database: &TestDatabase) -> Findings {
+    pub(crate) async fn finish(
+        &self,
+        serve: ServiceProcess,
+        told: &[TrackerReport],
+        database: &TestDatabase,
+    ) -> Findings {
         serve.settled_within(SETTLE).await;
         conserved(serve.admin).await;
         serve.terminate_in_order().await;
@@ -97,7 +102,7 @@ impl Ground {
     }
 
     /// Rows and newest positions, of a service that has stopped.
-    pub(crate) async fn audit(&self, database: &TestDatabase, told: &[Told]) -> Findings {
+    pub(crate) async fn audit(&self, database: &TestDatabase, told: &[TrackerReport]) -> Findings {
         let findings = self.audit_rows(database, told).await;
         assert_eq!(findings.stored, database.positions().await, "there are rows that are not the fleet's");
         let wrong = database.rows(WRONG_NEWEST).await;
@@ -105,7 +110,7 @@ impl Ground {
         findings
     }
 
-    pub(crate) async fn audit_rows(&self, database: &TestDatabase, told: &[Told]) -> Findings {
+    pub(crate) async fn audit_rows(&self, database: &TestDatabase, told: &[TrackerReport]) -> Findings {
         self.say("audit");
         audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), told).await.unwrap()
     }

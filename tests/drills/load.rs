@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use odograph_fleet::{Plan, Progress, Told};
+use odograph_fleet::{Plan, Progress, TrackerReport};
 use odograph_testkit::eventually;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +11,7 @@ pub(crate) struct Load {
     pub(crate) plan: Plan,
     progress: Arc<Progress>,
     stop: CancellationToken,
-    fleet: Option<JoinHandle<Vec<Told>>>,
+    fleet: Option<JoinHandle<Vec<TrackerReport>>>,
 }
 
 impl Load {
@@ -37,7 +37,7 @@ impl Load {
     }
 
     /// What each tracker was told.
-    pub(crate) async fn stop(mut self) -> Vec<Told> {
+    pub(crate) async fn stop(mut self) -> Vec<TrackerReport> {
         self.stop.cancel();
         let fleet = self.fleet.take().unwrap();
         eventually("the fleet to stop", async || fleet.is_finished().then_some(())).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use odograph::store::DatabaseUrl;
 use odograph_fleet::audit::{Findings, audit, settled};
-use odograph_fleet::{Clocks, Plan, Progress, Told};
+use odograph_fleet::{Clocks, Plan, Progress, TrackerReport};
 use odograph_testkit::{Service, TestDatabase};
 use teltonika_codecs::encode;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 struct Audited {
     database: TestDatabase,
     url: DatabaseUrl,
-    told: Vec<Told>,
+    told: Vec<TrackerReport>,
 }
 
 impl Audited {
@@ -154,7 +154,7 @@ async fn only_what_was_acknowledged_has_to_be_there_and_only_what_was_sent_may()
     let mut audited = Audited::new(TestDatabase::sqlite(), Clocks::Right).await;
     let told = |audited: &Audited, acknowledged, unanswered| {
         let routes = audited.told.iter().map(|told| told.route);
-        routes.map(|route| Told::new(route, acknowledged, unanswered)).collect()
+        routes.map(|route| TrackerReport::new(route, acknowledged, unanswered)).collect()
     };
     for (acknowledged, unanswered, missing, unknown) in
         [(60, 0, 0, 0), (40, 20, 0, 0), (60, 5, 0, 0), (65, 0, 20, 0), (50, 0, 0, 40)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use odograph::store::DatabaseUrl;
-use odograph_fleet::{Plan, Progress, Told, audit};
+use odograph_fleet::{Plan, Progress, TrackerReport, audit};
 use odograph_testkit::{
     PrivateServer, Service, SmallDisk, StopMode, TestDatabase, Tracker, count, eventually, frame, get, imei, readiness,
     record,
@@ -22,7 +22,7 @@ const T: u64 = 1_780_000_000_000;
 struct Fleet {
     progress: Arc<Progress>,
     stop: CancellationToken,
-    told: JoinHandle<Vec<Told>>,
+    told: JoinHandle<Vec<TrackerReport>>,
 }
 
 impl Fleet {
@@ -42,13 +42,13 @@ impl Fleet {
         eventually("the fleet to go on", async || (self.acknowledged() >= from + more).then_some(())).await;
     }
 
-    async fn stop(self) -> Vec<Told> {
+    async fn stop(self) -> Vec<TrackerReport> {
         self.stop.cancel();
         self.told.await.unwrap()
     }
 }
 
-async fn is_clean(database: &TestDatabase, told: &[Told], at_least: u64) {
+async fn is_clean(database: &TestDatabase, told: &[TrackerReport], at_least: u64) {
     let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), told).await.unwrap();
     assert!(findings.clean(), "{findings:?}");
     assert!(findings.acknowledged >= at_least, "{findings:?}");

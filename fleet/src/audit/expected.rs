@@ -1,16 +1,16 @@
-//! What a row must hold, from the record that was sent and the documented columns. On purpose no code is shared with what
-//! builds the service's rows.
+//! The values that a row must hold, from the record sent and the documented columns. Shares no code with the service's row
+//! building, on purpose.
 
 use serde_json::Value as Json;
 use teltonika_codecs::encode::{self, NewRecord, NewValue};
 
-use super::key;
-use crate::Route;
+use super::range::signed;
+use crate::route::Route;
 
-/// What a row holds, or has to.
+/// What a row holds, or must hold.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Values {
-    /// Microseconds, as finely as a database can have it.
+pub(super) struct RowValues {
+    /// Microseconds, the finest resolution of a database.
     pub(super) ts_us: i64,
     pub(super) fingerprint: i64,
     pub(super) longitude: Option<f64>,
@@ -20,59 +20,59 @@ pub(super) struct Values {
     pub(super) io: Option<Json>,
 }
 
-/// How a column's value is made comparable: as an integer.
+/// The type of a column. Each is compared as an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ColumnKind {
     Boolean,
     Integer,
-    /// A fraction: in thousandths, ten times finer than what was sent.
+    /// A fraction: in thousandths, ten times finer than the wire.
     Fraction,
 }
 
-/// Every column that a record decides but key, coordinates and `io`.
-pub(super) const COLUMNS: [(&str, Kind); 36] = [
-    ("altitude_m", Kind::Integer),
-    ("angle_deg", Kind::Integer),
-    ("speed_kmh", Kind::Integer),
-    ("satellites", Kind::Integer),
-    ("priority", Kind::Integer),
-    ("codec", Kind::Integer),
-    ("generation_type", Kind::Integer),
-    ("event_io_id", Kind::Integer),
-    ("valid", Kind::Boolean),
-    ("faulty", Kind::Boolean),
-    ("ignition", Kind::Boolean),
-    ("movement", Kind::Boolean),
-    ("instant_movement", Kind::Boolean),
-    ("digital_input_1", Kind::Boolean),
-    ("digital_input_2", Kind::Boolean),
-    ("digital_output_1", Kind::Boolean),
-    ("analog_input_1_mv", Kind::Integer),
-    ("external_voltage_mv", Kind::Integer),
-    ("battery_voltage_mv", Kind::Integer),
-    ("battery_current_ma", Kind::Integer),
-    ("battery_level_pct", Kind::Integer),
-    ("total_odometer_m", Kind::Integer),
-    ("trip_odometer_m", Kind::Integer),
-    ("io_speed_kmh", Kind::Integer),
-    ("gsm_signal", Kind::Integer),
-    ("gsm_operator", Kind::Integer),
-    ("gsm_cell_id", Kind::Integer),
-    ("gsm_area_code", Kind::Integer),
-    ("gnss_status", Kind::Integer),
-    ("pdop", Kind::Fraction),
-    ("hdop", Kind::Fraction),
-    ("data_mode", Kind::Integer),
-    ("sleep_mode", Kind::Integer),
-    ("axis_x_mg", Kind::Integer),
-    ("axis_y_mg", Kind::Integer),
-    ("axis_z_mg", Kind::Integer),
+/// Every column that a record determines, except key, coordinates and `io`.
+pub(super) const COLUMNS: [(&str, ColumnKind); 36] = [
+    ("altitude_m", ColumnKind::Integer),
+    ("angle_deg", ColumnKind::Integer),
+    ("speed_kmh", ColumnKind::Integer),
+    ("satellites", ColumnKind::Integer),
+    ("priority", ColumnKind::Integer),
+    ("codec", ColumnKind::Integer),
+    ("generation_type", ColumnKind::Integer),
+    ("event_io_id", ColumnKind::Integer),
+    ("valid", ColumnKind::Boolean),
+    ("faulty", ColumnKind::Boolean),
+    ("ignition", ColumnKind::Boolean),
+    ("movement", ColumnKind::Boolean),
+    ("instant_movement", ColumnKind::Boolean),
+    ("digital_input_1", ColumnKind::Boolean),
+    ("digital_input_2", ColumnKind::Boolean),
+    ("digital_output_1", ColumnKind::Boolean),
+    ("analog_input_1_mv", ColumnKind::Integer),
+    ("external_voltage_mv", ColumnKind::Integer),
+    ("battery_voltage_mv", ColumnKind::Integer),
+    ("battery_current_ma", ColumnKind::Integer),
+    ("battery_level_pct", ColumnKind::Integer),
+    ("total_odometer_m", ColumnKind::Integer),
+    ("trip_odometer_m", ColumnKind::Integer),
+    ("io_speed_kmh", ColumnKind::Integer),
+    ("gsm_signal", ColumnKind::Integer),
+    ("gsm_operator", ColumnKind::Integer),
+    ("gsm_cell_id", ColumnKind::Integer),
+    ("gsm_area_code", ColumnKind::Integer),
+    ("gnss_status", ColumnKind::Integer),
+    ("pdop", ColumnKind::Fraction),
+    ("hdop", ColumnKind::Fraction),
+    ("data_mode", ColumnKind::Integer),
+    ("sleep_mode", ColumnKind::Integer),
+    ("axis_x_mg", ColumnKind::Integer),
+    ("axis_y_mg", ColumnKind::Integer),
+    ("axis_z_mg", ColumnKind::Integer),
 ];
 
-impl Values {
-    /// What the record of a route has to be stored as.
+impl RowValues {
+    /// The row that a record of a route must become.
     pub(super) fn of(route: &Route, record: &NewRecord) -> Self {
-        // Anything that is no coordinate pair, or comes without a satellite, is no position.
+        // The pair 0/0, or a record without satellites, is not a position.
         let place = (record.longitude_raw, record.latitude_raw) != (0, 0);
         let mut numbers = [None; COLUMNS.len()];
         let fixed = [
@@ -112,7 +112,7 @@ impl Values {
             }
         }
         Self {
-            ts_us: key(record.timestamp_ms) * 1000,
+            ts_us: signed(record.timestamp_ms) * 1000,
             fingerprint: i64::from(crc32fast::hash(&wire(route, record)).cast_signed()),
             longitude: Some(f64::from(record.longitude_raw) / 1e7),
             latitude: Some(f64::from(record.latitude_raw) / 1e7),
@@ -121,7 +121,7 @@ impl Values {
         }
     }
 
-    /// The columns in which two differ, with both values.
+    /// The columns that differ, with both values.
     pub(super) fn differences(&self, stored: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let mut compare = |name: &str, sent: String, stored: String| {
