@@ -1,4 +1,4 @@
-# The service as a small image: one binary, the certificates of public authorities, and no root.
+# The service as a small image: one binary, the certificates of public authorities, no root.
 # Build: docker build --tag odograph .
 
 FROM rust:1.95.0-slim-trixie AS build
@@ -10,9 +10,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 
 FROM debian:trixie-20261005-slim
 COPY --from=build /usr/local/bin/odograph /usr/local/bin/odograph
-# For a database whose certificate a public authority signed (sslrootcert=system).
+# For a database with a certificate from a public authority (sslrootcert=system).
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# A new volume takes over owner and mode of the directory it is mounted on.
+# A new volume takes owner and mode from the directory that it is mounted on.
 RUN install -d --owner=10001 --group=10001 --mode=750 /var/lib/odograph
 ENV ODOGRAPH_DATA_DIR=/var/lib/odograph \
     ODOGRAPH_LOG_FORMAT=json
@@ -22,7 +22,7 @@ WORKDIR /var/lib/odograph
 VOLUME /var/lib/odograph
 EXPOSE 5027
 STOPSIGNAL SIGTERM
-# Whether the process can make progress: a database outage is no reason to restart what keeps the trackers' data.
+# Whether the process can make progress. A database outage is no reason to restart the process that keeps the trackers' data.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["odograph", "health", "--live"]
 ENTRYPOINT ["odograph"]
 CMD ["serve"]

@@ -1,8 +1,8 @@
--- positions_by_device: positions_named, found by what is known of the device. Made once the table `devices` is there,
--- which belongs to Directus: this only reads it.
+-- positions_by_device: positions_named joined with the device. Created once the table `devices` exists. That table
+-- belongs to Directus; this only reads it.
 --
--- The rows of devices are taken whole, as JSON. A view that named their columns would keep Directus from changing them:
--- it alters a column's type even when only its notes are edited, and PostgreSQL refuses that for a column of a view.
+-- The view takes each row of devices whole, as JSON. If it named columns, Directus could not change them: it alters a
+-- column's type even if only its notes are edited, and PostgreSQL refuses that for a column of a view.
 
 DO $$
 BEGIN
@@ -14,13 +14,13 @@ BEGIN
     THEN
         RAISE EXCEPTION 'table devices has no column imei';
     END IF;
-    -- One that is there stays as it is, together with the privileges on it.
+    -- An existing view stays as it is, together with the privileges on it.
     IF to_regclass('positions_by_device') IS NULL THEN
         EXECUTE $view$
             CREATE VIEW positions_by_device AS
             SELECT p.*, d.device ->> 'model' AS model, d.device
             FROM (SELECT to_jsonb(devices) AS device FROM devices) AS d
-            -- Text that is no IMEI finds nothing.
+            -- Text that is not an IMEI matches nothing.
             JOIN positions_named AS p ON p.imei_number =
                 CASE WHEN d.device ->> 'imei' ~ '^[0-9]{15}$' THEN (d.device ->> 'imei')::bigint END
         $view$;

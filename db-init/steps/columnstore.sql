@@ -1,8 +1,8 @@
--- Chunks older than a week become columns, where this build of TimescaleDB has that: the community build does, the Apache
--- one (such as Debian's) does not. Where the operator set it up already, it stays as it is.
+-- Chunks older than a week become columns, if this build of TimescaleDB supports it: the community build does, the Apache
+-- build (such as Debian's) does not. What the operator has set up already stays as it is.
 --
--- Segmented by device, so that one device's track reads only its own segments. Ordered by time; the fingerprint is named
--- too because the key has it, and a key is checked only by columns that the columnstore can look up.
+-- Segmented by device, so that a query for one device reads only its own segments. Ordered by time. The fingerprint is
+-- named too because it is part of the key, and a key is checked only by columns that the columnstore can look up.
 
 DO $$
 BEGIN
@@ -18,7 +18,7 @@ BEGIN
         RETURN;
     END IF;
     IF EXISTS (SELECT FROM pg_proc WHERE proname = 'add_columnstore_policy') THEN
-        -- From 2.18 on.
+        -- TimescaleDB 2.18 or later.
         EXECUTE $sql$ALTER TABLE positions SET (timescaledb.enable_columnstore,
             timescaledb.segmentby = 'imei', timescaledb.orderby = 'ts, fingerprint')$sql$;
         EXECUTE $sql$CALL add_columnstore_policy('positions', after => INTERVAL '7 days', if_not_exists => true)$sql$;

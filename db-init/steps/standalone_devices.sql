@@ -1,5 +1,5 @@
--- For those without Directus, and only when `odograph migrate --standalone-devices` asks for it: the least that `devices`
--- has to have. A table of that name that is there keeps its columns and rows.
+-- For installations without Directus, and only with `odograph migrate --standalone-devices`: the columns that `devices`
+-- needs at least. An existing table of that name keeps its columns and rows.
 
 CREATE TABLE IF NOT EXISTS devices (
     id    uuid NOT NULL DEFAULT gen_random_uuid(),
@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS devices (
     CONSTRAINT devices_imei_digits CHECK (imei ~ '^[0-9]{15}$')
 );
 
--- Who admits only registered devices listens on `devices`. Not on a table of somebody else, who may not want it.
+-- A service that admits only registered devices listens on `devices`. No trigger on another owner's table.
 CREATE OR REPLACE FUNCTION odograph_devices_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NOTIFY devices;

@@ -1,4 +1,4 @@
--- positions_by_device, see db-init/steps/by_device.sql. Run only where the table devices is there.
+-- positions_by_device, see db-init/steps/by_device.sql. Run only if the table devices exists.
 
 CREATE VIEW IF NOT EXISTS positions_by_device AS
 SELECT p.*, d.model, d.name
