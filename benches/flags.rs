@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ingest::Ingest;
-use odograph::flags::{FlagMetrics, FlagSettings, FlagTasks, RedisUrl, spawn};
+use odograph::flags::{FlagConfig, FlagMetrics, FlagTasks, RedisUrl, spawn};
 use odograph::health::Health;
 use odograph::metrics::Registry;
 use odograph::store::DatabaseUrl;
@@ -133,7 +133,7 @@ impl Bench {
     }
 
     fn start(&self, stream: &str) -> FlagTasks {
-        let settings = FlagSettings {
+        let settings = FlagConfig {
             database: DatabaseUrl::parse(&self.url).unwrap(),
             redis: Some(RedisUrl::parse(&self.redis_url).unwrap()),
             stream: stream.to_owned(),

@@ -3,7 +3,7 @@
 use super::options::StartOptions;
 use super::pipeline::{Acknowledgement, PipelineConfig};
 use crate::config::{AckAfter, Settings};
-use crate::flags::FlagSettings;
+use crate::flags::{FlagConfig, consumer_name};
 use crate::ingest::drain::{Batching, Sizes, TimeWindow};
 use crate::ingest::gateway::{Limits, Timeouts};
 use crate::retention::RetentionConfig;
@@ -44,8 +44,15 @@ pub(super) fn limits(settings: &Settings, file_limit: impl FnOnce() -> usize) ->
     }
 }
 
-pub(super) fn flags(settings: &Settings) -> FlagSettings {
-    FlagSettings::new(settings)
+pub(super) fn flags(settings: &Settings) -> FlagConfig {
+    FlagConfig {
+        database: settings.database_url.clone(),
+        redis: settings.redis_url.clone(),
+        stream: settings.flags_stream.clone(),
+        group: settings.flags_group.clone(),
+        consumer: consumer_name(&settings.data_dir),
+        corrected: settings.corrected_stream.clone(),
+    }
 }
 
 pub(super) fn retention(settings: &Settings) -> RetentionConfig {

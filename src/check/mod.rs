@@ -33,7 +33,7 @@ pub use finding::{Check, Finding, Verdict};
 
 use self::database::{Answer, Asker};
 use crate::config::{AckAfter, Lookup, Mistakes, Settings};
-use crate::flags::{Names, Survey, survey};
+use crate::flags::{RedisState, StreamNames, inspect};
 use crate::store::{DatabaseUrl, PostgresUrl};
 
 /// All questions at once; within 15 seconds, whatever is away.
@@ -103,10 +103,10 @@ fn hangs() -> Vec<Finding> {
     [Check::DataDir.wrong("the data directory does not answer", remedy)].into_iter().chain(rest).collect()
 }
 
-async fn redis(settings: &Settings, until: Instant) -> Option<Result<Survey, String>> {
+async fn redis(settings: &Settings, until: Instant) -> Option<Result<RedisState, String>> {
     let url = settings.redis_url.as_ref()?;
-    let names = Names { stream: &settings.flags_stream, group: &settings.flags_group };
-    Some(survey(url, names, until).await)
+    let names = StreamNames { stream: &settings.flags_stream, group: &settings.flags_group };
+    Some(inspect(url, names, until).await)
 }
 
 /// What the database said.

@@ -2,10 +2,10 @@
 
 use super::finding::{Check, Finding, span};
 use crate::config::Settings;
-use crate::flags::{Group, Stream, Survey};
+use crate::flags::{GroupState, RedisState, StreamState};
 
 /// `flags` is how many there are on Directus' side, where that is known.
-pub(super) fn judge(settings: &Settings, survey: Option<&Result<Survey, String>>, flags: i64) -> Vec<Finding> {
+pub(super) fn judge(settings: &Settings, survey: Option<&Result<RedisState, String>>, flags: i64) -> Vec<Finding> {
     let rest = [Check::RedisMemory, Check::RedisPersistence, Check::FlagStream, Check::FlagGroup, Check::DeadLetters];
     let (Some(url), Some(survey)) = (&settings.redis_url, survey) else {
         let none = Check::Redis.note(
@@ -32,7 +32,7 @@ pub(super) fn judge(settings: &Settings, survey: Option<&Result<Survey, String>>
     ]
 }
 
-fn server(shown: &str, found: &Survey) -> Finding {
+fn server(shown: &str, found: &RedisState) -> Finding {
     let check = Check::Redis;
     let version = format!("Redis {} at {shown}", found.version);
     if found.replica {
@@ -47,9 +47,9 @@ fn server(shown: &str, found: &Survey) -> Finding {
     }
 }
 
-fn memory(found: &Survey) -> Finding {
+fn memory(found: &RedisState) -> Finding {
     let check = Check::RedisMemory;
-    let Survey { policy, max_memory, .. } = found;
+    let RedisState { policy, max_memory, .. } = found;
     // Streams have no time to live, so a policy that takes only keys with one leaves them alone.
     if policy == "noeviction" || policy.starts_with("volatile-") {
         return check.ok(format!("maxmemory-policy is {policy}"));
@@ -64,7 +64,7 @@ fn memory(found: &Survey) -> Finding {
     )
 }
 
-fn persistence(found: &Survey) -> Finding {
+fn persistence(found: &RedisState) -> Finding {
     let check = Check::RedisPersistence;
     match (found.append_only, found.snapshots) {
         (true, _) => check.ok("an append-only file is kept"),
@@ -76,7 +76,7 @@ fn persistence(found: &Survey) -> Finding {
     }
 }
 
-fn stream(name: &str, found: &Survey, flags: i64) -> Finding {
+fn stream(name: &str, found: &RedisState, flags: i64) -> Finding {
     let check = Check::FlagStream;
     let state = match &found.stream {
         Some(stream) if !stream.untouched => return check.ok(format!("{name}: {} entries", stream.length)),
@@ -96,7 +96,7 @@ fn stream(name: &str, found: &Survey, flags: i64) -> Finding {
     check.note(format!("{name} {state}: it is the name that will be read"), remedy)
 }
 
-fn group(name: &str, stream: Option<&Stream>) -> Finding {
+fn group(name: &str, stream: Option<&StreamState>) -> Finding {
     let check = Check::FlagGroup;
     let make = "`odograph serve` makes it at its start, from the stream's beginning";
     let Some(group) = stream.and_then(|stream| stream.group.as_ref()) else {
@@ -107,7 +107,7 @@ fn group(name: &str, stream: Option<&Stream>) -> Finding {
             _ => check.ok(format!("{name} is not made yet: {make}")),
         };
     };
-    let Group { consumers, pending, unread, oldest } = group;
+    let GroupState { consumers, pending, unread, oldest } = group;
     let found = format!("{name}: {consumers} consumers, {unread} entries unread, {pending} read and not applied");
     let Some(oldest) = oldest else { return check.ok(found) };
     let found = format!("{found}, the oldest for {}", span(*oldest));
@@ -138,47 +138,48 @@ mod tests {
     use super::*;
     use crate::config::Lookup;
 
-    fn survey() -> Survey {
-        let stream = Stream { length: 3, untouched: false, group: Some(Group::default()) };
+    fn survey() -> RedisState {
+        let stream = StreamState { length: 3, untouched: false, group: Some(GroupState::default()) };
         let (version, policy) = ("7.0.15".to_owned(), "noeviction".to_owned());
-        Survey { version, policy, append_only: true, stream: Some(stream), ..Survey::default() }
+        RedisState { version, policy, append_only: true, stream: Some(stream), ..RedisState::default() }
     }
 
     #[test]
     fn a_server_has_to_take_writes_and_keep_streams() {
         assert_eq!(server("r", &survey()).verdict, Fine);
-        assert_eq!(server("r", &Survey { version: "6.2.1".into(), ..survey() }).verdict, Wrong);
-        assert_eq!(server("r", &Survey { replica: true, ..survey() }).verdict, Wrong);
-        assert_eq!(server("r", &Survey { disk_failed: true, ..survey() }).verdict, Wrong);
+        assert_eq!(server("r", &RedisState { version: "6.2.1".into(), ..survey() }).verdict, Wrong);
+        assert_eq!(server("r", &RedisState { replica: true, ..survey() }).verdict, Wrong);
+        assert_eq!(server("r", &RedisState { disk_failed: true, ..survey() }).verdict, Wrong);
         assert_eq!(memory(&survey()).verdict, Fine);
-        let policy = |policy: &str| memory(&Survey { policy: policy.into(), ..survey() }).verdict;
+        let policy = |policy: &str| memory(&RedisState { policy: policy.into(), ..survey() }).verdict;
         assert_eq!((policy("volatile-lru"), policy("unknown")), (Fine, Unknown));
-        let evicts = memory(&Survey { policy: "allkeys-lru".into(), ..survey() });
+        let evicts = memory(&RedisState { policy: "allkeys-lru".into(), ..survey() });
         assert!(evicts.verdict == Wrong && evicts.remedy.unwrap().contains("maxmemory-policy noeviction"));
-        let kept = |append_only, snapshots| persistence(&Survey { append_only, snapshots, ..survey() }).verdict;
+        let kept = |append_only, snapshots| persistence(&RedisState { append_only, snapshots, ..survey() }).verdict;
         assert_eq!((kept(true, None), kept(false, Some(true)), kept(false, Some(false))), (Fine, Note, Note));
         assert_eq!(kept(false, None), Unknown);
     }
 
     #[test]
     fn a_stream_with_another_name_than_its_writers_is_wrong() {
-        let untouched = Survey { stream: Some(Stream { untouched: true, ..Stream::default() }), ..survey() };
+        let untouched =
+            RedisState { stream: Some(StreamState { untouched: true, ..StreamState::default() }), ..survey() };
         assert_eq!(stream("a", &survey(), 0).verdict, Fine);
         assert_eq!(stream("a", &untouched, 0).verdict, Note);
         assert_eq!(stream("a", &untouched, 5).verdict, Wrong);
-        assert_eq!(stream("a", &Survey { stream: None, ..survey() }, 0).verdict, Note);
-        let found = stream("a", &Survey { elsewhere: vec!["b".into()], ..untouched }, 0);
+        assert_eq!(stream("a", &RedisState { stream: None, ..survey() }, 0).verdict, Note);
+        let found = stream("a", &RedisState { elsewhere: vec!["b".into()], ..untouched }, 0);
         assert!(found.verdict == Wrong && found.remedy.unwrap().contains("ODOGRAPH_FLAGS_STREAM=b"));
     }
 
     #[test]
     fn a_group_has_to_keep_up() {
         let judged = |oldest: Option<u64>| {
-            let group = Group { oldest: oldest.map(Duration::from_secs), ..Group::default() };
-            super::group("g", Some(&Stream { length: 1, untouched: false, group: Some(group) })).verdict
+            let group = GroupState { oldest: oldest.map(Duration::from_secs), ..GroupState::default() };
+            super::group("g", Some(&StreamState { length: 1, untouched: false, group: Some(group) })).verdict
         };
         assert_eq!((judged(None), judged(Some(5)), judged(Some(61)), judged(Some(301))), (Fine, Fine, Note, Wrong));
-        let unread = Stream { length: 1, untouched: false, group: None };
+        let unread = StreamState { length: 1, untouched: false, group: None };
         assert_eq!((group("g", Some(&unread)).verdict, group("g", None).verdict), (Note, Fine));
         assert_eq!((dead("s", 0).verdict, dead("s", 2).verdict), (Fine, Note));
     }

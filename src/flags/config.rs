@@ -1,78 +1,66 @@
-//! What the flags' tasks are told.
+//! What the flags need to know: where flags come from and go to, and how often the tasks run.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::link::RedisUrl;
-use crate::config::Settings;
 use crate::store::DatabaseUrl;
 
 /// Where flags come from and go to.
 #[derive(Clone, Debug)]
-pub struct FlagSettings {
-    /// Where ledger and positions are.
+pub struct FlagConfig {
+    /// The database of the ledger and of the positions.
     pub database: DatabaseUrl,
     /// `None`: no stream, reconciliation alone.
     pub redis: Option<RedisUrl>,
-    /// The stream of changes.
+    /// The stream of flag changes.
     pub stream: String,
     /// The consumer group.
     pub group: String,
-    /// This consumer's name in it. The same after each start, and nobody else's.
+    /// This consumer's name in the group, see [`consumer_name`].
     pub consumer: String,
-    /// The stream that says which windows changed.
+    /// The stream of corrections: which windows changed.
     pub corrected: String,
 }
 
-impl FlagSettings {
-    /// From the settings of the service.
-    #[must_use]
-    pub fn new(settings: &Settings) -> Self {
-        Self {
-            database: settings.database_url.clone(),
-            redis: settings.redis_url.clone(),
-            stream: settings.flags_stream.clone(),
-            group: settings.flags_group.clone(),
-            consumer: consumer_name(&settings.data_dir),
-            corrected: settings.corrected_stream.clone(),
-        }
-    }
-
-    /// The stream of entries that cannot be read.
+impl FlagConfig {
+    /// The dead-letter stream, for entries that cannot be read.
     pub(super) fn dead(&self) -> String {
         format!("{}:dead", self.stream)
     }
 }
 
-/// Host and data directory: two processes never share the latter, and a restarted one has it again.
-fn consumer_name(data_dir: &Path) -> String {
+/// The consumer name of this process: host and data directory. It is the same after a restart, and no other process has it,
+/// because two processes never share a data directory.
+#[must_use]
+pub fn consumer_name(data_dir: &Path) -> String {
     let directory = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
     let host = rustix::system::uname();
     let host = host.nodename().to_string_lossy();
     format!("{host}-{:08x}", crc32fast::hash(directory.as_os_str().as_encoded_bytes()))
 }
 
-/// How often things are done. Only tests need another one.
+/// Intervals and batch sizes of the tasks. Only tests change them.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// How long a read waits for new entries. A stop does not wait for it.
+    /// How long a read waits for new entries. A stop interrupts it.
     pub block: Duration,
-    /// Entries that one read takes, and so the largest group that is applied together.
+    /// Entries per read, and so the largest batch of flags that is applied together.
     pub group: usize,
-    /// Groups that are not full begin at least so far apart, and so do tellings of corrections: each costs the database a
-    /// few commits, however small it is.
+    /// Minimum time between two batches that are not full, and between two publications of corrections: each costs the
+    /// database a few commits, however small it is.
     pub gather: Duration,
-    /// Entries that somebody took so long ago and never acknowledged are claimed: longer than a group takes.
+    /// Age at which an unacknowledged entry of another consumer is claimed. It is longer than a batch takes.
     pub claim_idle: Duration,
-    /// How often silent consumers are looked for.
+    /// How often silent consumers are inspected for.
     pub claim_every: Duration,
-    /// How often the ledger is compared with Directus' side.
+    /// Interval between comparisons of the ledger with Directus' tables.
     pub reconcile_every: Duration,
-    /// How often corrections of other processes are looked for; one's own are told at once.
+    /// How often corrections of other processes are inspected for; one's own are told at once.
     pub publish_every: Duration,
-    /// How often the group's state is measured.
+    /// Interval between measurements of the group's lag.
     pub watch_every: Duration,
-    /// A consumer that was silent for so long and has nothing pending is removed.
+    /// Idle time after which a consumer with nothing pending is removed.
     pub forget_after: Duration,
 }
 

@@ -1,85 +1,85 @@
-//! Entries of the stream, in groups: read, applied by the ledger, acknowledged.
+//! Reads entries of the stream in batches, applies them through the ledger, then acknowledges them.
 //!
-//! An entry is acknowledged only when positions follow it, or when it is in the dead-letter stream. While the database is
-//! away entries wait: here, then in the group's list of pending ones, and in the stream. After each start and each broken
-//! connection one's own pending entries come first, then those of consumers that fell silent, then new ones.
+//! An entry is acknowledged only when positions follow it or the dead-letter stream has it. While the database is down, entries
+//! wait: here, then in the group's pending list and in the stream. After each start and each broken connection, this
+//! consumer's own pending entries come first, then those of idle consumers, then new ones.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use redis::{Cmd, Pipeline, cmd};
 use tokio::time::Instant;
 
+use super::context::FlagContext;
 use super::event::{Fault, parse};
 use super::link::{Link, LinkError, RedisUrl};
 use super::metrics::FlagResult;
-use super::reply::{self, Entry, EntryId};
-use super::tasks::Shared;
+use super::reply::{self, EntryId, StreamEntry};
 use crate::backoff::Backoff;
 use crate::health::Reason;
 use crate::store::{Applied, FlagChange, Ledger};
 
 /// Consumes until the stop.
-pub(super) async fn run<L: Ledger>(shared: &Shared, url: &RedisUrl, ledger: L) {
-    let mut consumer = Consumer { shared, url, ledger, most: shared.pace.group, broken: false };
+pub(super) async fn run<L: Ledger>(context: &FlagContext, url: &RedisUrl, ledger: L) {
+    let mut consumer = Consumer { context, url, ledger, most: context.pace.group, broken: false };
     let mut backoff = Backoff::default();
-    while !shared.stop.is_cancelled() {
-        let Err(wrong) = consumer.session(&mut backoff).await else { break };
-        if wrong.code() == Some("NOGROUP") {
-            // Redis lost its data, or somebody removed the group. What the stream no longer has comes by reconciliation.
-            tracing::warn!("the group of flags is gone: making it again");
+    while !context.stop.is_cancelled() {
+        let Err(error) = consumer.session(&mut backoff).await else { break };
+        if error.code() == Some("NOGROUP") {
+            // Redis lost its data, or the group was removed. Reconciliation brings what the stream no longer has.
+            tracing::warn!("the consumer group is gone: creating it again");
         } else {
-            shared.metrics.redis_up.set(0.0);
-            shared.health.raise(Reason::RedisDown);
-            tracing::warn!(cause = %wrong, "no flags from Redis, trying again");
+            context.metrics.redis_up.set(0.0);
+            context.health.raise(Reason::RedisDown);
+            tracing::warn!(cause = %error, "cannot read flags from Redis, trying again");
         }
         consumer.broken = true;
-        backoff.wait(&shared.stop).await;
+        backoff.wait(&context.stop).await;
     }
     consumer.ledger.close().await;
 }
 
 struct Consumer<'a, L> {
-    shared: &'a Shared,
+    context: &'a FlagContext,
     url: &'a RedisUrl,
     ledger: L,
-    /// Changes that are offered to the ledger together.
+    /// Maximum changes per call of the ledger.
     most: usize,
-    /// Whether a connection broke since the last reconciliation was asked for.
+    /// Whether a connection broke since the last reconciliation was requested.
     broken: bool,
 }
 
 impl<L: Ledger> Consumer<'_, L> {
-    /// One connection, to its end. Ends well only with the stop.
+    /// Serves one connection until it breaks. Returns `Ok` only at the stop.
     async fn session(&mut self, backoff: &mut Backoff) -> Result<(), LinkError> {
-        let (shared, stop) = (self.shared, self.shared.stop.clone());
-        // The answer to a read comes when its time is over, and a busy server is late.
-        let mut link = Link::open(self.url, shared.pace.block.saturating_mul(2) + ANSWER_PATIENCE).await?;
-        make_group(&mut link, shared).await?;
-        shared.metrics.redis_up.set(1.0);
-        shared.health.clear(Reason::RedisDown);
+        let (context, stop) = (self.context, self.context.stop.clone());
+        // A read is answered when its BLOCK time ends, and a busy server is late.
+        let mut link = Link::open(self.url, context.pace.block.saturating_mul(2) + ANSWER_TIMEOUT).await?;
+        create_group(&mut link, context).await?;
+        context.metrics.redis_up.set(1.0);
+        context.health.clear(Reason::RedisDown);
         if std::mem::take(&mut self.broken) {
-            shared.reconcile.notify_one();
+            context.reconcile.notify_one();
         }
-        self.own_pending(&mut link).await?;
+        self.take_own_pending(&mut link).await?;
         let mut claim_next = Instant::now();
         while !stop.is_cancelled() {
             if claim_next <= Instant::now() {
                 self.claim(&mut link).await?;
-                claim_next = Instant::now() + shared.pace.claim_every;
+                claim_next = Instant::now() + context.pace.claim_every;
             }
             let read = self.read(">");
             let answer = tokio::select! {
-                answer = link.ask(&read) => answer?,
-                // What the server sends now is pending, and comes first at the next start.
+                answer = link.query(&read) => answer?,
+                // Entries that the server sends now stay pending and come first at the next start.
                 () = stop.cancelled() => break,
             };
             let entries = reply::read(answer)?;
-            let (begun, gather) = (Instant::now(), entries.len() < shared.pace.group && !entries.is_empty());
+            let (begun, gather) = (Instant::now(), entries.len() < context.pace.group && !entries.is_empty());
             self.take(&mut link, entries).await?;
             backoff.reset();
             if gather {
                 tokio::select! {
-                    () = tokio::time::sleep_until(begun + shared.pace.gather) => {}
+                    () = tokio::time::sleep_until(begun + context.pace.gather) => {}
                     () = stop.cancelled() => {}
                 }
             }
@@ -87,11 +87,11 @@ impl<L: Ledger> Consumer<'_, L> {
         Ok(())
     }
 
-    /// What this consumer read and did not acknowledge.
-    async fn own_pending(&mut self, link: &mut Link) -> Result<(), LinkError> {
+    /// Takes the entries that this consumer read and did not acknowledge.
+    async fn take_own_pending(&mut self, link: &mut Link) -> Result<(), LinkError> {
         let mut after = EntryId::default();
-        while !self.shared.stop.is_cancelled() {
-            let entries = reply::read(link.ask(&self.read(&after.to_string())).await?)?;
+        while !self.context.stop.is_cancelled() {
+            let entries = reply::read(link.query(&self.read(&after.to_string())).await?)?;
             let Some(last) = entries.last() else { break };
             after = last.id;
             self.take(link, entries).await?;
@@ -99,41 +99,41 @@ impl<L: Ledger> Consumer<'_, L> {
         Ok(())
     }
 
-    /// What anybody read long ago and did not acknowledge.
+    /// Claims entries that any consumer read long ago and did not acknowledge.
     async fn claim(&mut self, link: &mut Link) -> Result<(), LinkError> {
         let mut next = "0-0".to_owned();
         loop {
-            let Shared { settings, pace, .. } = self.shared;
+            let FlagContext { config, pace, .. } = self.context;
             let mut claim = cmd("XAUTOCLAIM");
-            claim.arg(&settings.stream).arg(&settings.group).arg(&settings.consumer).arg(millis(pace.claim_idle));
+            claim.arg(&config.stream).arg(&config.group).arg(&config.consumer).arg(millis(pace.claim_idle));
             claim.arg(&next).arg("COUNT").arg(pace.group);
-            let (cursor, entries, gone) = reply::claimed(link.ask(&claim).await?)?;
-            self.shared.metrics.event(FlagResult::Gone, count(gone));
+            let (cursor, entries, gone) = reply::claimed(link.query(&claim).await?)?;
+            self.context.metrics.event(FlagResult::Gone, count(gone));
             self.take(link, entries).await?;
             next = cursor;
-            if next == "0-0" || self.shared.stop.is_cancelled() {
+            if next == "0-0" || self.context.stop.is_cancelled() {
                 return Ok(());
             }
         }
     }
 
     fn read(&self, after: &str) -> Cmd {
-        let Shared { settings, pace, .. } = self.shared;
+        let FlagContext { config, pace, .. } = self.context;
         let mut read = cmd("XREADGROUP");
-        read.arg("GROUP").arg(&settings.group).arg(&settings.consumer).arg("COUNT").arg(pace.group);
+        read.arg("GROUP").arg(&config.group).arg(&config.consumer).arg("COUNT").arg(pace.group);
         if after == ">" {
             read.arg("BLOCK").arg(millis(pace.block));
         }
-        read.arg("STREAMS").arg(&settings.stream).arg(after);
+        read.arg("STREAMS").arg(&config.stream).arg(after);
         read
     }
 
     /// Applies entries and acknowledges them. A stop in between leaves them pending.
-    async fn take(&mut self, link: &mut Link, entries: Vec<Entry>) -> Result<(), LinkError> {
+    async fn take(&mut self, link: &mut Link, entries: Vec<StreamEntry>) -> Result<(), LinkError> {
         if entries.is_empty() {
             return Ok(());
         }
-        let Shared { settings, metrics, .. } = self.shared;
+        let FlagContext { config, metrics, .. } = self.context;
         let (mut changes, mut ids, mut dead, mut gone) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for entry in &entries {
             match entry.fields.as_deref().map(parse) {
@@ -149,20 +149,20 @@ impl<L: Ledger> Consumer<'_, L> {
             return Ok(());
         }
         if !dead.is_empty() {
-            // Apart from the acknowledgement: a transaction of Redis goes on after a command that failed.
+            // Not in one transaction with the acknowledgement: Redis continues a transaction after a failed command.
             let mut letters = Pipeline::new();
             for (entry, fault) in &dead {
-                tracing::warn!(id = %entry.id, reason = fault.as_str(), "a flag that cannot be read is a dead letter");
-                letters.add_command(dead_letter(&settings.dead(), entry, *fault)).ignore();
+                tracing::warn!(id = %entry.id, reason = fault.as_str(), "cannot read a flag: moved to the dead-letter stream");
+                letters.add_command(dead_letter(&config.dead(), entry, *fault)).ignore();
             }
-            link.together(&letters).await?;
+            link.query_all(&letters).await?;
         }
         let mut acknowledge = cmd("XACK");
-        acknowledge.arg(&settings.stream).arg(&settings.group);
+        acknowledge.arg(&config.stream).arg(&config.group);
         for entry in &entries {
             acknowledge.arg(entry.id.to_string());
         }
-        link.ask(&acknowledge).await?;
+        link.query(&acknowledge).await?;
         metrics.event(FlagResult::Gone, gone);
         for (_, fault) in dead {
             metrics.fault(fault);
@@ -170,29 +170,29 @@ impl<L: Ledger> Consumer<'_, L> {
         Ok(())
     }
 
-    /// Offers changes to the ledger for as long as it takes; false if the stop came first. Fewer at a time after a failure:
-    /// a database may lack the memory for a large group, and one bad flag shall not hold up all others for long.
+    /// Applies changes, however long it takes. Returns false if the stop came first. After a failure the batch is halved: a
+    /// database may lack the memory for a large one, and one bad flag must not delay all others for long.
     async fn apply(&mut self, changes: &[FlagChange], ids: &[EntryId]) -> bool {
-        let (shared, mut backoff, mut done) = (self.shared, Backoff::default(), 0);
+        let (context, mut backoff, mut done) = (self.context, Backoff::default(), 0);
         while done < changes.len() {
             let end = changes.len().min(done + self.most);
             let (Some(group), Some(ids)) = (changes.get(done..end), ids.get(done..end)) else { break };
             let applied = tokio::select! {
                 applied = self.ledger.apply(group) => applied,
-                () = shared.stop.cancelled() => return false,
+                () = context.stop.cancelled() => return false,
             };
             match applied {
                 Ok(outcomes) => {
                     self.count(&outcomes, ids);
                     done = end;
-                    self.most = self.most.saturating_mul(2).min(shared.pace.group);
+                    self.most = self.most.saturating_mul(2).min(context.pace.group);
                     backoff.reset();
                 }
-                Err(wrong) => {
-                    shared.metrics.retries.increment(1);
-                    tracing::warn!(class = %wrong.class, cause = %wrong.source, "flags wait for the database: {wrong}");
+                Err(error) => {
+                    context.metrics.retries.increment(1);
+                    tracing::warn!(class = %error.class, cause = %error.source, "flags wait for the database: {error}");
                     self.most = (group.len() / 2).max(1);
-                    backoff.wait(&shared.stop).await;
+                    backoff.wait(&context.stop).await;
                 }
             }
         }
@@ -200,12 +200,11 @@ impl<L: Ledger> Consumer<'_, L> {
     }
 
     fn count(&self, outcomes: &[Applied], ids: &[EntryId]) {
-        let Shared { metrics, publish, .. } = self.shared;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let FlagContext { metrics, publish, .. } = self.context;
         let mut applied = 0;
         for (_, id) in outcomes.iter().zip(ids).filter(|(outcome, _)| **outcome == Applied::Applied) {
             applied += 1;
-            metrics.applied_after(now.saturating_sub(Duration::from_millis(id.ms)));
+            metrics.applied_after(id.age());
         }
         metrics.event(FlagResult::Applied, applied);
         metrics.event(FlagResult::Stale, count(outcomes.len()).saturating_sub(applied));
@@ -215,24 +214,24 @@ impl<L: Ledger> Consumer<'_, L> {
     }
 }
 
-/// From the stream's beginning, so that nothing is left out that came before the group.
-async fn make_group(link: &mut Link, shared: &Shared) -> Result<(), LinkError> {
-    let settings = &shared.settings;
+/// Creates the group at the beginning of the stream, so that it includes entries older than itself.
+async fn create_group(link: &mut Link, context: &FlagContext) -> Result<(), LinkError> {
+    let config = &context.config;
     let mut create = cmd("XGROUP");
-    create.arg("CREATE").arg(&settings.stream).arg(&settings.group).arg("0").arg("MKSTREAM");
-    match link.ask(&create).await {
-        Err(wrong) if wrong.code() == Some("BUSYGROUP") => {}
+    create.arg("CREATE").arg(&config.stream).arg(&config.group).arg("0").arg("MKSTREAM");
+    match link.query(&create).await {
+        Err(error) if error.code() == Some("BUSYGROUP") => {}
         made => {
             made?;
-            tracing::info!(stream = settings.stream, group = settings.group, "made the group of flags");
-            // It may have been there before, with all that it knew.
-            shared.reconcile.notify_one();
+            tracing::info!(stream = config.stream, group = config.group, "created the consumer group");
+            // The group may have existed before, and its state is lost.
+            context.reconcile.notify_one();
         }
     }
     Ok(())
 }
 
-fn dead_letter(stream: &str, entry: &Entry, fault: Fault) -> Cmd {
+fn dead_letter(stream: &str, entry: &StreamEntry, fault: Fault) -> Cmd {
     let mut add = cmd("XADD");
     add.arg(stream).arg("MAXLEN").arg("~").arg(DEAD_MAX).arg("*");
     add.arg("reason").arg(fault.as_str()).arg("id").arg(entry.id.to_string());
@@ -242,7 +241,7 @@ fn dead_letter(stream: &str, entry: &Entry, fault: Fault) -> Cmd {
     add
 }
 
-/// A dead letter is for people to look at, and what cannot be read may be of any size.
+/// Shortens a value: a dead letter is for people, and an unreadable entry may have any size.
 fn cut(bytes: &[u8]) -> &[u8] {
     bytes.get(..DEAD_VALUE).unwrap_or(bytes)
 }
@@ -255,8 +254,8 @@ fn count(entries: usize) -> u64 {
     u64::try_from(entries).unwrap_or(u64::MAX)
 }
 
-const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
-/// Dead letters that are kept, about.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Dead letters that the stream keeps, approximately.
 const DEAD_MAX: u64 = 100_000;
 const DEAD_FIELDS: usize = 16;
 const DEAD_VALUE: usize = 4 << 10;

@@ -1,6 +1,6 @@
-//! An entry of the flag stream: read, or refused with a reason. Pure.
+//! Parses an entry of the flag stream, or refuses it with a reason. Pure.
 //!
-//! Only what the entry itself says can refuse it. Whether the device or its positions are there does not matter here.
+//! Only a fault of the entry itself refuses it. Whether its device or its positions exist does not matter here.
 
 use serde_json::Value as Json;
 use teltonika_codecs::Imei;
@@ -10,34 +10,34 @@ use uuid::Uuid;
 
 use crate::store::{FlagChange, FlagState, InvalidWindow, Window};
 
-/// Why an entry cannot be read; the dead-letter stream has it as `reason`, and a metric as its label.
+/// Why an entry cannot be read: `reason` in the dead-letter stream, and a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Fault {
-    /// `v` is none that this program knows.
+    /// `v` is not a version that this program knows.
     #[error("unknown_version")]
     UnknownVersion,
-    /// A field, or a member of `old` or `new`, is not there.
+    /// A field, or a member of `old` or `new`, is missing.
     #[error("missing_field")]
     MissingField,
     /// A field is longer than any that Directus sends.
     #[error("too_large")]
     TooLarge,
-    /// `seq` is no whole number from 1 on.
+    /// `seq` is not a whole number of at least 1.
     #[error("bad_seq")]
     BadSeq,
     /// `op` is not insert, update or delete.
     #[error("bad_op")]
     BadOp,
-    /// `flag_id` is no uuid.
+    /// `flag_id` is not a UUID.
     #[error("bad_flag_id")]
     BadFlagId,
-    /// `old` or `new` is no JSON object, or a member has another type.
+    /// `old` or `new` is not a JSON object, or a member has the wrong type.
     #[error("bad_json")]
     BadJson,
     /// An IMEI that is not 15 digits.
     #[error("bad_imei")]
     BadImei,
-    /// A bound that is no RFC 3339 time, or before 1970 or after 9999.
+    /// A bound that is not an RFC 3339 time, or is before 1970 or after 9999.
     #[error("bad_time")]
     BadTime,
     /// A window that ends before it begins.
@@ -78,7 +78,7 @@ impl Fault {
     }
 }
 
-/// Reads the fields of an entry, each with its value. Of a field that is there twice the first one counts.
+/// Parses the fields of an entry. If a field occurs twice, the first one counts.
 ///
 /// # Errors
 /// The first fault, in the order version, seq, op, flag, new, old.
@@ -113,7 +113,7 @@ pub fn parse<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Result<FlagCh
 
 type Object = serde_json::Map<String, Json>;
 
-/// Nothing for a field that is empty or not there.
+/// `None` for a field that is empty or missing.
 fn object(text: Option<&str>) -> Result<Option<Object>, Fault> {
     match text {
         None | Some("") => Ok(None),
@@ -122,26 +122,26 @@ fn object(text: Option<&str>) -> Result<Option<Object>, Fault> {
 }
 
 fn window(object: &Object) -> Result<Window, Fault> {
-    let text = |name: &str, wrong| match object.get(name) {
+    let text = |name: &str, fault| match object.get(name) {
         None | Some(Json::Null) => Err(Fault::MissingField),
-        Some(value) => value.as_str().ok_or(wrong),
+        Some(value) => value.as_str().ok_or(fault),
     };
     let imei = Imei::from_ascii(text("imei", Fault::BadImei)?.as_bytes()).map_err(|_| Fault::BadImei)?;
     let from = instant(text("ts_from", Fault::BadTime)?)?;
     let to = instant(text("ts_to", Fault::BadTime)?)?;
-    Window::new(imei, from, to).map_err(|wrong| match wrong {
+    Window::new(imei, from, to).map_err(|error| match error {
         InvalidWindow::Reversed => Fault::ReversedRange,
         InvalidWindow::OutOfRange => Fault::BadTime,
     })
 }
 
-/// Milliseconds since 1970. Positions have no finer time, so what is finer is left off, at both ends.
+/// Milliseconds since 1970. Positions have no finer time, so both ends are cut to the millisecond.
 fn instant(text: &str) -> Result<i64, Fault> {
     let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| Fault::BadTime)?;
     i64::try_from(instant.unix_timestamp_nanos().div_euclid(1_000_000)).map_err(|_| Fault::BadTime)
 }
 
-/// At most so much of it, and without the one character that PostgreSQL's text cannot hold.
+/// The reason, shortened to [`REASON_MAX`] and without NUL, the one character that PostgreSQL's text cannot hold.
 fn reason(object: &Object) -> Result<Option<String>, Fault> {
     match object.get("reason") {
         None | Some(Json::Null) => Ok(None),
@@ -151,9 +151,9 @@ fn reason(object: &Object) -> Result<Option<String>, Fault> {
 }
 
 const VERSION: &str = "1";
-/// Bytes of one field. Directus' own are a few hundred.
+/// Maximum bytes of one field. Directus sends a few hundred.
 const FIELD_MAX: usize = 64 << 10;
-/// Characters.
+/// Maximum characters of a reason.
 const REASON_MAX: usize = 1_000;
 
 #[cfg(test)]

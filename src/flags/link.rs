@@ -1,4 +1,4 @@
-//! A connection to Redis: opened within a time limit, every answer bounded, and given up after any error.
+//! A connection to Redis. Opening and every answer have a time limit; after any error the connection is dropped.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionIn
 
 use super::reply::Malformed;
 
-/// Where the streams are.
+/// The URL of the Redis server that holds the streams. It never shows its password.
 #[derive(Clone)]
 pub struct RedisUrl {
     info: ConnectionInfo,
     shown: String,
 }
 
-/// A URL that is none of Redis. Repeats nothing of it.
+/// Not a Redis URL. The error repeats none of it, because it may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is no URL such as redis://host:6379 or rediss://user:password@host:6379/0")]
+#[error("expected a URL such as redis://host:6379 or rediss://user:password@host:6379/0")]
 pub struct InvalidRedisUrl;
 
 impl RedisUrl {
-    /// Reads `redis://…` or, for TLS, `rediss://…`.
+    /// Parses `redis://…` or, for TLS, `rediss://…`.
     pub fn parse(text: &str) -> Result<Self, InvalidRedisUrl> {
         let (scheme, rest) = text.split_once("://").ok_or(InvalidRedisUrl)?;
-        // Without certificates nobody knows whom the password is told.
+        // Without certificate checks, anyone could receive the password.
         if !matches!(scheme, "redis" | "rediss") || rest.ends_with("#insecure") {
             return Err(InvalidRedisUrl);
         }
@@ -50,10 +50,10 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// What went wrong on a connection. After any of them it is dropped.
+/// An error on a connection, which is dropped then.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
-    /// The server, or the way there.
+    /// The server or the network failed.
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
     /// An answer that cannot be understood.
@@ -62,7 +62,7 @@ pub(super) enum LinkError {
 }
 
 impl LinkError {
-    /// The server's error code, such as `NOGROUP`. Nobody looks at the text.
+    /// The server's error code, such as `NOGROUP`. No caller matches on the text.
     pub(super) fn code(&self) -> Option<&str> {
         match self {
             Self::Redis(error) => error.code(),
@@ -71,31 +71,32 @@ impl LinkError {
     }
 }
 
-/// One connection, with one user.
+/// One connection with one owner.
 pub(super) struct Link(MultiplexedConnection);
 
 impl Link {
-    /// `patience` has to be longer than the server may take for any answer, the time of a BLOCK included: whoever gives up
+    /// Opens a connection. `answer_timeout` must exceed the longest time that the server may take, BLOCK included: giving up
     /// earlier loses an answer that the server has sent.
-    pub(super) async fn open(url: &RedisUrl, patience: Duration) -> Result<Self, LinkError> {
+    pub(super) async fn open(url: &RedisUrl, answer_timeout: Duration) -> Result<Self, LinkError> {
         let client = Client::open(url.info.clone())?;
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_PATIENCE))
-            .set_response_timeout(Some(patience));
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(answer_timeout));
         Ok(Self(client.get_multiplexed_async_connection_with_config(&config).await?))
     }
 
-    pub(super) async fn ask(&mut self, command: &Cmd) -> Result<Value, LinkError> {
+    /// Sends one command and returns its answer.
+    pub(super) async fn query(&mut self, command: &Cmd) -> Result<Value, LinkError> {
         Ok(self.0.send_packed_command(command).await?.extract_error()?)
     }
 
-    /// Several commands in one go; as a transaction if the pipeline says so. An error of one of them is the error.
-    pub(super) async fn together(&mut self, commands: &Pipeline) -> Result<(), LinkError> {
+    /// Sends several commands at once, as a transaction if the pipeline is atomic. Fails if one of them fails.
+    pub(super) async fn query_all(&mut self, commands: &Pipeline) -> Result<(), LinkError> {
         Ok(commands.exec_async(&mut self.0).await?)
     }
 }
 
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -112,8 +113,8 @@ mod tests {
             assert_eq!(url.to_string(), shown);
             assert_eq!(format!("{url:?}"), shown);
         }
-        for wrong in ["", "localhost:6379", "http://h", "redis+unix:///tmp/s", "rediss://h/#insecure", "redis://h/x"] {
-            assert!(RedisUrl::parse(wrong).is_err(), "{wrong}");
+        for text in ["", "localhost:6379", "http://h", "redis+unix:///tmp/s", "rediss://h/#insecure", "redis://h/x"] {
+            assert!(RedisUrl::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What flags count. All are there with zero from the start.
+//! Metrics of the flags. All exist with zero from the start.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::event::Fault;
 use crate::metrics::Registry;
 
-/// What became of an entry of the stream; also a metric label.
+/// The result of an entry of the stream; also a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FlagResult {
-    /// Positions follow it.
+    /// Positions follow it now.
     Applied,
-    /// A later change of the flag, or this one, was applied before.
+    /// This change of the flag, or a later one, was applied before.
     Stale,
     /// It was pending and is gone from the stream.
     Gone,
-    /// It cannot be read and is in the dead-letter stream.
+    /// It cannot be read; the dead-letter stream has it.
     Dead,
 }
 
@@ -36,7 +36,7 @@ impl FlagResult {
     }
 }
 
-/// Metrics of consumer, publisher, reconciler and watch.
+/// Metrics of consumer, publisher, reconciler and lag measurement.
 #[derive(Clone)]
 pub struct FlagMetrics {
     events: [Counter; FlagResult::ALL.len()],
@@ -80,7 +80,7 @@ impl FlagMetrics {
         self.event(FlagResult::Dead, 1);
     }
 
-    /// From the entry's id to the commit.
+    /// Records the time from the entry's id to the commit.
     pub(super) fn applied_after(&self, latency: Duration) {
         self.apply_latency.record(latency);
     }

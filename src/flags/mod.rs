@@ -1,35 +1,37 @@
-//! Faulty flags: what marshals declare in Directus, from the Redis stream into the ledger.
+//! Faulty flags: what marshals declare in Directus, from the Redis stream to the ledger.
 //!
 //! ```text
-//! Redis stream ──consumer──► parse ──► ledger: written down, then applied ──► XACK
+//! Redis stream ──consumer──► parse ──► ledger: recorded, then applied ──► XACK
 //! position_flag_state ──reconciler──────►┘                 └─► corrections ──publisher──► corrected stream
 //! ```
 //!
-//! - `event` reads an entry of the stream: pure.
-//! - `consumer` takes entries in groups, has the ledger apply them, and acknowledges them after that.
+//! - `event` parses an entry of the stream. It is a pure function.
+//! - `consumer` reads entries in batches, applies them through the ledger, then acknowledges them.
 //! - `publisher` tells timing services which windows changed.
-//! - `reconciler` finds what the stream lost, also where there is no Redis at all.
-//! - `watch` measures how far behind the group is, and clears away consumers that are gone.
-//! - `survey` looks at all of it from outside, for `odograph check`.
-//! - `link` is a connection to Redis, `reply` the shape of its answers.
+//! - `reconciler` finds what the stream lost. It also runs without Redis.
+//! - `lag` measures how far behind the group is, and removes consumers that are gone.
+//! - `inspection` reads the state of Redis from outside, for `odograph check`.
+//! - `tasks` starts and stops them; `context` is what they share, `config` what they are told.
+//! - `link` is a connection to Redis, `reply` parses its answers.
 //!
-//! Nothing here decides what is faulty: that is [`crate::store::Ledger`]. Everything may happen twice.
+//! Nothing here decides what is faulty: [`crate::store::Ledger`] does. Every step may happen twice.
 
+mod config;
 mod consumer;
+mod context;
 mod event;
+mod inspection;
+mod lag;
 mod link;
 mod metrics;
 mod publisher;
 mod reconciler;
 mod reply;
-mod settings;
-mod survey;
 mod tasks;
-mod watch;
 
+pub use config::{FlagConfig, Pace, consumer_name};
 pub use event::{Fault, parse};
+pub use inspection::{GroupState, RedisState, StreamNames, StreamState, inspect};
 pub use link::{InvalidRedisUrl, RedisUrl};
 pub use metrics::{FlagMetrics, FlagResult};
-pub use settings::{FlagSettings, Pace};
-pub use survey::{Group, Names, Stream, Survey, survey};
 pub use tasks::{FlagTasks, SpawnError, spawn, spawn_with};

@@ -1,42 +1,43 @@
-//! Corrections, from the outbox to the corrected stream: in order, and removed only after Redis has them. Of several
-//! processes one publishes.
+//! Publishes corrections from the outbox to the corrected stream, in order, and removes them only after Redis has them. Of
+//! several processes, one publishes.
+
+use std::time::{Duration, SystemTime};
 
 use redis::{Cmd, Pipeline, cmd};
-use time::OffsetDateTime;
 
+use super::context::{ANSWER_TIMEOUT, FlagContext};
 use super::link::{Link, LinkError, RedisUrl};
-use super::tasks::{ANSWER_PATIENCE, Shared};
 use crate::backoff::Backoff;
 use crate::store::{Correction, Ledger, StoreError};
 
 /// Publishes until the stop.
-pub(super) async fn run<L: Ledger>(shared: &Shared, url: &RedisUrl, mut ledger: L) {
+pub(super) async fn run<L: Ledger>(context: &FlagContext, url: &RedisUrl, mut ledger: L) {
     let (mut backoff, mut link) = (Backoff::default(), None);
-    while !shared.stop.is_cancelled() {
-        let told = tokio::select! {
-            told = tell(shared, url, &mut ledger, &mut link) => told,
-            // What was sent and not removed is sent once more, under its id.
-            () = shared.stop.cancelled() => break,
+    while !context.stop.is_cancelled() {
+        let published = tokio::select! {
+            published = publish(context, url, &mut ledger, &mut link) => published,
+            // Corrections that were sent and not removed are sent again, under the same id.
+            () = context.stop.cancelled() => break,
         };
-        match told {
+        match published {
             Ok(()) => {
                 backoff.reset();
                 let due = async {
-                    tokio::time::sleep(shared.pace.gather).await;
+                    tokio::time::sleep(context.pace.gather).await;
                     tokio::select! {
-                        () = shared.publish.notified() => {}
-                        () = tokio::time::sleep(shared.pace.publish_every) => {}
+                        () = context.publish.notified() => {}
+                        () = tokio::time::sleep(context.pace.publish_every) => {}
                     }
                 };
                 tokio::select! {
                     () = due => {}
-                    () = shared.stop.cancelled() => {}
+                    () = context.stop.cancelled() => {}
                 }
             }
-            Err(wrong) => {
+            Err(error) => {
                 link = None;
-                tracing::warn!(cause = %wrong, "corrections wait");
-                backoff.wait(&shared.stop).await;
+                tracing::warn!(cause = %error, "cannot publish corrections, trying again");
+                backoff.wait(&context.stop).await;
             }
         }
     }
@@ -51,9 +52,9 @@ enum PublishError {
     Redis(#[from] LinkError),
 }
 
-/// Tells all that waits.
-async fn tell<L: Ledger>(
-    shared: &Shared,
+/// Publishes all waiting corrections.
+async fn publish<L: Ledger>(
+    context: &FlagContext,
     url: &RedisUrl,
     ledger: &mut L,
     link: &mut Option<Link>,
@@ -65,18 +66,18 @@ async fn tell<L: Ledger>(
         };
         let open = match link.take() {
             Some(open) => link.insert(open),
-            None => link.insert(Link::open(url, ANSWER_PATIENCE).await?),
+            None => link.insert(Link::open(url, ANSWER_TIMEOUT).await?),
         };
-        // All or none: were one of them refused in the middle, those behind it would overtake it.
+        // All or none: if Redis refused one in the middle, later ones would overtake it.
         let mut add = Pipeline::new();
         add.atomic();
         for correction in &corrections {
-            add.add_command(entry(&shared.settings.corrected, correction)).ignore();
+            add.add_command(entry(&context.config.corrected, correction)).ignore();
         }
-        open.together(&add).await?;
+        open.query_all(&add).await?;
         let ids: Vec<_> = corrections.iter().map(|correction| correction.id).collect();
         ledger.told(&ids).await?;
-        shared.metrics.corrections_told.increment(u64::try_from(ids.len()).unwrap_or(u64::MAX));
+        context.metrics.corrections_told.increment(u64::try_from(ids.len()).unwrap_or(u64::MAX));
     }
 }
 
@@ -90,17 +91,14 @@ fn entry(stream: &str, correction: &Correction) -> Cmd {
     add
 }
 
-/// With milliseconds and a Z, as the events have it.
+/// RFC 3339 in UTC with milliseconds, the form of the events. Windows lie between 1970 and 9999.
 fn rfc3339(ms: i64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
-    let time = time.unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let (date, (hour, minute, second, milli)) = (time.date(), time.time().as_hms_milli());
-    let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    let since = Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
 const AT_ONCE: usize = 500;
-/// Corrections that the stream keeps, about.
+/// Corrections that the stream keeps, approximately.
 const CORRECTED_MAX: u64 = 1_000_000;
 
 #[cfg(test)]

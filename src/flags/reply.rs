@@ -1,22 +1,28 @@
-//! The shape of Redis' answers about streams. What has another shape is an error, never a panic: the server may be another
-//! program, or a later version.
+//! Parses Redis' answers about streams. An unexpected shape is an error, never a panic: the server may be another program or
+//! a later version.
+//!
+//! Written by hand because `redis::streams` does not serve: its `StreamReadReply` keeps fields in a map with text keys, so it
+//! loses repeated fields, fields that are not UTF-8, and pending entries that the stream no longer has.
 
+use std::time::Duration;
+
+use odograph_journal::system_us;
 use redis::Value;
 
-/// Names and values of an entry.
-pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
-/// Names and values of any type, as the XINFO commands give them.
-pub(super) type Named = Vec<(Vec<u8>, Value)>;
+/// Fields of an entry: names and values.
+pub(super) type EntryFields = Vec<(Vec<u8>, Vec<u8>)>;
+/// Names with values of any type, as the XINFO commands return them.
+pub(super) type NamedValues = Vec<(Vec<u8>, Value)>;
 
-/// An entry as a read gave it.
+/// An entry as a read returned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct StreamEntry {
     pub(super) id: EntryId,
-    /// `None` for one that is pending and gone from the stream: trimmed, or deleted.
-    pub(super) fields: Option<Fields>,
+    /// `None` if the entry is pending and gone from the stream: trimmed or deleted.
+    pub(super) fields: Option<EntryFields>,
 }
 
-/// A stream's id: milliseconds, and a number among those of one millisecond.
+/// The id of an entry: milliseconds since 1970, and a number within the millisecond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EntryId {
     pub(super) ms: u64,
@@ -28,6 +34,12 @@ impl EntryId {
         let (ms, number) = text.split_once('-')?;
         Some(Self { ms: ms.parse().ok()?, number: number.parse().ok()? })
     }
+
+    /// The time since the entry was written, by this machine's clock; zero for an id from the future.
+    pub(super) fn age(self) -> Duration {
+        let now_ms = u64::try_from(system_us() / 1_000).unwrap_or(0);
+        Duration::from_millis(now_ms.saturating_sub(self.ms))
+    }
 }
 
 impl std::fmt::Display for EntryId {
@@ -36,13 +48,13 @@ impl std::fmt::Display for EntryId {
     }
 }
 
-/// An answer of another shape than the command's.
+/// An answer with an unexpected shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Redis answers in another shape than expected")]
+#[error("Redis answered in an unexpected shape")]
 pub(super) struct Malformed;
 
-/// What XREADGROUP over one stream gives; nothing where it waited in vain.
-pub(super) fn read(answer: Value) -> Result<Vec<Entry>, Malformed> {
+/// The answer to XREADGROUP over one stream; empty if no entry came in time.
+pub(super) fn read(answer: Value) -> Result<Vec<StreamEntry>, Malformed> {
     let streams = match answer {
         Value::Nil => return Ok(Vec::new()),
         // RESP3.
@@ -56,8 +68,8 @@ pub(super) fn read(answer: Value) -> Result<Vec<Entry>, Malformed> {
     Ok(found)
 }
 
-/// What XAUTOCLAIM gives: where to go on, the entries, and the ids of those that were gone and are not pending any more.
-pub(super) fn claimed(answer: Value) -> Result<(String, Vec<Entry>, usize), Malformed> {
+/// The answer to XAUTOCLAIM: the cursor for the next call, the entries, and how many were gone and are no longer pending.
+pub(super) fn claimed(answer: Value) -> Result<(String, Vec<StreamEntry>, usize), Malformed> {
     let mut parts = list(answer)?.into_iter();
     let next = text(parts.next().ok_or(Malformed)?)?;
     let entries = entries(parts.next().ok_or(Malformed)?)?;
@@ -65,29 +77,29 @@ pub(super) fn claimed(answer: Value) -> Result<(String, Vec<Entry>, usize), Malf
     Ok((next, entries, gone))
 }
 
-/// A list of entries, as XRANGE gives it.
-pub(super) fn entries(answer: Value) -> Result<Vec<Entry>, Malformed> {
-    // Before Redis 7 a claim gave nil for an entry that is gone.
+/// The answer to XRANGE: a list of entries.
+pub(super) fn entries(answer: Value) -> Result<Vec<StreamEntry>, Malformed> {
+    // Before Redis 7 a claim returned nil for an entry that is gone.
     list(answer)?.into_iter().filter(|entry| *entry != Value::Nil).map(entry).collect()
 }
 
-fn entry(answer: Value) -> Result<Entry, Malformed> {
+fn entry(answer: Value) -> Result<StreamEntry, Malformed> {
     let mut parts = list(answer)?.into_iter();
     let id = EntryId::parse(&text(parts.next().ok_or(Malformed)?)?).ok_or(Malformed)?;
     let fields = match parts.next().ok_or(Malformed)? {
         Value::Nil => None,
         fields => Some(pairs(fields)?),
     };
-    Ok(Entry { id, fields })
+    Ok(StreamEntry { id, fields })
 }
 
-/// Names and values, one after the other.
-pub(super) fn pairs(answer: Value) -> Result<Fields, Malformed> {
+/// Alternating names and values.
+pub(super) fn pairs(answer: Value) -> Result<EntryFields, Malformed> {
     named(answer)?.into_iter().map(|(name, value)| Ok((name, bytes(value)?))).collect()
 }
 
-/// The same with values of any type.
-pub(super) fn named(answer: Value) -> Result<Named, Malformed> {
+/// Alternating names and values of any type.
+pub(super) fn named(answer: Value) -> Result<NamedValues, Malformed> {
     if let Value::Map(pairs) = answer {
         return pairs.into_iter().map(|(name, value)| Ok((bytes(name)?, value))).collect();
     }
@@ -99,7 +111,7 @@ pub(super) fn named(answer: Value) -> Result<Named, Malformed> {
     Ok(named)
 }
 
-/// One of named values.
+/// The value with this name.
 pub(super) fn get(named: &[(Vec<u8>, Value)], name: &str) -> Result<Value, Malformed> {
     named.iter().find(|(key, _)| key == name.as_bytes()).map(|(_, value)| value.clone()).ok_or(Malformed)
 }
@@ -147,11 +159,11 @@ mod tests {
         let stream = Value::Array(vec![bulk("flags"), Value::Array(vec![gone, there])]);
         let found = read(Value::Array(vec![stream])).unwrap();
         let fields = vec![(b"v".to_vec(), b"1".to_vec())];
-        let entry = |ms, number, fields| Entry { id: EntryId { ms, number }, fields };
+        let entry = |ms, number, fields| StreamEntry { id: EntryId { ms, number }, fields };
         assert_eq!(found, [entry(5, 0, None), entry(7, 1, Some(fields))]);
         assert_eq!(read(Value::Nil), Ok(Vec::new()));
-        for wrong in [Value::Okay, Value::Array(vec![bulk("flags")]), Value::Array(vec![Value::Array(vec![])])] {
-            assert_eq!(read(wrong), Err(Malformed));
+        for answer in [Value::Okay, Value::Array(vec![bulk("flags")]), Value::Array(vec![Value::Array(vec![])])] {
+            assert_eq!(read(answer), Err(Malformed));
         }
         assert_eq!(EntryId { ms: 5, number: 1 }.to_string(), "5-1");
         assert!(EntryId::parse("5").is_none() && EntryId::parse("5-x").is_none());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use odograph::flags::{FlagMetrics, FlagSettings, FlagTasks, Pace, RedisUrl, spawn_with};
+use odograph::flags::{FlagConfig, FlagMetrics, FlagTasks, Pace, RedisUrl, spawn_with};
 use odograph::health::Health;
 use odograph::metrics::Registry;
 use odograph::store::{DatabaseUrl, FlagChange, FlagState, Window};
@@ -52,7 +52,7 @@ impl Flags {
         stream: &Stream,
         consumer: &str,
     ) -> Self {
-        let settings = FlagSettings {
+        let settings = FlagConfig {
             database: database.clone(),
             redis: redis.map(|url| RedisUrl::parse(url).unwrap()),
             stream: stream.name.clone(),
