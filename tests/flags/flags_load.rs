@@ -72,7 +72,7 @@ async fn ten_thousand_flags_while_rows_arrive(database: impl StoreFixture) {
 
 #[tokio::test]
 async fn ten_thousand_flags_while_rows_arrive_in_timescale() {
-    ten_thousand_flags_while_rows_arrive(PostgresFixture::new().await).await;
+    Box::pin(ten_thousand_flags_while_rows_arrive(PostgresFixture::new().await)).await;
 }
 
 #[tokio::test]

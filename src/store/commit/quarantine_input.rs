@@ -12,13 +12,16 @@ pub type QuarantineCap = Option<u32>;
 
 /// Bytes, and how often they came.
 #[derive(Debug)]
-pub(crate) struct Offered<'a> {
-    pub(crate) record: &'a Quarantined,
-    pub(crate) digest: [u8; 32],
-    pub(crate) seen: i64,
+pub struct QuarantineInput<'a> {
+    /// The record that came first.
+    pub record: &'a Quarantined,
+    /// Their SHA-256.
+    pub digest: [u8; 32],
+    /// How often they came.
+    pub seen: i64,
 }
 
-impl Offered<'_> {
+impl QuarantineInput<'_> {
     /// Device and hour of receive time.
     pub(crate) fn hour(&self) -> (u64, i64) {
         hour_of(self.record)
@@ -27,9 +30,9 @@ impl Offered<'_> {
 
 /// The records, each once, and how many came beyond what could be kept of them whatever stands there already: so a batch of one
 /// device's rubbish costs the database no more than what it may keep.
-pub(crate) fn offered(records: &[Quarantined], cap: QuarantineCap) -> (Vec<Offered<'_>>, u64) {
+pub(crate) fn inputs(records: &[Quarantined], cap: QuarantineCap) -> (Vec<QuarantineInput<'_>>, u64) {
     let most = cap.map_or(usize::MAX, |cap| usize::try_from(cap).unwrap_or(usize::MAX));
-    let (mut offered, mut over): (Vec<Offered<'_>>, u64) = (Vec::new(), 0);
+    let (mut offered, mut over): (Vec<QuarantineInput<'_>>, u64) = (Vec::new(), 0);
     let mut places: HashMap<_, usize> = HashMap::new();
     let mut hours: HashMap<_, usize> = HashMap::new();
     for record in records {
@@ -45,7 +48,7 @@ pub(crate) fn offered(records: &[Quarantined], cap: QuarantineCap) -> (Vec<Offer
                 if *kept < most {
                     *kept += 1;
                     place.insert(offered.len());
-                    offered.push(Offered { record, digest, seen: 1 });
+                    offered.push(QuarantineInput { record, digest, seen: 1 });
                 } else {
                     over += 1;
                 }
@@ -96,7 +99,7 @@ mod tests {
             record(2, 0, 1),
         ];
         let seen = |cap| {
-            let (offered, over) = offered(&records, cap);
+            let (offered, over) = inputs(&records, cap);
             (offered.iter().map(|one| (one.hour(), one.record.bytes[0], one.seen)).collect::<Vec<_>>(), over)
         };
         let (two, over) = seen(Some(2));

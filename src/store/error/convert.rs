@@ -25,6 +25,11 @@ impl StoreError {
         Self::judged(kind, doing, ServerAnswer { message, code: code.to_owned(), constraint, is_final: true })
     }
 
+    /// A number of rows that cannot be.
+    pub(crate) fn miscounted(found: u64, expected: u64) -> Self {
+        Self::new(ErrorClass::Refuses, "counting rows", format!("the server counts {found} rows of {expected}"))
+    }
+
     /// What to do about it.
     pub(crate) const fn kind(&self) -> SqlErrorKind {
         self.kind

@@ -8,8 +8,9 @@ use super::FaultyDatabase;
 use super::session::{Session, Shared};
 use super::steps;
 use crate::store::StoreError;
-use crate::store::flags::ledger::{Ledger, newest_of_each, outcomes};
+use crate::store::flags::changes::{newest_of_each, outcomes};
 use crate::store::model::flag::{Applied, Correction, FlagChange};
+use crate::store::port::Ledger;
 
 /// Writes the ledger of flags in a [`FaultyDatabase`], and makes positions follow.
 pub struct FaultyLedger {

@@ -7,7 +7,7 @@ use super::locks::Lock;
 use super::server::{Server, Stop};
 use super::session::Session;
 use crate::store::StoreError;
-use crate::store::flags::cache::{Entry, FlagCache};
+use crate::store::flags::cache::{FlagCache, LedgerEntry};
 use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::row::Key;
 
@@ -24,7 +24,7 @@ pub(super) fn learn(server: &Server, known: &mut FlagCache) {
         *known = FlagCache::default();
     }
     let newer = ledger.iter().filter(|(_, flagged)| flagged.version > known.version());
-    let entries = newer.map(|(flag, flagged)| Entry { flag: *flag, live: flagged.covers() }).collect();
+    let entries = newer.map(|(flag, flagged)| LedgerEntry { flag: *flag, live: flagged.covers() }).collect();
     known.learn(version, entries);
 }
 

@@ -23,10 +23,11 @@ pub(crate) struct FlagCache {
 }
 
 /// A row of the ledger, as far as a drain cares.
-pub(crate) struct Entry {
-    pub(crate) flag: Uuid,
+pub struct LedgerEntry {
+    /// The flag.
+    pub flag: Uuid,
     /// `None` where the flag covers nothing: it is deleted, or does not declare anything faulty.
-    pub(crate) live: Option<Window>,
+    pub live: Option<Window>,
 }
 
 impl FlagCache {
@@ -47,7 +48,7 @@ impl FlagCache {
 
     /// Takes in what the ledger has between the known version and this one, of each flag its newest row. Where that is
     /// more than is remembered, flags are read batch by batch from now on.
-    pub(crate) fn learn(&mut self, version: i64, entries: Vec<Entry>) {
+    pub(crate) fn learn(&mut self, version: i64, entries: Vec<LedgerEntry>) {
         self.version = version;
         self.remember(entries);
         if self.windows.len() > REMEMBERED_MAX {
@@ -61,8 +62,8 @@ impl FlagCache {
     }
 
     /// Takes in flags, however many.
-    pub(crate) fn remember(&mut self, entries: Vec<Entry>) {
-        for Entry { flag, live } in entries {
+    pub(crate) fn remember(&mut self, entries: Vec<LedgerEntry>) {
+        for LedgerEntry { flag, live } in entries {
             if let Some(before) = self.windows.remove(&flag) {
                 self.ends.remove(&(before.imei().get(), before.to_ms(), flag));
             }
@@ -114,8 +115,8 @@ mod tests {
         Imei::from_ascii(format!("{number:015}").as_bytes()).unwrap()
     }
 
-    fn live(flag: u128, device: u64, from: i64, to: i64) -> Entry {
-        Entry { flag: Uuid::from_u128(flag), live: Some(Window::new(imei(device), from, to).unwrap()) }
+    fn live(flag: u128, device: u64, from: i64, to: i64) -> LedgerEntry {
+        LedgerEntry { flag: Uuid::from_u128(flag), live: Some(Window::new(imei(device), from, to).unwrap()) }
     }
 
     fn rows(keys: &[(u64, i64)]) -> Rows {
@@ -160,9 +161,9 @@ mod tests {
         assert_eq!(covered(&known, &rows), []);
         known.learn(3, vec![live(1, 1, 10, 20), live(2, 1, 20, 20), live(3, 3, 1, 9), live(4, 9, 0, 99)]);
         assert_eq!(covered(&known, &rows), [(1, 10), (1, 20)]);
-        known.learn(5, vec![live(1, 2, 10, 20), Entry { flag: Uuid::from_u128(4), live: None }]);
+        known.learn(5, vec![live(1, 2, 10, 20), LedgerEntry { flag: Uuid::from_u128(4), live: None }]);
         assert_eq!(covered(&known, &rows), [(1, 20), (2, 15)], "one flag moved, another is gone");
-        known.learn(6, vec![Entry { flag: Uuid::from_u128(2), live: None }]);
+        known.learn(6, vec![LedgerEntry { flag: Uuid::from_u128(2), live: None }]);
         assert_eq!(covered(&known, &rows), [(2, 15)]);
         assert_eq!(known.version(), 6);
     }

@@ -6,9 +6,11 @@ use crate::store::model::flag::Window;
 
 /// A part of a window, and whether its positions are faulty. Parts never overlap, so no row is met twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FlagInterval {
-    pub(crate) window: Window,
-    pub(crate) faulty: bool,
+pub struct FlagInterval {
+    /// Device and time range.
+    pub window: Window,
+    /// Whether a live flag covers it.
+    pub faulty: bool,
 }
 
 /// The windows as few as possible, in order, none touching another.

@@ -1,5 +1,9 @@
-//! What faulty flags mean for positions, whatever the database.
+//! What faulty flags mean for positions, in every database.
 
+pub(crate) mod batch;
 pub(crate) mod cache;
+pub(crate) mod changes;
+pub(crate) mod flag_ledger;
 pub(crate) mod intervals;
-pub(crate) mod ledger;
+pub(crate) mod latest;
+pub(crate) mod script;

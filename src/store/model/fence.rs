@@ -4,7 +4,7 @@
 //! anything be written; so a commit whose answer was lost is found, a database that went back is noticed, and a second
 //! owner of the journal is stopped.
 
-use crate::store::Committed;
+use super::committed::Committed;
 use odograph_journal::{JournalId, Mark, Position};
 
 /// One lane of one journal: the owner of a checkpoint row.
@@ -64,9 +64,11 @@ pub(crate) struct CommitInDoubt {
 
 /// The checkpoint row of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StoredCheckpoint {
-    pub(crate) lanes: u16,
-    pub(crate) checkpoint: Checkpoint,
+pub struct StoredCheckpoint {
+    /// How many lanes the journal had when it was written.
+    pub lanes: u16,
+    /// The lane's checkpoint.
+    pub checkpoint: Checkpoint,
 }
 
 /// What to do about it.
@@ -131,7 +133,7 @@ pub(crate) fn starting_checkpoint(lane: Lane, found: &[StoredCheckpoint]) -> (Ch
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::WritePath;
+    use crate::store::model::committed::WritePath;
 
     fn at(position: u64, tag: i64) -> Mark {
         Mark { position: Position(position), tag }

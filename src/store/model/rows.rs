@@ -151,17 +151,28 @@ impl Rows {
 
 /// Some of a collection's rows, in their order.
 #[derive(Clone, Copy)]
-pub(crate) struct RowSlice<'a> {
-    pub(crate) rows: &'a Rows,
+pub struct RowSlice<'a> {
+    /// The whole collection.
+    pub rows: &'a Rows,
     order: &'a [(Key, u32)],
 }
 
 impl<'a> RowSlice<'a> {
-    pub(crate) fn len(self) -> usize {
+    /// Number of rows.
+    #[must_use]
+    pub fn len(self) -> usize {
         self.order.len()
     }
 
-    pub(crate) fn get(self, index: usize) -> Option<&'a Row> {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// The row at a place.
+    #[must_use]
+    pub fn get(self, index: usize) -> Option<&'a Row> {
         Some(self.rows.at(*self.order.get(index)?))
     }
 

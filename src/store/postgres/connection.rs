@@ -10,48 +10,29 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row as Answer, Statement};
 
 use super::copy::{COPY_PART, Encoder};
-use super::sql::{CREATE_INCOMING, LOCK_LANE, StatementKind};
-use crate::store::flags::cache::FlagCache;
+use super::sql::{CREATE_INCOMING, StatementKind};
 use crate::store::model::column_set::ColumnSet;
 use crate::store::model::fence::Lane;
 use crate::store::model::rows::RowSlice;
-use crate::store::{CLAIMING, ErrorClass, StoreError};
+use crate::store::{ErrorClass, StoreError};
 
 /// A connection that we own: dropping it closes the socket, and the server rolls back what was open.
-pub(crate) struct Connection {
+pub struct Connection {
     client: ClientWrapper,
     prepared: HashMap<(StatementKind, ColumnSet), Statement>,
     texts: HashMap<&'static str, Statement>,
     has_incoming: bool,
-    has_lane: bool,
-    /// What is known of the ledger of flags on this connection.
-    pub(crate) flags: FlagCache,
+    /// For encoding; its memory serves the next batch.
+    buffer: BytesMut,
 }
 
 impl Connection {
     pub(crate) fn new(client: ClientWrapper) -> Self {
-        Self {
-            client,
-            prepared: HashMap::new(),
-            texts: HashMap::new(),
-            has_incoming: false,
-            has_lane: false,
-            flags: FlagCache::default(),
-        }
+        Self { client, prepared: HashMap::new(), texts: HashMap::new(), has_incoming: false, buffer: BytesMut::new() }
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.client.is_closed()
-    }
-
-    /// Makes this session the owner of the lane, as long as it lasts. One that was cut off holds it until the server
-    /// notices, so nobody writes while an earlier attempt may still be running.
-    pub(crate) async fn claim(&mut self, lane: Lane) -> Result<(), StoreError> {
-        if !self.has_lane {
-            self.execute(CLAIMING, LOCK_LANE, &[&key_of(lane)]).await?;
-            self.has_lane = true;
-        }
-        Ok(())
     }
 
     /// Sends statements without parameters.
@@ -127,11 +108,11 @@ impl Connection {
         kind: StatementKind,
         columns: ColumnSet,
         parts: &[RowSlice<'_>],
-        buffer: &mut BytesMut,
     ) -> Result<u64, StoreError> {
         let statement = self.prepared(doing, kind, columns).await?;
         let failed = |error| StoreError::postgres(doing, error);
         let mut sink = pin!(self.client.copy_in::<_, Bytes>(&statement).await.map_err(failed)?);
+        let buffer = &mut self.buffer;
         buffer.clear();
         let encoder = Encoder::begin(columns, buffer);
         let mut sent = 0;
@@ -152,7 +133,7 @@ impl Connection {
         sink.send(buffer.split().freeze()).await.map_err(failed)?;
         let copied = sink.finish().await.map_err(failed)?;
         // Triggers or rules on the table could make it so; then a commit would mean something else than it says.
-        if copied == sent { Ok(copied) } else { Err(miscounted(copied, sent)) }
+        if copied == sent { Ok(copied) } else { Err(StoreError::miscounted(copied, sent)) }
     }
 
     async fn statement(&mut self, doing: &'static str, text: &'static str) -> Result<Statement, StoreError> {
@@ -181,10 +162,6 @@ impl Connection {
         self.prepared.insert((kind, columns), statement.clone());
         Ok(statement)
     }
-}
-
-pub(crate) fn miscounted(found: u64, expected: u64) -> StoreError {
-    StoreError::new(ErrorClass::Refuses, "counting rows", format!("the server counts {found} rows of {expected}"))
 }
 
 /// The number under which a lane is locked: sixty-four bits of the journal's id, and the lane.

@@ -7,69 +7,61 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use bytes::BytesMut;
-use deadpool_postgres::Pool;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::connection::Connection;
 use super::flag_sql::{PLAN_AS_USUAL, PLAN_BY_KEY};
+use super::mark_session::{millis, time};
 use super::replay_sql::{
     COUNT_DIFFERING, DIFFERING, EXAMPLES, HAS_QUARANTINE, LANES_STAND, RESOLVE, RESOLVED, STANDS_SOMEWHERE,
 };
 use super::sql::StatementKind;
-use super::transaction::{Transaction, rows_cannot_vanish};
-use super::{WriteStrategy, applied_migrations, bounded, connect, pool};
-use crate::store::migrate::MIGRATIONS;
+use super::store::PostgresConnect;
+use crate::store::commit::bisect::{self, PartWriter};
+use crate::store::commit::script::{refuse_if_rows_can_vanish, write_quarantine};
+use crate::store::commit::write_strategy::WriteStrategy;
+use crate::store::flags::batch;
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::column_set::{ColumnSet, decoded_columns};
 use crate::store::model::fence::Lane;
 use crate::store::model::row::Key;
-use crate::store::model::rows::Rows;
-use crate::store::postgres::flag_update::{millis, time};
+use crate::store::model::rows::{RowSlice, Rows};
+use crate::store::port::Schema;
 use crate::store::postgres::latest::replace;
-use crate::store::postgres::{bisect, flag_batch};
 use crate::store::replay::{
     ChangedRow, Differences, EXAMPLES as MOST_EXAMPLES, LanePosition, ReplayBatch, RewriteCounts, RewriteProgress,
     missing,
 };
-use crate::store::{DatabaseUrl, ErrorClass, Schema, StoreError, digest};
+use crate::store::session::{OpenSession, SessionSlot, bounded};
+use crate::store::statements::BatchSession;
+use crate::store::{DatabaseUrl, ErrorClass, StoreError, digest};
 use odograph_journal::{JournalId, Position};
 
 /// Writes over one connection, which is made when it is needed.
 pub(crate) struct PostgresRewriter {
-    pool: Pool,
-    /// Taken out for each transaction and put back only when all went well.
-    connection: Option<Connection>,
-    buffer: BytesMut,
+    sessions: SessionSlot<PostgresConnect>,
     /// Most rows that one transaction changes: fewer where the columnstore does not take more at once.
     most: usize,
 }
 
 impl PostgresRewriter {
     pub(in crate::store) fn new(url: &DatabaseUrl) -> Result<Self, StoreError> {
-        Ok(Self { pool: pool(url)?, connection: None, buffer: BytesMut::new(), most: usize::MAX })
-    }
-
-    async fn connection(&mut self) -> Result<Connection, StoreError> {
-        match self.connection.take().filter(|connection| !connection.is_closed()) {
-            Some(connection) => Ok(connection),
-            None => connect(&self.pool).await,
-        }
+        Ok(Self { sessions: SessionSlot::new(PostgresConnect::new(url)?), most: usize::MAX })
     }
 
     pub(in crate::store) async fn schema(&mut self) -> Result<Schema, StoreError> {
-        let mut connection = self.connection().await?;
-        let applied = bounded("looking at the schema", applied_migrations(&mut connection)).await?;
-        self.connection = Some(connection);
-        Ok(MIGRATIONS.compare(&applied))
+        let mut open = self.sessions.take().await?;
+        let schema = bounded("looking at the schema", open.session.schema()).await?;
+        self.sessions.put(open);
+        Ok(schema)
     }
 
     pub(in crate::store) async fn lanes(&mut self, journal: JournalId) -> Result<Vec<LanePosition>, StoreError> {
         const READING: &str = "reading the checkpoints";
-        let mut connection = self.connection().await?;
-        let rows = bounded(READING, connection.query(READING, LANES_STAND, &[&journal.uuid()])).await?;
-        self.connection = Some(connection);
+        let mut open = self.sessions.take().await?;
+        let rows = bounded(READING, open.session.query(READING, LANES_STAND, &[&journal.uuid()])).await?;
+        self.sessions.put(open);
         let stand = |row: &tokio_postgres::Row| -> Result<LanePosition, tokio_postgres::Error> {
             let (number, lanes): (i16, i16) = (row.try_get(0)?, row.try_get(1)?);
             let position: i64 = row.try_get(2)?;
@@ -88,14 +80,11 @@ impl PostgresRewriter {
     ) -> Result<RewriteProgress, StoreError> {
         let mut strategy = WriteStrategy::Conflict;
         loop {
-            let (most, mut connection) = (self.most, self.connection().await?);
-            let lane = Lane::only(again.journal);
-            let mut transaction =
-                Transaction { connection: &mut connection, lane, cap: None, buffer: &mut self.buffer };
-            let attempt = timeout(strategy.patience(), write(&mut transaction, strategy, again, most, sum));
+            let (most, mut open) = (self.most, self.sessions.take().await?);
+            let attempt = timeout(strategy.patience(), write(&mut open, strategy, again, most, sum));
             let wrong = match attempt.await {
                 Ok(Ok(round)) => {
-                    self.connection = Some(connection);
+                    self.sessions.put(open);
                     return Ok(round);
                 }
                 Ok(Err(RewriteFailure { wrong, .. })) if strategy.after(wrong.kind()).is_some() => {
@@ -124,10 +113,11 @@ impl PostgresRewriter {
         differences: &mut Differences,
         sum: &mut RewriteCounts,
     ) -> Result<(), StoreError> {
-        let mut connection = self.connection().await?;
+        let mut open = self.sessions.take().await?;
+        let connection = &mut open.session;
         connection.need_incoming().await?;
         connection.batch(COMPARING, "BEGIN READ ONLY").await?;
-        copy(&mut connection, &again.rows, &mut self.buffer).await?;
+        copy(connection, &again.rows).await?;
         connection.batch(COMPARING, PLAN_BY_KEY).await?;
         let failed = |error| StoreError::postgres(COMPARING, error);
         for (from, to) in days(&again.rows) {
@@ -150,7 +140,7 @@ impl PostgresRewriter {
                 differences.example(key(&row).map_err(failed)?, &now, &then);
             }
         }
-        let (imeis, digests) = resolved(&mut connection, again, &HashSet::new()).await?;
+        let (imeis, digests) = resolved(connection, again, &HashSet::new()).await?;
         if !imeis.is_empty() {
             let digests: Vec<_> = digests.iter().map(|digest| &digest[..]).collect();
             let rows = connection.query(COMPARING, RESOLVED, &[&imeis, &digests]).await?;
@@ -158,7 +148,7 @@ impl PostgresRewriter {
             sum.resolved = u64::try_from(count).unwrap_or(0);
         }
         connection.batch(COMPARING, "ROLLBACK").await?;
-        self.connection = Some(connection);
+        self.sessions.put(open);
         Ok(())
     }
 }
@@ -176,16 +166,17 @@ impl From<StoreError> for RewriteFailure {
 }
 
 async fn write(
-    transaction: &mut Transaction<'_>,
+    open: &mut OpenSession<Connection>,
     strategy: WriteStrategy,
     again: &ReplayBatch,
     most: usize,
     sum: &mut RewriteCounts,
 ) -> Result<RewriteProgress, RewriteFailure> {
-    transaction.connection.need_incoming().await?;
-    transaction.connection.batch("beginning a transaction", "BEGIN").await?;
-    rows_cannot_vanish(transaction.connection).await?;
-    let mut differing = differ(transaction, &again.rows, &sum.refused).await?;
+    let (connection, lane) = (&mut open.session, Lane::only(again.journal));
+    connection.need_incoming().await?;
+    connection.batch("beginning a transaction", "BEGIN").await?;
+    refuse_if_rows_can_vanish(connection).await?;
+    let mut differing = differ(connection, &again.rows, &sum.refused).await?;
     let whole = differing.len() <= most;
     differing.truncate(most);
     let keys: HashSet<_> = differing.iter().map(|row| row.key).collect();
@@ -195,39 +186,41 @@ async fn write(
     let written = match strategy {
         _ if keys.is_empty() => 0,
         WriteStrategy::Bisect => {
-            let into = [StatementKind::CopyIncoming, StatementKind::RewritePositions];
             let refuse = |row: &crate::store::Row, error: &StoreError| {
                 refused.insert(row.key());
                 let (detail, wire) = (error.detail(), changing.wire(row));
                 let record = Quarantined::record(row, QuarantineReason::Refused, detail, wire);
                 quarantined.push((row.key(), record));
             };
-            bisect::divide(transaction, changing.whole(), into, refuse).await.map_err(failed)?
+            bisect::insert(&mut RewrittenParts(connection), changing.whole(), refuse).await.map_err(failed)?
         }
         WriteStrategy::Copy | WriteStrategy::Conflict => {
-            copy(transaction.connection, &changing, transaction.buffer).await?;
+            copy(connection, &changing).await?;
             let columns = ColumnSet::of(&changing);
-            transaction.connection.insert(WRITING, StatementKind::RewritePositions, columns).await.map_err(failed)?
+            connection.insert(WRITING, StatementKind::RewritePositions, columns).await.map_err(failed)?
         }
     };
     let (mut resolving, mut messages) = (0, 0);
     if whole {
         let all_refused: HashSet<_> = sum.refused.union(&refused).copied().collect();
-        resolving = resolve(transaction.connection, again, &all_refused).await?;
-        messages = transaction.messages(&again.messages).await?;
+        resolving = resolve(connection, again, &all_refused).await?;
+        if !again.messages.is_empty() {
+            messages = connection.write_messages(lane, &again.messages).await?;
+        }
     }
-    let lost = not_kept(transaction.connection, quarantined).await?;
-    transaction.quarantine(&lost).await?;
+    let lost = not_kept(connection, quarantined).await?;
+    write_quarantine(connection, lane, &lost, None).await?;
     let refused_keys: Vec<_> = refused.iter().copied().collect();
     let mut batch = Batch { new: changing.without(&refused_keys), ..Batch::default() };
     if written > 0 {
         // From here to the end nobody changes the ledger of flags.
-        let covered = flag_batch::look(transaction.connection, &batch).await?;
-        flag_batch::mend(transaction.connection, &covered).await?;
-        transaction.connection.batch(WRITING, PLAN_BY_KEY).await?;
-        replace(transaction.connection, &batch.new).await?;
+        batch::share_ledger(&mut open.session, &batch).await?;
+        let covered = batch::read_ledger(open, &batch).await?;
+        batch::mark_rows(&mut open.session, &covered).await?;
+        open.session.batch(WRITING, PLAN_BY_KEY).await?;
+        replace(&mut open.session, &batch.new).await?;
     }
-    transaction.connection.batch("committing", "COMMIT").await?;
+    open.session.batch("committing", "COMMIT").await?;
     batch.clear();
     sum.rows(missing(&differing, &refused), written);
     sum.resolved += resolving;
@@ -236,17 +229,37 @@ async fn write(
     Ok(if whole { RewriteProgress::Whole } else { RewriteProgress::Part })
 }
 
+/// Parts of rows that replace the decoded columns of stored ones.
+struct RewrittenParts<'a>(&'a mut Connection);
+
+impl PartWriter for RewrittenParts<'_> {
+    async fn savepoint(&mut self) -> Result<(), StoreError> {
+        self.0.savepoint().await
+    }
+
+    async fn insert(&mut self, part: RowSlice<'_>) -> Result<u64, StoreError> {
+        self.0.insert_staged(part, StatementKind::CopyIncoming, StatementKind::RewritePositions).await
+    }
+
+    async fn keep(&mut self) -> Result<(), StoreError> {
+        self.0.keep_part().await
+    }
+
+    async fn undo(&mut self) -> Result<(), StoreError> {
+        self.0.undo_part().await
+    }
+}
+
 /// The rows that do not stand as they are decoded, in the order of the key.
 async fn differ(
-    transaction: &mut Transaction<'_>,
+    connection: &mut Connection,
     rows: &Rows,
     refused: &HashSet<Key>,
 ) -> Result<Vec<ChangedRow>, StoreError> {
-    let connection = &mut *transaction.connection;
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    copy(connection, rows, transaction.buffer).await?;
+    copy(connection, rows).await?;
     connection.batch(COMPARING, PLAN_BY_KEY).await?;
     let mut found = Vec::new();
     for (from, to) in days(rows) {
@@ -265,10 +278,10 @@ async fn differ(
     Ok(found)
 }
 
-async fn copy(connection: &mut Connection, rows: &Rows, buffer: &mut BytesMut) -> Result<(), StoreError> {
+async fn copy(connection: &mut Connection, rows: &Rows) -> Result<(), StoreError> {
     if !rows.is_empty() {
         let (columns, part) = (ColumnSet::of(rows), rows.whole());
-        connection.copy("copying rows", StatementKind::CopyIncoming, columns, &[part], buffer).await?;
+        connection.copy("copying rows", StatementKind::CopyIncoming, columns, &[part]).await?;
     }
     Ok(())
 }

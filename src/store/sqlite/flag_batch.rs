@@ -6,7 +6,7 @@ use teltonika_codecs::Imei;
 
 use super::failed;
 use super::flags::{entry, follow, repair_newest};
-use crate::store::flags::cache::{Entry, FlagCache, REMEMBERED_MAX};
+use crate::store::flags::cache::{FlagCache, LedgerEntry, REMEMBERED_MAX};
 use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::batch::Batch;
 use crate::store::model::row::Key;
@@ -48,7 +48,7 @@ pub(super) async fn covered(
     }
     let over = "SELECT flag_id, imei, ts_from, ts_to, 1 FROM position_flag_ledger \
                 WHERE faulty AND NOT deleted AND imei = ? AND ts_to >= ? AND ts_from <= ?";
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries: Vec<LedgerEntry> = Vec::new();
     for device in rows.devices() {
         let ([(first, _), ..], [.., (last, _)]) = (device, device) else { continue };
         let query = sqlx::query(over).bind(first.imei.cast_signed()).bind(first.ts_ms).bind(last.ts_ms);

@@ -9,7 +9,7 @@ use teltonika_codecs::Imei;
 use uuid::Uuid;
 
 use super::failed;
-use crate::store::flags::cache::Entry;
+use crate::store::flags::cache::LedgerEntry;
 use crate::store::flags::intervals::{FlagInterval, merged};
 use crate::store::model::column_set::{all_columns, newest_wins};
 use crate::store::model::flag::Window;
@@ -95,9 +95,9 @@ async fn find_newest(
 }
 
 /// Flag, device, bounds, whether it is live.
-pub(super) fn entry(row: &SqliteRow) -> Result<Entry, StoreError> {
+pub(super) fn entry(row: &SqliteRow) -> Result<LedgerEntry, StoreError> {
     let live: bool = row.try_get(4).map_err(failed(READING))?;
-    Ok(Entry { flag: flag(row, 0)?, live: if live { window(row, 1)? } else { None } })
+    Ok(LedgerEntry { flag: flag(row, 0)?, live: if live { window(row, 1)? } else { None } })
 }
 
 /// Device and bounds from that column on; `None` where they are NULL.

@@ -10,9 +10,10 @@ use uuid::Uuid;
 use super::flags::{flag, follow, imei_of, live_flags, repair_newest, window};
 use super::transaction::now_us;
 use super::{connect, failed, options};
+use crate::store::flags::changes::{newest_of_each, outcomes};
 use crate::store::flags::intervals::{Tally, merged, parts};
-use crate::store::flags::ledger::{Ledger, OUTBOX_MAX, newest_of_each, outcomes};
 use crate::store::model::flag::{Applied, Correction, FlagChange, FlagState, Window};
+use crate::store::port::{Ledger, OUTBOX_MAX};
 use crate::store::{DatabaseUrl, ErrorClass, StoreError};
 
 /// Writes the ledger of flags in a SQLite file, and makes positions follow.

@@ -9,7 +9,7 @@ use sqlx::{Connection, Row as _};
 
 use super::failed;
 use super::insert::{Insert, Statements};
-use crate::store::commit::quarantine_input::{HOUR_US, Offered, QuarantineCap, offered};
+use crate::store::commit::quarantine_input::{HOUR_US, QuarantineCap, QuarantineInput, inputs};
 use crate::store::flags::cache::FlagCache;
 use crate::store::model::batch::{Batch, Message, QuarantineReason, Quarantined};
 use crate::store::model::column_set::ColumnSet;
@@ -209,10 +209,10 @@ pub(super) async fn quarantine(
     let insert = "INSERT INTO quarantined_records \
                   (imei, digest, reason, detail, received_at, journal_id, position, record_index, codec, bytes, seen) \
                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    let (offered, mut over) = offered(records, cap);
+    let (offered, mut over) = inputs(records, cap);
     let mut rooms: HashMap<(u64, i64), i64> = HashMap::new();
     for one in offered {
-        let Offered { record, digest, seen } = one;
+        let QuarantineInput { record, digest, seen } = one;
         let (imei, digest) = (record.imei.get().cast_signed(), digest.to_vec());
         let known = sqlx::query(again).bind(seen).bind(imei).bind(&digest).execute(&mut *connection).await;
         if known.map_err(failed)?.rows_affected() > 0 {

@@ -1,64 +1,11 @@
-//! The ledger of faulty flags: what marshals said, in the order of their words, and positions that follow it.
-//!
-//! A position is faulty exactly while a live flag covers it. Changes may come more than once, in any order, from several
-//! processes, and before or after the positions that they are about: the outcome is the same.
+//! Several changes of flags at once: which of them count, and what became of each.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use uuid::Uuid;
 
-use crate::store::model::flag::{Applied, Correction, FlagChange};
-use crate::store::{StoreError, Window};
-
-/// A database that keeps the ledger. Implemented by [`crate::store::PostgresLedger`] and [`crate::store::SqliteLedger`].
-pub trait Ledger {
-    /// Writes changes down and makes positions follow; says what became of each.
-    ///
-    /// # Errors
-    /// Some of the changes, or all, may be written down or applied then. Offer them again, or only some of them: what is
-    /// applied already is stale then, what is written down is taken up again.
-    fn apply(&mut self, changes: &[FlagChange]) -> impl Future<Output = Result<Vec<Applied>, StoreError>> + Send;
-
-    /// Makes positions follow what was written down by somebody who did not come to applying it, `most` flags at a time.
-    /// Gives their number.
-    ///
-    /// # Errors
-    /// Harmless: it is tried again.
-    fn finish(&mut self, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
-
-    /// Changes that Directus' side has and the ledger does not, at most so many, oldest first. Nothing where Directus' side
-    /// is not installed, see `odograph migrate --directus`.
-    ///
-    /// # Errors
-    /// Harmless: it is tried again.
-    fn behind(&mut self, most: usize) -> impl Future<Output = Result<Vec<FlagChange>, StoreError>> + Send;
-
-    /// The first corrections that nobody was told, in order; `None` while another session publishes them. From then on this
-    /// one does, as long as its connection lasts.
-    ///
-    /// # Errors
-    /// Harmless: it is tried again.
-    fn corrections(&mut self, most: usize) -> impl Future<Output = Result<Option<Vec<Correction>>, StoreError>> + Send;
-
-    /// Removes corrections that were told.
-    ///
-    /// # Errors
-    /// They are told once more then, under the same ids.
-    fn told(&mut self, ids: &[i64]) -> impl Future<Output = Result<(), StoreError>> + Send;
-
-    /// Removes the oldest corrections above [`OUTBOX_MAX`]; gives their number. Those are gone for good.
-    ///
-    /// # Errors
-    /// Harmless: it is tried again.
-    fn trim_corrections(&mut self) -> impl Future<Output = Result<u64, StoreError>> + Send;
-
-    /// Closes the connection in good order.
-    fn close(&mut self) -> impl Future<Output = ()> + Send;
-}
-
-/// Corrections that wait for Redis, at most: as many as the corrected stream holds, which would drop older ones as well.
-pub const OUTBOX_MAX: i64 = 1_000_000;
+use crate::store::model::flag::{Applied, FlagChange, Window};
 
 /// The changes that matter: of several about one flag the newest, in the order of their flags, so that two writers meet them
 /// in the same order. What it covered before is the oldest one's word.
@@ -106,7 +53,7 @@ mod tests {
     use teltonika_codecs::Imei;
 
     use super::*;
-    use crate::store::FlagState;
+    use crate::store::model::flag::FlagState;
 
     #[test]
     fn of_several_changes_of_a_flag_the_newest_counts_and_the_oldest_says_what_was_before() {

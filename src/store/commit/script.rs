@@ -1,0 +1,272 @@
+//! The transaction of a batch: the order of its steps, told once for every database that has sessions.
+//!
+//! Read [`COMMIT_ORDER`] first. Each step is a few statements of [`BatchSession`]. Any error ends the session, and with it
+//! the transaction.
+
+use super::bisect::{self, LatestParts, PositionParts};
+use super::quarantine_input::{QuarantineCap, inputs};
+use super::write_strategy::WriteStrategy;
+use crate::store::flags::batch::{self, CoveredKeys};
+use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
+use crate::store::model::committed::{Committed, WritePath};
+use crate::store::model::fence::{BatchSpan, CommitInDoubt, CommitOutcome, FenceDecision, Lane, decide};
+use crate::store::session::OpenSession;
+use crate::store::statements::BatchSession;
+use crate::store::{ErrorClass, StoreError};
+
+/// A step of a batch's transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CommitStep {
+    /// Makes the session the owner of the lane.
+    Claim,
+    /// Begins the transaction.
+    Begin,
+    /// Reads the checkpoint under its lock and decides whether this lane may write. Settles a commit in doubt.
+    Fence,
+    /// Refuses to write if the database could drop rows silently.
+    Guard,
+    /// Writes the rows by the batch's strategy.
+    Rows,
+    /// Writes what cannot become a row, and what the database refused as one.
+    Quarantine,
+    /// Writes messages.
+    Messages,
+    /// Shares the ledger's lock: from here to the end nobody changes the ledger.
+    ShareLedger,
+    /// Reads what is new in the ledger, and finds what of the batch live flags cover.
+    ReadLedger,
+    /// Marks the batch's covered rows.
+    MarkRows,
+    /// Writes latest positions, except covered ones.
+    Latest,
+    /// Looks for another latest position of devices whose latest one in the batch is covered.
+    RepairLatest,
+    /// Moves the checkpoint to the end of the batch.
+    Checkpoint,
+    /// Commits. Until the answer comes, the commit is in doubt.
+    Commit,
+}
+
+/// The order in which every batch is committed.
+///
+/// The fence comes before any write. What takes long comes before the ledger's lock, which flags wait for. The ledger is
+/// read by a statement of its own after the lock: a statement that waited for the lock would see the ledger as it was
+/// before. Rows under a flag are marked, and latest positions repaired, before anybody can see the rows.
+pub const COMMIT_ORDER: [CommitStep; 14] = [
+    CommitStep::Claim,
+    CommitStep::Begin,
+    CommitStep::Fence,
+    CommitStep::Guard,
+    CommitStep::Rows,
+    CommitStep::Quarantine,
+    CommitStep::Messages,
+    CommitStep::ShareLedger,
+    CommitStep::ReadLedger,
+    CommitStep::MarkRows,
+    CommitStep::Latest,
+    CommitStep::RepairLatest,
+    CommitStep::Checkpoint,
+    CommitStep::Commit,
+];
+
+/// One attempt to commit a batch, and what its steps have found out so far.
+pub(super) struct BatchTransaction<'a, S> {
+    pub(super) open: &'a mut OpenSession<S>,
+    pub(super) lane: Lane,
+    pub(super) cap: QuarantineCap,
+    pub(super) strategy: WriteStrategy,
+    /// Sorted.
+    pub(super) batch: &'a Batch,
+    pub(super) span: &'a BatchSpan,
+    /// From the moment that the commit is sent until it is answered, this says what is not known, even if the future of
+    /// the attempt is dropped.
+    pub(super) doubt: &'a mut Option<CommitInDoubt>,
+    pub(super) findings: Findings,
+}
+
+/// What earlier steps tell later ones.
+pub(super) struct Findings {
+    committed: Committed,
+    /// Rows that the database refused.
+    refused: Vec<Quarantined>,
+    covered: CoveredKeys,
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        let committed = Committed::new(0, 0, Vec::new(), WritePath::Copy);
+        Self { committed, refused: Vec::new(), covered: CoveredKeys::default() }
+    }
+}
+
+impl<S: BatchSession> BatchTransaction<'_, S> {
+    pub(super) async fn run(mut self, order: &[CommitStep]) -> Result<CommitOutcome, StoreError> {
+        for step in order {
+            match step {
+                CommitStep::Claim => self.open.claim_lane(self.lane).await?,
+                CommitStep::Begin => self.begin().await?,
+                CommitStep::Fence => {
+                    if let FenceDecision::Settled(outcome) = self.fence().await? {
+                        return Ok(outcome);
+                    }
+                }
+                CommitStep::Guard => refuse_if_rows_can_vanish(&mut self.open.session).await?,
+                CommitStep::Rows => self.findings.committed = self.rows().await?,
+                CommitStep::Quarantine => self.quarantine().await?,
+                CommitStep::Messages => self.messages().await?,
+                CommitStep::ShareLedger => batch::share_ledger(&mut self.open.session, self.batch).await?,
+                CommitStep::ReadLedger => self.findings.covered = batch::read_ledger(self.open, self.batch).await?,
+                CommitStep::MarkRows => batch::mark_rows(&mut self.open.session, &self.findings.covered).await?,
+                CommitStep::Latest => self.latest().await?,
+                CommitStep::RepairLatest => {
+                    batch::repair_latest(&mut self.open.session, &self.findings.covered).await?;
+                }
+                CommitStep::Checkpoint => self.checkpoint().await?,
+                CommitStep::Commit => self.commit().await?,
+            }
+        }
+        Ok(CommitOutcome::Committed(self.findings.committed))
+    }
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        let only_new_rows = self.batch.perhaps_stored.is_empty() && self.batch.latest.is_empty();
+        if self.strategy != WriteStrategy::Copy || !only_new_rows {
+            self.open.session.prepare_staging().await?;
+        }
+        self.open.session.begin("beginning a transaction").await
+    }
+
+    async fn fence(&mut self) -> Result<FenceDecision, StoreError> {
+        let stored = self.open.session.lock_checkpoint(self.lane).await?;
+        let decision = decide(self.lane, self.span, self.doubt.as_ref(), stored);
+        if let FenceDecision::Settled(_) = decision {
+            self.open.session.rollback().await?;
+        }
+        // The commit that was in doubt is settled, or did not happen.
+        *self.doubt = None;
+        Ok(decision)
+    }
+
+    async fn rows(&mut self) -> Result<Committed, StoreError> {
+        let (session, batch) = (&mut self.open.session, self.batch);
+        match self.strategy {
+            WriteStrategy::Copy => {
+                let mut inserted = 0;
+                if !batch.new.is_empty() {
+                    inserted += session.copy_rows(&batch.new).await?;
+                }
+                if !batch.perhaps_stored.is_empty() {
+                    inserted += session.insert_rows(&[&batch.perhaps_stored]).await?;
+                }
+                counted(batch, inserted, WritePath::Copy)
+            }
+            WriteStrategy::Conflict => {
+                let inserted = session.insert_rows(&[&batch.new, &batch.perhaps_stored]).await?;
+                counted(batch, inserted, WritePath::Conflict)
+            }
+            WriteStrategy::Bisect => self.bisect().await,
+        }
+    }
+
+    /// Inserts every row that the database takes. Those that it refuses go into quarantine.
+    async fn bisect(&mut self) -> Result<Committed, StoreError> {
+        let (mut inserted, mut keys) = (0, Vec::new());
+        for rows in [&self.batch.new, &self.batch.perhaps_stored] {
+            let refused = &mut self.findings.refused;
+            inserted += bisect::insert(&mut PositionParts(&mut self.open.session), rows.whole(), |row, error| {
+                keys.push(row.key());
+                refused.push(Quarantined::record(row, QuarantineReason::Refused, error.detail(), rows.wire(row)));
+            })
+            .await?;
+        }
+        let refused = u64::try_from(keys.len()).unwrap_or(u64::MAX);
+        let duplicates = self.batch.offered().saturating_sub(inserted).saturating_sub(refused);
+        Ok(Committed::new(inserted, duplicates, keys, WritePath::Conflict))
+    }
+
+    async fn quarantine(&mut self) -> Result<(), StoreError> {
+        let mut capped = 0;
+        for records in [&self.batch.quarantined, &self.findings.refused] {
+            capped += write_quarantine(&mut self.open.session, self.lane, records, self.cap).await?;
+        }
+        self.findings.committed = self.findings.committed.clone().with_capped(capped);
+        Ok(())
+    }
+
+    async fn messages(&mut self) -> Result<(), StoreError> {
+        if !self.batch.messages.is_empty() {
+            self.open.session.write_messages(self.lane, &self.batch.messages).await?;
+        }
+        Ok(())
+    }
+
+    async fn latest(&mut self) -> Result<(), StoreError> {
+        let covered = &self.findings.covered.latest;
+        let without;
+        let rows = if covered.is_empty() {
+            &self.batch.latest
+        } else {
+            without = self.batch.latest.without(covered);
+            &without
+        };
+        if rows.whole().is_empty() {
+            return Ok(());
+        }
+        if self.strategy != WriteStrategy::Bisect {
+            return self.open.session.write_latest(rows).await;
+        }
+        // The record of a refused latest position is in `positions` or in quarantine.
+        let rows = rows.without(self.findings.committed.refused());
+        bisect::insert(&mut LatestParts(&mut self.open.session), rows.whole(), |_, error| {
+            tracing::warn!(detail = error.detail(), "the database refuses a latest position");
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn checkpoint(&mut self) -> Result<(), StoreError> {
+        let written = self.open.session.write_checkpoint(self.lane, &self.span.to).await?;
+        if written == 1 { Ok(()) } else { Err(StoreError::miscounted(written, 1)) }
+    }
+
+    async fn commit(&mut self) -> Result<(), StoreError> {
+        let committed = self.findings.committed.clone();
+        *self.doubt = Some(CommitInDoubt { to: self.span.to.mark, committed });
+        if let Err(error) = self.open.session.commit("committing").await {
+            let error = error.doubtful();
+            if !error.in_doubt() {
+                *self.doubt = None;
+            }
+            return Err(error);
+        }
+        *self.doubt = None;
+        Ok(())
+    }
+}
+
+/// Refuses to go on if the database could drop a row silently.
+pub(crate) async fn refuse_if_rows_can_vanish(session: &mut impl BatchSession) -> Result<(), StoreError> {
+    if !session.rows_can_vanish().await? {
+        return Ok(());
+    }
+    let remedy = "positions has a trigger before each inserted row, or a rule, which could drop rows unseen: drop it";
+    Err(StoreError::new(ErrorClass::Refuses, "looking for triggers and rules on positions", remedy))
+}
+
+/// Writes records into quarantine, each once. Returns how many were over the cap.
+pub(crate) async fn write_quarantine(
+    session: &mut impl BatchSession,
+    lane: Lane,
+    records: &[Quarantined],
+    cap: QuarantineCap,
+) -> Result<u64, StoreError> {
+    let (inputs, over) = inputs(records, cap);
+    if inputs.is_empty() { Ok(over) } else { Ok(over + session.write_quarantine(lane, &inputs, cap).await?) }
+}
+
+/// The result of the rows, if the database inserted no more than were offered.
+fn counted(batch: &Batch, inserted: u64, path: WritePath) -> Result<Committed, StoreError> {
+    let offered = batch.offered();
+    let duplicates = offered.checked_sub(inserted).ok_or_else(|| StoreError::miscounted(inserted, offered))?;
+    Ok(Committed::new(inserted, duplicates, Vec::new(), path))
+}

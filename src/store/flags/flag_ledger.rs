@@ -1,0 +1,101 @@
+//! The ledger of flags over a session of its own.
+
+use std::time::Duration;
+
+use super::changes::{newest_of_each, outcomes};
+use super::script::{FLAG_ORDER, FlagOrder, apply, record};
+use crate::store::StoreError;
+use crate::store::model::flag::{Applied, Correction, FlagChange};
+use crate::store::port::{Ledger, OUTBOX_MAX};
+use crate::store::session::{SessionSlot, bounded, within};
+use crate::store::statements::{Connect, FlagSession};
+
+/// Writes the ledger of flags, and makes positions follow.
+pub struct FlagLedger<C: Connect> {
+    sessions: SessionSlot<C>,
+    order: FlagOrder,
+}
+
+impl<C: Connect> FlagLedger<C> {
+    /// Prepares, without connecting yet.
+    pub const fn over(connect: C) -> Self {
+        Self { sessions: SessionSlot::new(connect), order: FLAG_ORDER }
+    }
+
+    /// The same, with another order of the steps. Only for the simulation, which shows that it finds a wrong order.
+    #[must_use]
+    pub fn in_order(self, order: FlagOrder) -> Self {
+        Self { order, ..self }
+    }
+}
+
+impl<C: Connect + Send> Ledger for FlagLedger<C>
+where
+    C::Session: FlagSession,
+{
+    async fn apply(&mut self, changes: &[FlagChange]) -> Result<Vec<Applied>, StoreError> {
+        let newest = newest_of_each(changes);
+        if newest.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut open, order) = (self.sessions.take().await?, self.order);
+        let applying = async {
+            record(&mut open.session, &newest, order.record).await?;
+            let flags: Vec<_> = newest.iter().map(|change| change.flag).collect();
+            apply(&mut open.session, &flags, order.apply).await
+        };
+        let applied = within(PATIENCE, "applying flags", applying).await?;
+        self.sessions.put(open);
+        Ok(outcomes(changes, &applied))
+    }
+
+    async fn finish(&mut self, most: usize) -> Result<usize, StoreError> {
+        let (mut open, order) = (self.sessions.take().await?, self.order);
+        let finishing = async {
+            let flags = open.session.unapplied_flags(most).await?;
+            Ok(if flags.is_empty() { 0 } else { apply(&mut open.session, &flags, order.apply).await?.len() })
+        };
+        let finished = within(PATIENCE, "finishing flags", finishing).await?;
+        self.sessions.put(open);
+        Ok(finished)
+    }
+
+    async fn behind(&mut self, most: usize) -> Result<Vec<FlagChange>, StoreError> {
+        let mut open = self.sessions.take().await?;
+        let comparing = open.session.changes_behind(most);
+        let changes = bounded("comparing the ledger with Directus' side", comparing).await?;
+        self.sessions.put(open);
+        Ok(changes)
+    }
+
+    async fn corrections(&mut self, most: usize) -> Result<Option<Vec<Correction>>, StoreError> {
+        let mut open = self.sessions.take().await?;
+        let reading = async {
+            if open.claim_publisher().await? { open.session.corrections(most).await.map(Some) } else { Ok(None) }
+        };
+        let corrections = bounded("reading corrections", reading).await?;
+        self.sessions.put(open);
+        Ok(corrections)
+    }
+
+    async fn told(&mut self, ids: &[i64]) -> Result<(), StoreError> {
+        let mut open = self.sessions.take().await?;
+        bounded("removing published corrections", open.session.forget_corrections(ids)).await?;
+        self.sessions.put(open);
+        Ok(())
+    }
+
+    async fn trim_corrections(&mut self) -> Result<u64, StoreError> {
+        let mut open = self.sessions.take().await?;
+        let removed = bounded("trimming corrections", open.session.trim_corrections(OUTBOX_MAX)).await?;
+        self.sessions.put(open);
+        Ok(removed)
+    }
+
+    async fn close(&mut self) {
+        self.sessions.close();
+    }
+}
+
+/// A group takes milliseconds, a flag over a season of one device some seconds.
+const PATIENCE: Duration = Duration::from_mins(10);

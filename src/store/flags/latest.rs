@@ -1,0 +1,54 @@
+//! Repairs the latest position of devices: it may have become faulty, or a later one may have ceased to be.
+//!
+//! Under the lock of the device's row, so that a writer of it commits first or waits. What it writes after that is later,
+//! and wins as always.
+
+use crate::store::StoreError;
+use crate::store::statements::MarkSession;
+
+/// A device whose latest position may have to be another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LatestRepair {
+    pub(crate) imei: u64,
+    /// The last instant at which something changed.
+    pub(crate) until_ms: i64,
+    /// Whether the device can get a latest position though it has none now.
+    pub(crate) may_begin: bool,
+}
+
+/// Makes each device's latest position the last one that counts. One element of `repairs` a device, in order.
+pub(crate) async fn repair(session: &mut impl MarkSession, repairs: &[LatestRepair]) -> Result<(), StoreError> {
+    let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei).collect();
+    let stored = session.lock_latest(&imeis).await?;
+    let concerned = |repair: &&LatestRepair| match stored.get(&repair.imei) {
+        Some(ts_ms) => *ts_ms <= repair.until_ms,
+        None => repair.may_begin,
+    };
+    let concerned: Vec<_> = repairs.iter().filter(concerned).collect();
+    if concerned.is_empty() {
+        return Ok(());
+    }
+    let imeis: Vec<_> = concerned.iter().map(|repair| repair.imei).collect();
+    // A new statement, after the lock: it sees what was committed before the lock was given.
+    let dropped = session.drop_flagged_latest(&imeis).await?;
+    for LatestRepair { imei, until_ms, .. } in concerned {
+        match stored.get(imei) {
+            Some(ts_ms) if !dropped.contains(imei) => {
+                // From its own instant on: another record of that instant may have been under a flag when it was written.
+                session.find_latest(*imei, ts_ms.saturating_sub(1)).await?;
+            }
+            before => {
+                let before_ms = before.copied().unwrap_or(*until_ms);
+                for back in STEPS_BACK_MS {
+                    if session.find_latest(*imei, before_ms.saturating_sub(back)).await? {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How far back to look, step by step: a day touches one or two chunks, everything touches all of them.
+const STEPS_BACK_MS: [i64; 3] = [86_400_000, 30 * 86_400_000, i64::MAX];

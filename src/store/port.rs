@@ -1,0 +1,113 @@
+//! The ports that the service uses: a store that takes the batches of a lane, and a ledger of faulty flags.
+//!
+//! The service names these traits and never a database.
+
+use crate::store::StoreError;
+use crate::store::model::batch::Batch;
+use crate::store::model::fence::{BatchSpan, Checkpoint, CommitOutcome, Lane};
+use crate::store::model::flag::{Applied, Correction, FlagChange};
+
+/// A database that takes the batches of one lane.
+pub trait Store {
+    /// Writes this lane from now on. Gives up what it held of another one, a commit in doubt included.
+    fn assign(&mut self, lane: Lane);
+
+    /// Claims the lane and returns its checkpoint: [`Checkpoint::default`] if the database does not know the lane. If the
+    /// journal had another number of lanes, all of them go back to the one that was furthest behind.
+    ///
+    /// # Errors
+    /// Either nothing has changed or everything has; call it again. While another session holds the lane, the error is
+    /// "unavailable".
+    fn open_lane(&mut self) -> impl Future<Output = Result<Checkpoint, StoreError>> + Send;
+
+    /// Commits everything in the batch and the lane's new checkpoint in one transaction. If it returns
+    /// [`CommitOutcome::Committed`], the batch survives a crash of this process and of the database. The batch is sorted,
+    /// and otherwise not changed.
+    ///
+    /// # Errors
+    /// If [`StoreError::in_doubt`], the batch may be committed or not: offer the same batch again, unchanged, and the fence
+    /// tells. Otherwise nothing was committed, and another batch may be offered from the same checkpoint.
+    fn commit(
+        &mut self,
+        batch: &mut Batch,
+        span: &BatchSpan,
+    ) -> impl Future<Output = Result<CommitOutcome, StoreError>> + Send;
+
+    /// Forgets the journal: nothing is written from it again under its id.
+    ///
+    /// # Errors
+    /// Harmless: a few checkpoint rows are left over.
+    fn retire(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Compares the schema of the database with the migrations of this program.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn schema(&mut self) -> impl Future<Output = Result<Schema, StoreError>> + Send;
+
+    /// Closes the connection in good order.
+    fn close(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// A database that holds the ledger of faulty flags: what marshals said, in the order of their words, and positions that
+/// follow it.
+///
+/// A position is faulty exactly while a live flag covers it. Changes may come more than once, in any order, from several
+/// processes, and before or after the positions that they are about: the result is the same.
+pub trait Ledger {
+    /// Records changes, makes positions follow, and tells what became of each change.
+    ///
+    /// # Errors
+    /// Some of the changes, or all, may be recorded or applied. Offer them again, or only some of them: an applied one is
+    /// stale then, a recorded one is applied.
+    fn apply(&mut self, changes: &[FlagChange]) -> impl Future<Output = Result<Vec<Applied>, StoreError>> + Send;
+
+    /// Makes positions follow recorded flags whose writer did not get to it, at most `most` flags. Returns their number.
+    ///
+    /// # Errors
+    /// Harmless: it is tried again.
+    fn finish(&mut self, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// Changes that Directus' side has and the ledger does not, oldest first, at most `most`. None if Directus' side is not
+    /// installed, see `odograph migrate --directus`.
+    ///
+    /// # Errors
+    /// Harmless: it is tried again.
+    fn behind(&mut self, most: usize) -> impl Future<Output = Result<Vec<FlagChange>, StoreError>> + Send;
+
+    /// The first corrections that are not published, in order; `None` while another session publishes them. From then on
+    /// this session publishes them, as long as its connection lasts.
+    ///
+    /// # Errors
+    /// Harmless: it is tried again.
+    fn corrections(&mut self, most: usize) -> impl Future<Output = Result<Option<Vec<Correction>>, StoreError>> + Send;
+
+    /// Removes corrections that are published.
+    ///
+    /// # Errors
+    /// They are published once more, under the same ids.
+    fn told(&mut self, ids: &[i64]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Removes the oldest corrections above [`OUTBOX_MAX`] and returns their number. Those are lost.
+    ///
+    /// # Errors
+    /// Harmless: it is tried again.
+    fn trim_corrections(&mut self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Closes the connection in good order.
+    fn close(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// The database's schema, compared with `db-init/` of this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// Every migration is applied.
+    Current,
+    /// Some are missing: run `odograph migrate`.
+    Outdated,
+    /// The database has migrations that this program does not know: the program is older than the database.
+    Newer,
+}
+
+/// Most corrections that wait for Redis: as many as the corrected stream holds, which would drop older ones as well.
+pub const OUTBOX_MAX: i64 = 1_000_000;

@@ -1,0 +1,66 @@
+//! PostgreSQL as a store and as a ledger of flags: the scripts over sessions of one server.
+
+use deadpool_postgres::{Manager, Object, Pool, Runtime};
+
+use super::connection::Connection;
+use crate::store::commit::lane_writer::LaneWriter;
+use crate::store::flags::flag_ledger::FlagLedger;
+use crate::store::model::fence::Lane;
+use crate::store::statements::Connect;
+use crate::store::{DatabaseUrl, ErrorClass, StoreError};
+
+/// Writes one lane to PostgreSQL over one connection, which is made when it is needed.
+pub type PostgresStore = LaneWriter<PostgresConnect>;
+
+/// Writes the ledger of flags in PostgreSQL over one connection, and makes positions follow.
+pub type PostgresLedger = FlagLedger<PostgresConnect>;
+
+impl PostgresStore {
+    /// Prepares for a database, without connecting.
+    ///
+    /// # Errors
+    /// When the URL is not one of PostgreSQL, or names certificates that cannot be read.
+    pub fn new(url: &DatabaseUrl, lane: Lane) -> Result<Self, StoreError> {
+        Ok(Self::over(PostgresConnect::new(url)?, lane))
+    }
+}
+
+impl PostgresLedger {
+    /// Prepares for a database, without connecting.
+    ///
+    /// # Errors
+    /// When the URL is not one of PostgreSQL, or names certificates that cannot be read.
+    pub fn new(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        Ok(Self::over(PostgresConnect::new(url)?))
+    }
+}
+
+/// Makes connections within a time limit, and keeps none: one that is given back would be used again, whatever its state.
+pub struct PostgresConnect(Pool);
+
+impl PostgresConnect {
+    pub(super) fn new(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        const PREPARING: &str = "preparing the database connection";
+        let DatabaseUrl::Postgres(url) = url else {
+            return Err(StoreError::new(ErrorClass::Refuses, PREPARING, "the URL is not one of PostgreSQL"));
+        };
+        // The client's own timeout ends at the TCP connection; this one bounds logging in as well.
+        let pool = Pool::builder(Manager::new(url.config(), url.tls()?))
+            .max_size(1)
+            .create_timeout(Some(url.connect_timeout()))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| StoreError::new(ErrorClass::Refuses, PREPARING, error))?;
+        Ok(Self(pool))
+    }
+}
+
+impl Connect for PostgresConnect {
+    type Session = Connection;
+
+    async fn connect(&mut self) -> Result<Connection, StoreError> {
+        let object = self.0.get().await;
+        let object = object.map_err(|error| StoreError::postgres_connect("connecting to the database", error))?;
+        Ok(Connection::new(Object::take(object)))
+    }
+}
