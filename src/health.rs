@@ -1,37 +1,37 @@
-//! Readiness: the set of reasons why this instance is not, or not wholly, in order.
+//! Readiness: the reasons why this instance is not ready, or ready with a warning.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::store::ErrorClass;
 
-/// Why readiness has something to say. Names are those of `/readyz`.
+/// A reason that `/readyz` lists. Names are those of `/readyz`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// Listeners are not up yet.
     Starting,
     /// Shutting down.
     Stopping,
-    /// The journal has no room: nothing is accepted until the database takes what waits.
+    /// The journal is full: nothing is accepted until the database commits waiting frames.
     JournalFull,
-    /// A write or a sync failed; the process is about to end.
+    /// A write or a sync of the journal failed. The process is about to end.
     JournalPoisoned,
-    /// A part of the journal that the database lacks is gone. It stays until the operator accepts it.
+    /// A part of the journal that the database lacks is lost. Holds until the operator accepts it.
     JournalGap,
-    /// Another process writes under this journal's id, or holds its lane in the database.
+    /// Another process writes with this journal's id, or holds its lane in the database.
     JournalFenced,
-    /// This machine's clock cannot be right, so records cannot be judged by it: nothing is written to the database.
+    /// This machine's clock cannot be right. Nothing is written to the database, because receive times decide about records.
     Clock,
     /// The database lacks migrations.
     SchemaOutdated,
-    /// The database answers and refuses: permission, password, schema, read-only.
+    /// The database answers but refuses: permission, password, schema, read-only.
     StoreRefuses,
-    /// Only registered devices are admitted, and which these are was never known: nobody is.
+    /// Only registered devices are admitted, but the list was never read: no device is admitted.
     AdmissionUnknown,
-    /// The database does not answer. A balancer must not pull every gateway for it.
+    /// The database does not answer. A load balancer must not remove every gateway for that.
     StoreDown,
-    /// What is journalled waits long for the database.
+    /// Frames in the journal wait long for the database.
     Backlog,
-    /// Redis does not answer: flags come by reconciliation, and corrections wait.
+    /// Redis does not answer: only reconciliation finds flags, and corrections wait.
     RedisDown,
 }
 
@@ -73,13 +73,13 @@ impl Reason {
         }
     }
 
-    /// Whether the reason alone takes the instance out of the balancer.
+    /// Whether the reason alone makes the instance not ready.
     #[must_use]
     pub const fn unready(self) -> bool {
         !matches!(self, Self::StoreDown | Self::Backlog | Self::RedisDown)
     }
 
-    /// What a failed store operation means for readiness.
+    /// The reason that a failed store operation raises.
     #[must_use]
     pub const fn of(class: ErrorClass) -> Self {
         match class {
@@ -89,7 +89,7 @@ impl Reason {
     }
 }
 
-/// The reasons that hold now. Set by whoever knows, read by the admin listener. Several lanes may hold the same one.
+/// The reasons that hold now. Components set them, the admin listener reads them. Several lanes may raise the same one.
 #[derive(Debug)]
 pub struct Health([AtomicU32; Reason::ALL.len()]);
 
@@ -112,9 +112,9 @@ impl Health {
         self.set(reason, 0, false);
     }
 
-    /// Raises or withdraws a reason in the name of one of several; it holds while anybody holds it.
-    pub fn set(&self, reason: Reason, who: u16, holds: bool) {
-        let bit = 1_u32 << (who % 32);
+    /// Raises or withdraws a reason for one of several holders. It holds while any of them raises it.
+    pub fn set(&self, reason: Reason, holder: u16, holds: bool) {
+        let bit = 1_u32 << (holder % 32);
         if holds {
             self.0[reason as usize].fetch_or(bit, Ordering::Relaxed);
         } else {
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_holds_while_anybody_holds_it() {
+    fn a_reason_holds_while_any_holder_raises_it() {
         let health = Health::default();
         health.clear(Reason::Starting);
         health.set(Reason::StoreDown, 0, true);

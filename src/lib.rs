@@ -1,7 +1,7 @@
 //! odograph: GPS telemetry ingest. Trackers in over TCP, exactly-once rows in TimescaleDB out.
 //!
-//! > A tracker is told "accepted" only for records that survive a power cut. Every such record reaches the database, and
-//! > stands there exactly once.
+//! > A tracker is told "accepted" only for records that survive a power cut. Every such record reaches the database, and is
+//! > there exactly once.
 //!
 //! ```text
 //! tracker ─TCP─► gateway ─frame─► journal ──sync (group)──► receipt ─► ACK ─► tracker
@@ -11,21 +11,20 @@
 //!                                                                     └─commit─► release journal
 //! ```
 //!
-//! - [`ingest`] takes the way of a frame: [`ingest::gateway`] (sockets, login, acknowledgements), [`ingest::admission`] (which
-//!   devices may log in), [`ingest::intake`] (entries in, receipts out), [`ingest::drain`] (rows, batches, lanes).
-//! - [`odograph_journal`] makes entries survive a power cut before a tracker is told "accepted".
-//! - [`store`] knows rows and never frames: TimescaleDB by binary COPY, SQLite as the embedded default.
-//! - [`flags`] takes what marshals declare faulty from a Redis stream to the store's ledger.
-//! - [`replay`] decodes what the journal has kept, or what is in quarantine, again.
-//! - [`retention`] drops what has grown too old; [`check`] tells an operator whether an installation is sound.
-//! - [`admin`] answers `/metrics`, `/livez` and `/readyz` from [`metrics`] and [`health`], also when the data path is stuck;
-//!   [`admin_client`] asks it.
-//! - [`config`] reads settings from file and environment, and reports all mistakes at once.
-//! - [`app`] wires all of it: start order and stop order; nothing refers back to it.
-//! - [`cli`] holds one file a command.
+//! In the order of reading, from the socket to the operator:
 //!
-//! Where there is no durable disk the commit takes the journal's place: frames go to the drain directly, and are acknowledged after
-//! the commit of their batch.
+//! - [`cli`] parses the command, [`config`] the settings; [`app`] starts and stops the service: nothing refers back to it.
+//! - [`ingest::gateway`] serves the sockets, and [`ingest::admission`] decides which devices may log in.
+//! - [`ingest::intake`] takes frames and gives receipts. [`odograph_journal`] makes frames survive a power cut before that.
+//! - [`ingest::drain`] decodes frames into rows and commits them in batches, one lane for each share of the devices.
+//! - [`store`] writes rows and never sees a frame: PostgreSQL with TimescaleDB by binary COPY, or embedded SQLite.
+//! - [`flags`] takes the flags of marshals from a Redis stream to the ledger of the store.
+//! - [`replay`] decodes the frames of the journal or the records of the quarantine again. [`retention`] deletes expired data.
+//! - [`metrics`] and [`health`] hold what [`admin`] answers, even if the data path is stuck; [`admin_client`] asks it.
+//! - [`check`] tells an operator whether an installation is sound.
+//!
+//! Without a durable disk, the commit replaces the journal: the intake hands frames to the drain directly, and a frame is
+//! acknowledged after the commit of its batch.
 
 pub mod admin;
 pub mod admin_client;

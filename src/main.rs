@@ -1,4 +1,4 @@
-//! The binary: parse the command, run it, exit.
+//! The binary: parses the command, runs it, exits.
 
 use std::process::ExitCode;
 

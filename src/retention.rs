@@ -1,5 +1,5 @@
-//! Retention on a timer: drops what has grown too old, hourly. A failure is logged and counted, and the next hour tries
-//! again; nothing else waits for it. Nothing is dropped while it is not known what waits in the journal, or what time it is.
+//! Retention on a timer: deletes expired data every hour. A failure is logged and counted, and the next hour tries again.
+//! Nothing else waits for it. Nothing is deleted while it is unknown what waits in the journal, or what time it is.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use crate::ingest::drain::{Draining, NotKnown, judge_clock};
 use crate::metrics::Registry;
 use crate::store::{DatabaseUrl, Retention, RetentionClock, RetentionReport, StoreError, retain};
 
-/// What retention counts.
+/// The counters of retention.
 pub struct RetentionMetrics {
     chunks: Counter,
     positions: Counter,
@@ -35,11 +35,11 @@ impl RetentionMetrics {
         })
     }
 
-    fn expired(&self, retained: &RetentionReport) {
-        self.chunks.increment(u64::try_from(retained.chunks.len()).unwrap_or(u64::MAX));
-        self.positions.increment(retained.positions);
-        self.messages.increment(retained.messages);
-        self.quarantined.increment(retained.quarantined);
+    fn expired(&self, report: &RetentionReport) {
+        self.chunks.increment(u64::try_from(report.chunks.len()).unwrap_or(u64::MAX));
+        self.positions.increment(report.positions);
+        self.messages.increment(report.messages);
+        self.quarantined.increment(report.quarantined);
     }
 }
 
@@ -59,28 +59,28 @@ pub struct Retainer {
     metrics: RetentionMetrics,
 }
 
-/// Why a run dropped nothing.
+/// Why a run deleted nothing.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
-    #[error("nothing is dropped: {0}")]
+enum RetentionError {
+    #[error("nothing is deleted: {0}")]
     NotKnown(#[from] NotKnown),
     #[error("{0}")]
     Store(#[from] StoreError),
 }
 
 impl Retainer {
-    /// `draining` is what empties this service's journal, if it has one. Journals of other gateways are not looked at.
+    /// `draining` drains this service's journal, if it has one. Journals of other gateways are not considered.
     #[must_use]
     pub fn new(config: RetentionConfig, draining: Option<Arc<Draining>>, metrics: RetentionMetrics) -> Self {
         Self { config, draining, metrics }
     }
 
-    /// Runs until it is dropped, which may be at any moment: every step is a transaction of its own.
+    /// Runs until it is dropped, which is safe at any moment: every step is one transaction.
     pub async fn run(self: Arc<Self>) {
         if self.config.ages.keeps_all() {
             return;
         }
-        let mut hourly = interval_at(Instant::now() + FIRST, EVERY);
+        let mut hourly = interval_at(Instant::now() + FIRST_RUN_AFTER, EVERY);
         hourly.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             hourly.tick().await;
@@ -88,56 +88,58 @@ impl Retainer {
         }
     }
 
-    /// One run, whose outcome is logged and counted.
+    /// Runs once, and logs and counts the outcome.
     pub async fn once(&self) {
         match self.attempt().await {
-            Ok(retained) => self.tell(&retained),
-            Err(Failed::NotKnown(wrong)) => {
+            Ok(report) => self.publish(&report),
+            Err(RetentionError::NotKnown(error)) => {
                 self.metrics.refused.increment(1);
-                tracing::warn!("nothing is dropped, and retention is tried again in an hour: {wrong}");
+                tracing::warn!("nothing is deleted; retention tries again in an hour: {error}");
             }
-            Err(Failed::Store(wrong)) => {
+            Err(RetentionError::Store(error)) => {
                 self.metrics.failures.increment(1);
-                tracing::warn!(cause = %wrong.source, "retention failed and is tried again in an hour: {wrong}");
+                tracing::warn!(cause = %error.source, "retention failed and tries again in an hour: {error}");
             }
         }
     }
 
-    async fn attempt(&self) -> Result<RetentionReport, Failed> {
+    async fn attempt(&self) -> Result<RetentionReport, RetentionError> {
         let waiting_since = self.waiting_since().await?;
         let clock = RetentionClock::new(SystemTime::now(), waiting_since);
         Ok(retain(&self.config.database_url, &self.config.ages, &clock).await?)
     }
 
-    /// When the oldest frame that waits in the journal was received.
+    /// Receive time of the oldest frame that waits in the journal.
     async fn waiting_since(&self) -> Result<Option<SystemTime>, NotKnown> {
         let Some(draining) = self.draining.clone() else {
-            // Where there is no journal, trackers keep what is not in the database.
-            return judge_clock(micros(SystemTime::now()), None).map_or(Ok(None), |wrong| Err(NotKnown::Clock(wrong)));
+            // Without a journal, trackers keep the records that are not in the database.
+            return judge_clock(micros(SystemTime::now()), None)
+                .map_or(Ok(None), |problem| Err(NotKnown::Clock(problem)));
         };
-        let asking = tokio::task::spawn_blocking(move || draining.oldest_waiting_us());
-        let oldest_us = asking.await.map_err(|_| NotKnown::Beginning)??;
+        let oldest_us = tokio::task::spawn_blocking(move || draining.oldest_waiting_us());
+        let oldest_us = oldest_us.await.map_err(|_| NotKnown::Beginning)??;
         Ok(oldest_us.map(|us| UNIX_EPOCH + Duration::from_micros(u64::try_from(us).unwrap_or(0))))
     }
 
-    fn tell(&self, retained: &RetentionReport) {
-        self.metrics.expired(retained);
-        let RetentionReport { chunks, positions, messages, quarantined, refused } = retained;
-        for chunk in chunks.iter().take(LINES) {
+    /// Counts and logs what was deleted.
+    fn publish(&self, report: &RetentionReport) {
+        self.metrics.expired(report);
+        let RetentionReport { chunks, positions, messages, quarantined, refused } = report;
+        for chunk in chunks.iter().take(CHUNK_LINES) {
             let time = humantime::format_rfc3339_seconds;
-            tracing::info!(chunk = chunk.name, from = %time(chunk.from), to = %time(chunk.to), "dropped, as it is older than positions are kept");
+            tracing::info!(chunk = chunk.name, from = %time(chunk.from), to = %time(chunk.to), "expired chunk dropped");
         }
-        if chunks.len() > LINES {
-            tracing::info!("and {} later chunks", chunks.len() - LINES);
+        if chunks.len() > CHUNK_LINES {
+            tracing::info!("and {} later chunks", chunks.len() - CHUNK_LINES);
         }
         let dropped = u64::from(!chunks.is_empty()) + positions + messages + quarantined > 0;
         if dropped {
             let chunks = chunks.len();
-            tracing::info!(chunks, positions, messages, quarantined, "what was older than it is kept is gone");
+            tracing::info!(chunks, positions, messages, quarantined, "expired data deleted");
         }
         if let Some(refused) = refused {
             self.metrics.refused.increment(1);
-            tracing::warn!("not all that is old enough is dropped: {refused}");
+            tracing::warn!("some expired data is not deleted: {refused}");
         }
     }
 }
@@ -146,8 +148,8 @@ fn micros(time: SystemTime) -> i64 {
     i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Chunks that are named one by one. After that the summary has to do.
-const LINES: usize = 50;
-/// Soon enough to notice a mistake in the setting, and not in the middle of the start.
-const FIRST: Duration = Duration::from_mins(1);
+/// Chunks that get a log line each. For others the summary is enough.
+const CHUNK_LINES: usize = 50;
+/// Soon enough to show a mistake in the setting, but after the start.
+const FIRST_RUN_AFTER: Duration = Duration::from_mins(1);
 const EVERY: Duration = Duration::from_hours(1);

@@ -1,4 +1,4 @@
-//! `odograph check`: whether this installation is sound, one line a check and what to do about it.
+//! `odograph check`: whether this installation is sound. One line for each check, with what to do about it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use super::setup::{lookup, runtime, wrong_settings};
 use crate::check::{Finding, Verdict, check, of_mistakes};
 use crate::config::Settings;
 
-/// Ask whether this installation is sound: settings, this machine, the running service, the database, Redis. Changes
-/// nothing. Exit code 1 if something is wrong, 2 for wrong settings
+/// Check this installation: settings, this machine, the running service, the database, Redis. Changes nothing. Exit code
+/// 1 if something is wrong, 2 for wrong settings
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// TOML file with settings; the environment overrides it. Also `ODOGRAPH_CONFIG`
@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Leave out of the table what is as it has to be
+    /// Leave out the checks that are ok
     #[arg(long, conflicts_with = "json")]
     quiet: bool,
 }
@@ -30,7 +30,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         Ok(settings) => {
             let runtime = runtime()?;
             let found = runtime.block_on(check(&settings, &lookup));
-            // A file system that hangs holds a thread for ever.
+            // A file system that hangs would hold its thread forever.
             runtime.shutdown_background();
             (found, None)
         }
@@ -55,7 +55,7 @@ fn json(found: &[Finding]) -> serde_json::Value {
     })
 }
 
-/// What could not be asked for one reason is one line.
+/// Neighbouring checks that are unknown for the same reason share one line.
 fn table(found: &[Finding], quiet: bool) -> String {
     let mut text = String::new();
     let width = found.iter().map(|finding| finding.check.as_str().len()).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! `odograph config`: every mistake in one run, or the effective settings with secrets masked.
+//! `odograph config`: reports every mistake in one run, or prints the effective settings with secrets masked.
 
 use std::path::PathBuf;
 
@@ -8,11 +8,11 @@ use super::setup::{lookup, settings};
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    command: ConfigCommand,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum ConfigCommand {
     /// Report every mistake; exit code 2 if there is one
     Check {
         /// TOML file with settings; the environment overrides it. Also `ODOGRAPH_CONFIG`
@@ -28,15 +28,15 @@ enum What {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
-    let (What::Check { config } | What::Show { config }) = &arguments.what;
+    let (ConfigCommand::Check { config } | ConfigCommand::Show { config }) = &arguments.command;
     let lookup = lookup(config.as_ref());
     let settings = settings(&lookup)?;
     for name in lookup.unknown_variables() {
-        eprintln!("odograph: {name} is no setting of this version and has no effect");
+        eprintln!("odograph: {name} is not a setting of this version and has no effect");
     }
-    match arguments.what {
-        What::Check { .. } => println!("settings are right"),
-        What::Show { .. } => {
+    match arguments.command {
+        ConfigCommand::Check { .. } => println!("settings are right"),
+        ConfigCommand::Show { .. } => {
             for (name, value, source) in settings.show(&lookup) {
                 println!("{name} = {value:?}  # {source}");
             }

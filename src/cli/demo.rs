@@ -1,5 +1,5 @@
-//! `odograph demo`: the whole main job with no set-up. A real service with the embedded store, a simulated fleet over
-//! loopback TCP, and the audit at the end.
+//! `odograph demo`: shows the whole job without set-up. A real service with the embedded store, a simulated fleet over loopback
+//! TCP, and the audit at the end.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CommandError;
-use super::live::{Live, answered, bar, grouped};
+use super::live::{ProgressLine, answered, bar, grouped};
 use super::setup::runtime;
-use super::simulate::{judge, raise_file_limit, sources, start_ms, verdict};
+use super::simulate::{raise_file_limit, require_clean, sources, start_ms, summary};
 use crate::app::{self, StartOptions};
 use crate::config::{Lookup, Settings};
 use odograph_fleet::audit;
 use odograph_fleet::audit::Findings;
 use odograph_fleet::{Clocks, Plan, Progress};
 
-/// Show the whole main job with no set-up: embedded store, simulated fleet, real sockets
+/// Show the whole job without set-up: embedded store, simulated fleet, real sockets
 ///
 /// Progress and a summary go to standard error; the last line of standard output is a JSON object with the counts.
 #[derive(clap::Args)]
@@ -41,22 +41,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     ];
     let settings = Settings::load(&Lookup::from_variables(variables)).map_err(|e| CommandError::Usage(e.to_string()));
     let outcome = settings.and_then(|settings| runtime()?.block_on(drive(arguments, &settings)));
-    if let Err(wrong) = std::fs::remove_dir_all(&directory) {
-        eprintln!("odograph: {} is left behind: {wrong}", directory.display());
+    if let Err(error) = std::fs::remove_dir_all(&directory) {
+        eprintln!("odograph: cannot delete {}: {error}", directory.display());
     }
     outcome
 }
 
 async fn drive(arguments: &Arguments, settings: &Settings) -> Result<(), CommandError> {
     let plan = plan(arguments)?;
-    // Service and fleet hold one end each.
+    // Service and fleet each hold one end of a connection.
     raise_file_limit(2 * u64::from(arguments.devices))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| CommandError::from_error(&wrong))?;
-    let service =
-        app::start(settings, StartOptions::default()).await.map_err(|wrong| CommandError::from_error(&wrong))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| CommandError::from_error(&e))?;
+    let service = app::start(settings, StartOptions::default()).await.map_err(|e| CommandError::from_error(&e))?;
     let plan = Plan { target: service.trackers, ..plan };
-    let mut live = Live::new();
-    introduce(arguments, settings, &service, &mut live);
+    let mut line = ProgressLine::new();
+    introduce(arguments, settings, &service, &mut line);
     let (stop, progress) = (CancellationToken::new(), Arc::new(Progress::default()));
     let fleet = odograph_fleet::run(plan, Arc::clone(&progress), stop.clone());
     tokio::pin!(fleet);
@@ -68,10 +67,10 @@ async fn drive(arguments: &Arguments, settings: &Settings) -> Result<(), Command
             told = &mut fleet => break told,
             () = tokio::time::sleep_until(end), if !stop.is_cancelled() => stop.cancel(),
             _ = interrupt.recv() => stop.cancel(),
-            _ = every.tick() => live.show(&state(&service, &progress, begun, arguments.time)),
+            _ = every.tick() => line.show(&state(&service, &progress, begun, arguments.time)),
         }
     };
-    // What is acknowledged need not be in the table yet; the stop would not wait for it.
+    // Acknowledged records may not be in the table yet, and the stop would not wait for them.
     let written = async {
         while service.registry.tally().read().waiting > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -81,28 +80,26 @@ async fn drive(arguments: &Arguments, settings: &Settings) -> Result<(), Command
         _ = tokio::time::timeout(PATIENCE, written) => {}
         _ = interrupt.recv() => {}
     }
-    live.show(&state(&service, &progress, begun, arguments.time));
+    line.show(&state(&service, &progress, begun, arguments.time));
     let counts = service.stop().await;
-    live.show("audit: reading every row back");
-    let findings =
-        audit::audit(&settings.database_url, &told).await.map_err(|wrong| CommandError::from_error(&*wrong))?;
-    summarise(&progress, &findings, counts.duplicate, &mut live);
+    line.show("audit: reading every row back");
+    let findings = audit::audit(&settings.database_url, &told).await.map_err(|e| CommandError::from_error(&*e))?;
+    summarise(&progress, &findings, counts.duplicate, &mut line);
     let (sent, acknowledged, _) = progress.read();
     println!(
         r#"{{"sent":{sent},"acknowledged":{acknowledged},"stored":{},"duplicates":{},"lost":{}}}"#,
         findings.stored, counts.duplicate, findings.missing
     );
-    judge(&findings)
+    require_clean(&findings)
 }
 
 fn plan(arguments: &Arguments) -> Result<Plan, CommandError> {
-    // A tracker makes a record a second, so what it sends faster is a backlog, and must not reach into the future.
-    let rate = RECORDS_PER_SECOND.min(f64::from(arguments.devices) * MOST_OF_A_TRACKER);
-    // Resends take newer records along, so a tracker makes a little more.
+    // A tracker makes a record per second. Sending faster means sending a backlog, which must not reach into the future.
+    let rate = RECORDS_PER_SECOND.min(f64::from(arguments.devices) * RECORDS_PER_SECOND_OF_A_TRACKER);
+    // A resent packet also holds newer records, so a tracker makes a few more.
     let seconds = arguments.time.as_secs_f64() * rate / f64::from(arguments.devices) * 1.1;
     let span = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).saturating_add(Duration::from_mins(10));
-    let start_ms =
-        start_ms(span).ok_or_else(|| CommandError::Usage("odograph: --for: so long no demo lasts".into()))?;
+    let start_ms = start_ms(span).ok_or_else(|| CommandError::Usage("odograph: --for: too long for a demo".into()))?;
     Ok(Plan {
         devices: arguments.devices,
         packets: None,
@@ -115,36 +112,32 @@ fn plan(arguments: &Arguments) -> Result<Plan, CommandError> {
     })
 }
 
-fn introduce(arguments: &Arguments, settings: &Settings, service: &app::Service, live: &mut Live) {
+fn introduce(arguments: &Arguments, settings: &Settings, service: &app::Service, line: &mut ProgressLine) {
     let devices = grouped(arguments.devices.into());
     let time = humantime::format_duration(arguments.time);
-    live.say(&format!(
-        "simulated trackers, {devices} of them, drive for {time} and send their positions to a real service:"
-    ));
-    live.say(&format!("  trackers    {}, TCP; FMB920 with Codec 8 and FMB003 with Codec 8 Extended", service.trackers));
-    live.say(&format!("  metrics     http://{}/metrics", service.admin));
-    live.say(&format!("  database    {}, deleted at the end", settings.database_url));
-    live.say(&format!(
-        "  on purpose  one answer in {LOSE_ANSWER_EVERY} gets lost, so its records come again in other packets"
+    line.say(&format!("{devices} simulated trackers drive for {time} and send their positions to a real service:"));
+    line.say(&format!("  trackers    {}, TCP; FMB920 with Codec 8 and FMB003 with Codec 8 Extended", service.trackers));
+    line.say(&format!("  metrics     http://{}/metrics", service.admin));
+    line.say(&format!("  database    {}, deleted at the end", settings.database_url));
+    line.say(&format!(
+        "  on purpose  one answer in {LOSE_ANSWER_EVERY} gets lost, so its records come again in another packet"
     ));
 }
 
-fn summarise(progress: &Progress, findings: &Findings, duplicates: u64, live: &mut Live) {
+fn summarise(progress: &Progress, findings: &Findings, duplicates: u64, line: &mut ProgressLine) {
     let (sent, acknowledged, reconnects) = progress.read();
-    live.say("what happened:");
-    let mut count = |count: u64, what: &str| live.say(&format!("  {:>11} {what}", grouped(count)));
-    count(sent, "records were sent, those that came again among them");
-    let times = format!("of them were answered \"accepted\": {}", answered(progress));
+    line.say("result:");
+    let mut count = |count: u64, what: &str| line.say(&format!("  {:>11} {what}", grouped(count)));
+    count(sent, "records sent, including records sent again");
+    let times = format!("acknowledged: {}", answered(progress));
     count(acknowledged, &times);
-    count(duplicates, "of them were in the database already, as an answer had been lost, and were not stored again");
-    count(findings.stored, "rows are in the database");
-    count(reconnects, "reconnects, after a lost answer or out of habit");
-    live.say(&verdict(findings));
+    count(duplicates, "were in the database already, because their answer got lost, and were not stored again");
+    count(findings.stored, "rows in the database");
+    count(reconnects, "reconnects (lost answers and scheduled)");
+    line.say(&summary(findings));
     if findings.clean() {
-        live.say(
-            "       each was looked up by its key and compared column by column: what was acknowledged is there, once",
-        );
-        live.say("try it on a service of your own: odograph simulate --target HOST:5027 --verify DATABASE_URL");
+        line.say("       each acknowledged record was looked up by its key and compared column by column");
+        line.say("try it with your own service: odograph simulate --target HOST:5027 --verify DATABASE_URL");
     }
 }
 
@@ -160,14 +153,14 @@ fn fresh_directory() -> Result<PathBuf, CommandError> {
     let directory =
         std::env::temp_dir().join(format!("odograph-demo-{}-{:08x}", std::process::id(), fastrand::u32(..)));
     std::fs::create_dir(&directory)
-        .map_err(|wrong| CommandError::Failed(format!("cannot make the directory {}: {wrong}", directory.display())))?;
+        .map_err(|e| CommandError::Failed(format!("cannot create the directory {}: {e}", directory.display())))?;
     Ok(directory)
 }
 
-/// Lively, and still a small file after half a minute.
+/// Enough to see something, and still a small file after half a minute.
 const RECORDS_PER_SECOND: f64 = 5_000.0;
-/// Records a second of one tracker: a tracker with a backlog and a good network.
-const MOST_OF_A_TRACKER: f64 = 200.0;
+/// A tracker with a backlog and a good network.
+const RECORDS_PER_SECOND_OF_A_TRACKER: f64 = 200.0;
 const LOSE_ANSWER_EVERY: u32 = 20;
-/// For what is acknowledged and not yet in the table.
+/// For acknowledged records that are not in the table yet.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -1,4 +1,4 @@
-//! `odograph devices`: what admission knows, from its files in the data directory; also beside a running `serve`.
+//! `odograph devices`: prints what admission knows, from its files in the data directory. Works next to a running `serve`.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -14,29 +14,30 @@ use crate::ingest::admission::{KnownFile, Stranger, StrangerFile, time};
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    command: DevicesCommand,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
-    /// List the unknown devices that were refused of late, the last one first; a few seconds behind `serve`
+enum DevicesCommand {
+    /// List the unknown devices that were refused recently, the last one first; a few seconds behind `serve`
     Unknown {
         #[command(flatten)]
-        options: Options,
+        options: OutputOptions,
     },
-    /// Print the devices that may log in as `serve` last knew them; with IMEIs, only whether these may: exit code 1 if one may not
+    /// Print the devices that may log in, as `serve` last knew them. With IMEIs: print only whether these may, with exit code
+    /// 1 if one may not
     Known {
-        /// Devices to look for
+        /// Devices to look up
         #[arg(value_name = "IMEI")]
         imeis: Vec<Imei>,
         #[command(flatten)]
-        options: Options,
+        options: OutputOptions,
     },
 }
 
 #[derive(clap::Args)]
-struct Options {
-    /// One JSON object a line
+struct OutputOptions {
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     /// TOML file with settings; the environment overrides it. Also `ODOGRAPH_CONFIG`
@@ -45,42 +46,42 @@ struct Options {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
-    let (What::Unknown { options } | What::Known { options, .. }) = &arguments.what;
+    let (DevicesCommand::Unknown { options } | DevicesCommand::Known { options, .. }) = &arguments.command;
     let settings = settings(&lookup(options.config.as_ref()))?;
     if settings.admission == AdmissionMode::Open {
         eprintln!("odograph: admission is open, so every tracker may log in; see ODOGRAPH_ADMISSION");
     }
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let printed = match &arguments.what {
-        What::Unknown { options } => unknown(&settings, options, &mut out),
-        What::Known { imeis, options } => known(&settings, imeis, options, &mut out),
+    let printed = match &arguments.command {
+        DevicesCommand::Unknown { options } => unknown(&settings, options, &mut out),
+        DevicesCommand::Known { imeis, options } => known(&settings, imeis, options, &mut out),
     };
     match printed.and_then(|refused| Ok(out.flush().map(|()| refused)?)) {
         Ok(0) => Ok(()),
         Ok(_) => Err(CommandError::Reported),
-        // Whoever reads our output has enough: that is no failure.
-        Err(Stopped::Output(wrong)) if wrong.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(Stopped::Output(wrong)) => Err(CommandError::from_error(&wrong)),
-        Err(Stopped::Failed(text)) => Err(CommandError::Failed(text)),
+        // A reader that closed the pipe early has what it wanted: not a failure.
+        Err(PrintError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(PrintError::Output(error)) => Err(CommandError::from_error(&error)),
+        Err(PrintError::Failed(text)) => Err(CommandError::Failed(text)),
     }
 }
 
 /// Why printing ended early.
-enum Stopped {
+enum PrintError {
     Failed(String),
     Output(io::Error),
 }
 
-impl From<io::Error> for Stopped {
-    fn from(wrong: io::Error) -> Self {
-        Self::Output(wrong)
+impl From<io::Error> for PrintError {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
     }
 }
 
-fn unknown(settings: &Settings, options: &Options, out: &mut impl Write) -> Result<usize, Stopped> {
-    let failed = |wrong| Stopped::Failed(format!("unknown-devices.json in {}: {wrong}", settings.data_dir.display()));
+fn unknown(settings: &Settings, options: &OutputOptions, out: &mut impl Write) -> Result<usize, PrintError> {
+    let failed = |e| PrintError::Failed(format!("unknown-devices.json in {}: {e}", settings.data_dir.display()));
     let Some(strangers) = StrangerFile::new(&settings.data_dir).read().map_err(failed)? else {
-        eprintln!("odograph: in {} nobody has been refused", settings.data_dir.display());
+        eprintln!("odograph: no device was refused, according to {}", settings.data_dir.display());
         return Ok(0);
     };
     if !options.json {
@@ -98,18 +99,25 @@ fn unknown(settings: &Settings, options: &Options, out: &mut impl Write) -> Resu
     }
     if !options.json && !strangers.is_empty() {
         out.flush()?;
-        eprintln!("register one in Directus' collection devices, or by INSERT INTO devices (imei) VALUES ('IMEI')");
+        eprintln!(
+            "register one in the Directus collection devices, or with INSERT INTO devices (imei) VALUES ('IMEI')"
+        );
     }
     Ok(0)
 }
 
-/// Gives the number of devices that were asked for and may not log in.
-fn known(settings: &Settings, imeis: &[Imei], options: &Options, out: &mut impl Write) -> Result<usize, Stopped> {
+/// Gives the number of requested devices that may not log in.
+fn known(
+    settings: &Settings,
+    imeis: &[Imei],
+    options: &OutputOptions,
+    out: &mut impl Write,
+) -> Result<usize, PrintError> {
     let file = KnownFile::new(&settings.data_dir);
-    let failed = |wrong| Stopped::Failed(format!("{}: {wrong}", file.path().display()));
+    let failed = |e| PrintError::Failed(format!("{}: {e}", file.path().display()));
     let remembered = file.read().map_err(failed)?.ok_or_else(|| {
         let directory = settings.data_dir.display();
-        Stopped::Failed(format!("in {directory} no list of devices has been known yet: no tracker is admitted"))
+        PrintError::Failed(format!("no list of devices in {directory} yet: no tracker is admitted"))
     })?;
     let (mut refused, mut print) = (0, |imei: Imei, known: bool| {
         if options.json {
@@ -129,6 +137,6 @@ fn known(settings: &Settings, imeis: &[Imei], options: &Options, out: &mut impl 
         remembered.list.iter().try_for_each(|imei| print(imei, true))?;
     }
     let devices = remembered.list.len();
-    eprintln!("odograph: {devices} devices, read from the database last at {}", time(remembered.confirmed));
+    eprintln!("odograph: {devices} devices, last read from the database at {}", time(remembered.confirmed));
     Ok(refused)
 }

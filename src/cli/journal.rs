@@ -1,4 +1,4 @@
-//! `odograph journal`: looks into a journal's files, also beside a running `serve`. Changes nothing.
+//! `odograph journal`: inspects the files of a journal. Works next to a running `serve` and changes nothing.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -14,38 +14,38 @@ use odograph_journal::{Archive, Files, Filter, Found, GroupView, Kind, OpenError
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    command: JournalCommand,
 }
 
 #[derive(clap::Subcommand)]
-enum What {
+enum JournalCommand {
     /// Print segments with their groups, entries, positions and receive times; exit code 1 if something is damaged
     Inspect {
         #[command(flatten)]
-        place: Place,
+        directory: DirectoryArguments,
         /// Also print every group
         #[arg(long)]
         groups: bool,
     },
-    /// Print frames as hex lines that `odograph decode` takes; exit code 1 if something is damaged
+    /// Print frames as hex lines for `odograph decode`; exit code 1 if something is damaged
     Dump {
         #[command(flatten)]
-        place: Place,
+        directory: DirectoryArguments,
         /// Received at this time or later, such as 2026-05-02T07:41:00Z
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
         from: Option<SystemTime>,
         /// Received before this time
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
         to: Option<SystemTime>,
-        /// Of this device only
+        /// From this device only
         #[arg(long, value_name = "IMEI")]
         imei: Option<Imei>,
     },
 }
 
 #[derive(clap::Args)]
-struct Place {
-    /// The journal's directory; without it, `journal` in the data directory of the settings
+struct DirectoryArguments {
+    /// Directory of the journal. Default: `journal` in the data directory of the settings
     #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
     /// TOML file with settings; the environment overrides it. Also `ODOGRAPH_CONFIG`
@@ -55,60 +55,60 @@ struct Place {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let mut out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
-    let damages = match &arguments.what {
-        What::Inspect { place, groups } => inspect(&place.archive()?, *groups, &mut out),
-        What::Dump { place, from, to, imei } => {
+    let damages = match &arguments.command {
+        JournalCommand::Inspect { directory, groups } => inspect(&directory.archive()?, *groups, &mut out),
+        JournalCommand::Dump { directory, from, to, imei } => {
             let filter = Filter { from_us: from.map(micros), to_us: to.map(micros), imei: *imei };
-            dump(&place.archive()?, filter, &mut out)
+            dump(&directory.archive()?, filter, &mut out)
         }
     };
     match damages.and_then(|damages| Ok(out.flush().map(|()| damages)?)) {
         Ok(0) => Ok(()),
         Ok(damages) => Err(CommandError::Failed(format!("{damages} damaged places in the journal"))),
-        // Whoever reads our output has enough: that is no failure.
-        Err(Stopped::Output(wrong)) if wrong.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(Stopped::Output(wrong)) => Err(CommandError::from_error(&wrong)),
-        Err(Stopped::Journal(wrong)) => Err(CommandError::from_error(&wrong)),
+        // A reader that closed the pipe early has what it wanted: not a failure.
+        Err(PrintError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(PrintError::Output(error)) => Err(CommandError::from_error(&error)),
+        Err(PrintError::Journal(error)) => Err(CommandError::from_error(&error)),
     }
 }
 
 /// Why printing ended early.
-enum Stopped {
+enum PrintError {
     Journal(OpenError),
     Output(io::Error),
 }
 
-impl From<OpenError> for Stopped {
-    fn from(wrong: OpenError) -> Self {
-        Self::Journal(wrong)
+impl From<OpenError> for PrintError {
+    fn from(error: OpenError) -> Self {
+        Self::Journal(error)
     }
 }
 
-impl From<io::Error> for Stopped {
-    fn from(wrong: io::Error) -> Self {
-        Self::Output(wrong)
+impl From<io::Error> for PrintError {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
     }
 }
 
-impl Place {
+impl DirectoryArguments {
     fn archive(&self) -> Result<Archive, CommandError> {
         let directory = match &self.directory {
             Some(directory) => directory.clone(),
             None => settings(&lookup(self.config.as_ref()))?.data_dir.join("journal"),
         };
         let files = Files::read_only(&directory)
-            .map_err(|wrong| CommandError::Failed(format!("no journal in {}: {wrong}", directory.display())))?;
-        Archive::open(Arc::new(files)).map_err(|wrong| CommandError::from_error(&wrong))
+            .map_err(|e| CommandError::Failed(format!("no journal in {}: {e}", directory.display())))?;
+        Archive::open(Arc::new(files)).map_err(|e| CommandError::from_error(&e))
     }
 }
 
-/// Prints what stands where; gives the number of damaged places.
-fn inspect(archive: &Archive, print_groups: bool, out: &mut impl io::Write) -> Result<u64, Stopped> {
+/// Prints the contents of each segment. Gives the number of damaged places.
+fn inspect(archive: &Archive, print_groups: bool, out: &mut impl io::Write) -> Result<u64, PrintError> {
     writeln!(out, "journal {}", archive.id())?;
     let (mut damages, mut released) = (0, 0);
     for number in archive.segments()? {
         let Some(mut scan) = archive.scan(number)? else { continue };
-        let mut sum = Summary::default();
+        let mut sum = SegmentSummary::default();
         while let Some(found) = scan.next()? {
             match found {
                 Found::Damage { offset } => {
@@ -131,7 +131,7 @@ fn inspect(archive: &Archive, print_groups: bool, out: &mut impl io::Write) -> R
                 }
             }
         }
-        let Summary { groups, kinds: [frames, undecodable, messages], positions, times } = sum;
+        let SegmentSummary { groups, kinds: [frames, undecodable, messages], positions, times } = sum;
         write!(out, "segment {number}: {} KiB, {groups} groups", scan.size() / 1024)?;
         if let Some((begin, end)) = positions {
             write!(
@@ -149,7 +149,7 @@ fn inspect(archive: &Archive, print_groups: bool, out: &mut impl io::Write) -> R
 }
 
 #[derive(Default)]
-struct Summary {
+struct SegmentSummary {
     groups: u64,
     /// Entries of each kind.
     kinds: [u64; 3],
@@ -157,7 +157,7 @@ struct Summary {
     times: Option<(i64, i64)>,
 }
 
-impl Summary {
+impl SegmentSummary {
     fn entry(&mut self, kind: Kind, us: i64) {
         let [frames, undecodable, messages] = &mut self.kinds;
         *match kind {
@@ -176,13 +176,13 @@ impl Summary {
     }
 }
 
-/// Prints the wanted entries as complete frames; gives the number of damaged places.
-fn dump(archive: &Archive, filter: Filter, out: &mut impl io::Write) -> Result<u64, Stopped> {
+/// Prints the matching entries as complete frames. Gives the number of damaged places.
+fn dump(archive: &Archive, filter: Filter, out: &mut impl io::Write) -> Result<u64, PrintError> {
     let mut entries = archive.entries(filter)?;
     let mut line = String::new();
     while let Some(entry) = entries.next()? {
         let data = entry.entry.bytes;
-        // The journal holds data fields; preamble, length and checksum follow from them.
+        // The journal holds data fields only. Preamble, length and checksum follow from them.
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX).to_be_bytes();
         let sum = u32::from(crc16(data)).to_be_bytes();
         line.clear();

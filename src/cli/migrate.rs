@@ -1,4 +1,4 @@
-//! `odograph migrate`: makes or updates the tables.
+//! `odograph migrate`: creates or updates the tables.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,17 +12,17 @@ pub(super) struct Arguments {
     /// TOML file with settings; the environment overrides it. Also `ODOGRAPH_CONFIG`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Time that one chunk of the hypertable spans, such as 1d; affects new chunks only
+    /// Time span of one chunk of the hypertable, such as 1d; affects new chunks only
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     chunk_interval: Option<Duration>,
     /// Also index positions by time alone, for queries over all devices
     #[arg(long)]
     index_time: bool,
-    /// Install the triggers and tables that make marshals' flags known; needs Directus' collections `devices` and
+    /// Install the triggers and tables that publish marshals' flags; requires the Directus collections `devices` and
     /// `position_flags`
     #[arg(long)]
     directus: bool,
-    /// Make a table `devices` where there is none; otherwise it is Directus' and only read
+    /// Create a table `devices` if there is none. Without this option, Directus owns the table and it is only read
     #[arg(long)]
     standalone_devices: bool,
 }
@@ -36,15 +36,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         directus: arguments.directus,
         standalone_devices: arguments.standalone_devices,
     };
-    let report = runtime()?
-        .block_on(migrate(&settings.database_url, &options))
-        .map_err(|wrong| CommandError::from_error(&wrong))?;
+    let report =
+        runtime()?.block_on(migrate(&settings.database_url, &options)).map_err(|e| CommandError::from_error(&e))?;
     match report.applied.as_slice() {
         [] => println!("the schema was current"),
         applied => println!("applied: {}", applied.join(", ")),
     }
     if !report.restored.is_empty() {
-        eprintln!("odograph: these were gone and are there again, empty: {}", report.restored.join(", "));
+        eprintln!("odograph: these tables were missing and were created again, empty: {}", report.restored.join(", "));
     }
     match &report.positions {
         PositionsTable::Hypertable { timescaledb } => println!("positions is a hypertable (TimescaleDB {timescaledb})"),
@@ -52,7 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         PositionsTable::Plain => println!("positions is an ordinary table"),
     }
     if !report.by_device {
-        println!("there is no table devices, so no view positions_by_device: run this again once it is there");
+        println!("there is no table devices, so no view positions_by_device: run this again when the table exists");
     }
     if let Some(lacks) = (Features { positions: report.positions, columnstore: report.columnstore }).lacks() {
         eprintln!("odograph: {lacks}");

@@ -1,4 +1,4 @@
-//! `odograph replay`: decodes what the journal has kept once more.
+//! `odograph replay`: decodes the frames in the journal again.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::error::CommandError;
-use super::live::{Live, bar, grouped};
+use super::live::{ProgressLine, bar, grouped};
 use super::setup::{lookup, runtime, settings, start_logging};
 use super::time_argument::{format_time, parse_time};
 use crate::config::{AckAfter, Settings};
@@ -18,17 +18,17 @@ use crate::replay::{self, Mode, Outcome, ReplayError, Request};
 use crate::store::{Rewriter, RowDifference};
 use odograph_journal::{Archive, Files, Filter};
 
-/// Decode again what the journal has kept, beside a running service
+/// Decode the frames in the journal again and update the table; works next to a running service
 ///
-/// For a mapping of elements that was mended, a time window that was too narrow, or rows that somebody deleted. Rows that are
-/// missing are inserted, with the flags that cover them; of others the decoded columns follow, never `faulty` or
-/// `received_at`. Quarantined records that have become rows leave the quarantine. It can be interrupted, and run again.
+/// Use it after a mapping of elements was corrected, a time window was too narrow, or rows were deleted. Missing rows are
+/// inserted, with the flags that cover them. In other rows only the decoded columns change, never `faulty` or `received_at`.
+/// Quarantined records that become rows leave the quarantine. You can interrupt it and run it again.
 ///
 /// The last line of standard output is a JSON object: inserted, updated, unchanged, refused and more.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
-    /// TOML file with settings, the ones of the service; the environment overrides it. Also `ODOGRAPH_CONFIG`
+    /// TOML file with settings, those of the service; the environment overrides it. Also `ODOGRAPH_CONFIG`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Received at this time or later: 2026-05-02, 2026-05-02T07:41Z (UTC without an offset), or 24h for that long ago
@@ -37,10 +37,10 @@ pub(super) struct Arguments {
     /// Received before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true)]
     to: Option<i64>,
-    /// Of this device only
+    /// From this device only
     #[arg(long, value_name = "IMEI")]
     imei: Option<Imei>,
-    /// Only say what would change: counts, columns and a few rows
+    /// Only report what would change: counts, columns and a few rows
     #[arg(long)]
     dry_run: bool,
 }
@@ -51,14 +51,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let settings = settings(&lookup(arguments.config.as_ref()))?;
     start_logging(&settings);
     let archive = archive(&settings)?;
-    // Trackers and the drain go first.
+    // Sessions and the drain run first.
     let _ = rustix::process::nice(NICENESS);
     let mode = if arguments.dry_run { Mode::Compare } else { Mode::Write };
     let request = Request { filter, window: time_window(&settings), mode };
     runtime()?.block_on(drive(&settings, &archive, &request))
 }
 
-/// Refuses a beginning that is not before the end.
+/// Checks that `from` is before `to`.
 pub(super) fn check_order(from: Option<i64>, to: Option<i64>) -> Result<(), CommandError> {
     match (from, to) {
         (Some(from), Some(to)) if from >= to => Err(CommandError::Usage(format!(
@@ -70,6 +70,7 @@ pub(super) fn check_order(from: Option<i64>, to: Option<i64>) -> Result<(), Comm
     }
 }
 
+/// The time window of the settings.
 pub(super) fn time_window(settings: &Settings) -> TimeWindow {
     TimeWindow { past: settings.time_window_past, future: settings.time_window_future }
 }
@@ -78,32 +79,32 @@ fn archive(settings: &Settings) -> Result<Archive, CommandError> {
     let directory = settings.data_dir.join("journal");
     let opened = match Files::read_only(&directory) {
         Ok(files) => Archive::open(Arc::new(files)),
-        Err(wrong) => return Err(no_journal(settings, &directory, &wrong)),
+        Err(error) => return Err(no_journal(settings, &directory, &error)),
     };
-    opened.map_err(|wrong| match std::error::Error::source(&wrong).and_then(|cause| cause.downcast_ref()) {
+    opened.map_err(|e| match std::error::Error::source(&e).and_then(|cause| cause.downcast_ref()) {
         Some(cause) => no_journal(settings, &directory, cause),
-        None => CommandError::from_error(&wrong),
+        None => CommandError::from_error(&e),
     })
 }
 
-fn no_journal(settings: &Settings, directory: &Path, wrong: &io::Error) -> CommandError {
+fn no_journal(settings: &Settings, directory: &Path, error: &io::Error) -> CommandError {
     let place = directory.display();
-    CommandError::Failed(match (wrong.kind(), settings.ack_after) {
+    CommandError::Failed(match (error.kind(), settings.ack_after) {
         (io::ErrorKind::NotFound, AckAfter::Commit) => {
-            format!("nothing to replay: with ack_after = commit no journal is kept, and there is none in {place}")
+            format!("nothing to replay: ack_after = commit keeps no journal, and there is none in {place}")
         }
         (io::ErrorKind::NotFound, AckAfter::Journal) => {
             format!("no journal in {place}: run this where serve runs, with its settings (ODOGRAPH_DATA_DIR)")
         }
-        _ => format!("cannot read the journal in {place}: {wrong}"),
+        _ => format!("cannot read the journal in {place}: {error}"),
     })
 }
 
 async fn drive(settings: &Settings, archive: &Archive, request: &Request) -> Result<(), CommandError> {
     let stop = CancellationToken::new();
     let interrupted = stop.clone();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| CommandError::from_error(&wrong))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|wrong| CommandError::from_error(&wrong))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| CommandError::from_error(&e))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| CommandError::from_error(&e))?;
     let listening = tokio::spawn(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -111,11 +112,11 @@ async fn drive(settings: &Settings, archive: &Archive, request: &Request) -> Res
         }
         interrupted.cancel();
     });
-    let (mut live, mut done) = (Live::new(), Outcome::default());
+    let (mut line, mut done) = (ProgressLine::new(), Outcome::default());
     let ended = async {
         let mut rewriter = Rewriter::open(&settings.database_url).await.map_err(ReplayError::Store)?;
         replay::run(archive, &mut rewriter, request, &stop, |outcome| {
-            live.progress(&state(outcome));
+            line.progress(&state(outcome));
             done.clone_from(outcome);
         })
         .await
@@ -124,26 +125,25 @@ async fn drive(settings: &Settings, archive: &Archive, request: &Request) -> Res
     listening.abort();
     match ended {
         Ok(outcome) => {
-            told(&mut live, request, &outcome);
+            report(&mut line, request, &outcome);
             println!("{}", json(request, &outcome));
             match outcome.stopped {
                 true => Err(CommandError::Failed(
-                    "interrupted; what was done stays, and the same command finishes it".into(),
+                    "interrupted; finished work stays, and the same command does the rest".into(),
                 )),
-                false if outcome.damages > 0 => Err(CommandError::Failed(format!(
-                    "{} damaged places in the journal were passed over",
-                    outcome.damages
-                ))),
+                false if outcome.damages > 0 => {
+                    Err(CommandError::Failed(format!("{} damaged places in the journal were skipped", outcome.damages)))
+                }
                 false => Ok(()),
             }
         }
-        Err(wrong) => {
+        Err(error) => {
             if done.entries > 0 {
-                told(&mut live, request, &done);
-                live.say("it ended early: what was done stays, and the same command finishes it");
+                report(&mut line, request, &done);
+                line.say("ended early: finished work stays, and the same command does the rest");
             }
-            drop(live);
-            Err(CommandError::from_error(&wrong))
+            drop(line);
+            Err(CommandError::from_error(&error))
         }
     }
 }
@@ -160,23 +160,23 @@ fn state(outcome: &Outcome) -> String {
     )
 }
 
-/// What was done, in words.
-fn told(live: &mut Live, request: &Request, outcome: &Outcome) {
+/// Prints what was done.
+fn report(line: &mut ProgressLine, request: &Request, outcome: &Outcome) {
     let Outcome { entries, rewritten, refused, differences, left, given_away, reached_us, .. } = outcome;
     let until = reached_us.map_or(String::new(), |us| format!(", received until {}", format_time(us)));
-    live.say(&format!("{} frames and messages were decoded again{until}", grouped(*entries)));
+    line.say(&format!("{} frames and messages decoded again{until}", grouped(*entries)));
     let (would, are) = match request.mode {
         Mode::Write => ("", ""),
-        Mode::Compare => ("would be ", "nothing was changed: "),
+        Mode::Compare => ("would be ", "dry run: "),
     };
-    live.say(&format!(
+    line.say(&format!(
         "{are}{} rows {would}inserted, {} {would}updated, {} unchanged",
         grouped(rewritten.inserted),
         grouped(rewritten.updated),
         grouped(rewritten.unchanged)
     ));
     if outcome.refused() > 0 {
-        live.say(&format!(
+        line.say(&format!(
             "{} records refused: {} by the time window, {} of frames that cannot be decoded, {} by the database",
             grouped(outcome.refused()),
             grouped(refused.time_window),
@@ -185,22 +185,22 @@ fn told(live: &mut Live, request: &Request, outcome: &Outcome) {
         ));
     }
     if rewritten.resolved > 0 {
-        live.say(&format!("{} records {would}gone from the quarantine", grouped(rewritten.resolved)));
+        line.say(&format!("{} records {would}removed from the quarantine", grouped(rewritten.resolved)));
     }
     for (column, rows) in &differences.columns {
-        live.say(&format!("  {column}: {} rows", grouped(*rows)));
+        line.say(&format!("  {column}: {} rows", grouped(*rows)));
     }
     for RowDifference { key, columns } in &differences.examples {
         let at = format_time(key.ts_ms.saturating_mul(1000));
         let columns: Vec<_> = columns.iter().map(|(name, now, then)| format!("{name} {now} → {then}")).collect();
-        live.say(&format!("  for instance {:015} {at}: {}", key.imei, columns.join(", ")));
+        line.say(&format!("  for example {:015} {at}: {}", key.imei, columns.join(", ")));
     }
     if *left > 0 {
-        live.say(&format!("{} frames still wait to be written by serve, and were left to it", grouped(*left)));
+        line.say(&format!("{} frames still wait for serve and were left to it", grouped(*left)));
     }
     if *given_away > 0 {
-        live.say(&format!(
-            "{given_away} segments of the journal were given away before they were read: no longer kept (ODOGRAPH_JOURNAL_KEEP)"
+        line.say(&format!(
+            "{given_away} segments of the journal were deleted before they were read (ODOGRAPH_JOURNAL_KEEP)"
         ));
     }
 }
@@ -223,5 +223,5 @@ fn json(request: &Request, outcome: &Outcome) -> serde_json::Value {
     object
 }
 
-/// Of 19 steps: as a lane of the drain.
+/// The lowest priority is 19. A lane of the drain has the same one.
 const NICENESS: i32 = 10;

@@ -1,4 +1,4 @@
-//! `odograph serve`: runs until a signal.
+//! `odograph serve`: runs the service until a signal.
 
 use std::path::PathBuf;
 
@@ -14,19 +14,19 @@ pub(super) struct Arguments {
     /// TOML file with settings; the environment overrides it. Also `ODOGRAPH_CONFIG`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// End the alarm `journal_gap`: a part of the journal that the database lacks is gone, and you know
+    /// Clear the alarm `journal_gap`: you accept that a part of the journal which the database lacks is lost
     #[arg(long)]
     accept_gap: bool,
-    /// Go on although the journal holds receive times later than this machine's clock, which is right
+    /// Trust this machine's clock, although the journal holds later receive times
     #[arg(long)]
     accept_clock: bool,
-    /// What to do about damage in the journal: refuse to start, or go on without the entries that are lost
+    /// What to do about damage in the journal: refuse to start, or continue without the lost entries
     #[arg(long, value_enum, default_value = "strict")]
-    journal_recovery: Recovery,
+    journal_recovery: RecoveryArgument,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Recovery {
+enum RecoveryArgument {
     Strict,
     SkipDamage,
 }
@@ -36,30 +36,30 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let settings = settings(&lookup)?;
     start_logging(&settings);
     for name in lookup.unknown_variables() {
-        tracing::warn!(name, "this variable is no setting of this version and has no effect");
+        tracing::warn!(name, "this variable is not a setting of this version and has no effect");
     }
     runtime()?.block_on(async {
-        // Installed before anything else: a signal during the start stops in good order too.
-        let mut terminate = signal(SignalKind::terminate()).map_err(|wrong| CommandError::from_error(&wrong))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| CommandError::from_error(&wrong))?;
+        // Installed first, so that a signal during the start also stops in good order.
+        let mut terminate = signal(SignalKind::terminate()).map_err(|e| CommandError::from_error(&e))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| CommandError::from_error(&e))?;
         let accepted = StartOptions {
             accept_gap: arguments.accept_gap,
             accept_clock: arguments.accept_clock,
             recovery: match arguments.journal_recovery {
-                Recovery::Strict => RecoveryMode::Strict,
-                Recovery::SkipDamage => RecoveryMode::SkipDamage,
+                RecoveryArgument::Strict => RecoveryMode::Strict,
+                RecoveryArgument::SkipDamage => RecoveryMode::SkipDamage,
             },
         };
-        let mut running = app::start(&settings, accepted).await.map_err(|wrong| match wrong {
-            StartError::SchemaOutdated => CommandError::Usage(format!("odograph: {wrong}")),
-            _ => CommandError::from_error(&wrong),
+        let mut service = app::start(&settings, accepted).await.map_err(|e| match e {
+            StartError::SchemaOutdated => CommandError::Usage(format!("odograph: {e}")),
+            _ => CommandError::from_error(&e),
         })?;
-        let ended = tokio::select! {
+        let outcome = tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
-            part = running.failed() => Err(CommandError::Failed(format!("{part} ended, which it never should; stopping"))),
+            part = service.failed() => Err(CommandError::Failed(format!("{part} ended unexpectedly; stopping"))),
         };
-        running.stop().await;
-        ended
+        service.stop().await;
+        outcome
     })
 }

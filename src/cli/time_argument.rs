@@ -1,24 +1,25 @@
-//! Times on the command line: a date, a date with a time, or how long ago.
+//! Times on the command line: a date, a date with a time, or a duration that means that long ago.
 
 use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Reads a time as microseconds since 1970-01-01 UTC: `2026-05-02`, `2026-05-02T07:41Z`, `2026-05-02T07:41:30+02:00`, or a
-/// duration such as `24h`, which is that long ago. Without an offset it is UTC.
+/// Parses a time to microseconds since 1970-01-01 UTC: `2026-05-02`, `2026-05-02T07:41Z`, `2026-05-02T07:41:30+02:00`, or a
+/// duration such as `24h` for that long ago. A time without an offset is UTC.
 pub(super) fn parse_time(text: &str) -> Result<i64, String> {
-    let wrong = || format!("\"{text}\" is no time such as 2026-05-02, 2026-05-02T07:41Z or 24h (that long ago)");
+    let error =
+        || format!("expected a time such as 2026-05-02, 2026-05-02T07:41Z or 24h (that long ago), not \"{text}\"");
     let ago = text.trim().trim_end_matches("ago").trim_end();
     if let Ok(ago) = humantime::parse_duration(ago) {
-        return SystemTime::now().checked_sub(ago).and_then(micros).ok_or_else(wrong);
+        return SystemTime::now().checked_sub(ago).and_then(micros).ok_or_else(error);
     }
-    let whole = completed(text.trim()).ok_or_else(wrong)?;
-    let time = OffsetDateTime::parse(&whole, &Rfc3339).map_err(|_| wrong())?;
-    i64::try_from(time.unix_timestamp_nanos() / 1000).map_err(|_| wrong())
+    let whole = completed(text.trim()).ok_or_else(error)?;
+    let time = OffsetDateTime::parse(&whole, &Rfc3339).map_err(|_| error())?;
+    i64::try_from(time.unix_timestamp_nanos() / 1000).map_err(|_| error())
 }
 
-/// The same with what was left out: seconds, time, offset.
+/// Adds what the text leaves out: seconds, time, offset.
 fn completed(text: &str) -> Option<String> {
     let (date, rest) = text.split_at_checked("2026-05-02".len())?;
     let rest = rest.strip_prefix(['T', 't', ' ']).unwrap_or(rest);
@@ -36,7 +37,7 @@ fn micros(time: SystemTime) -> Option<i64> {
     i64::try_from(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_micros()).ok()
 }
 
-/// A time as people read it, to the millisecond.
+/// A time for people, to the millisecond.
 pub(super) fn format_time(us: i64) -> String {
     match u64::try_from(us) {
         Ok(us) if us < LAST_SHOWN_US => {
@@ -46,7 +47,7 @@ pub(super) fn format_time(us: i64) -> String {
     }
 }
 
-/// The end of the year 9999, beyond which no calendar prints.
+/// The end of the year 9999: the formatter refuses later times.
 const LAST_SHOWN_US: u64 = 253_402_300_800_000_000;
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! Reads values by key from environment and file, and collects every mistake on the way.
+//! Reads values by key from the environment and a file, and collects every mistake.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::keys::{ALL, Key};
+use super::keys::{ALL, SettingKey};
 
-/// Where settings are looked up, first hit wins: the environment, then the file.
+/// The texts of the settings. The environment overrides the file.
 #[derive(Clone, Debug, Default)]
 pub struct Lookup {
     environment: BTreeMap<String, String>,
@@ -25,8 +25,8 @@ impl Lookup {
     pub fn with_file(mut self, name: &str, text: &str) -> Self {
         let table = match text.parse::<toml::Table>() {
             Ok(table) => table,
-            Err(wrong) => {
-                self.mistakes.push(Mistake::new(name, format!("is no TOML: {}", wrong.message())));
+            Err(error) => {
+                self.mistakes.push(Mistake::new(name, format!("expected TOML: {}", error.message())));
                 return self;
             }
         };
@@ -36,27 +36,27 @@ impl Lookup {
                 toml::Value::Integer(number) => number.to_string(),
                 other => {
                     self.mistakes
-                        .push(Mistake::new(&key, format!("must be text or a whole number, not {}", other.type_str())));
+                        .push(Mistake::new(&key, format!("expected text or a whole number, not {}", other.type_str())));
                     continue;
                 }
             };
             if ALL.iter().any(|known| known.name == key) {
                 self.file.insert(key, value);
             } else {
-                self.mistakes.push(Mistake::new(&key, "is no setting"));
+                self.mistakes.push(Mistake::new(&key, "is not a setting"));
             }
         }
         self
     }
 
-    /// Adds a mistake made on the way to the text, such as a file that cannot be read.
+    /// Adds a mistake from an earlier step, such as a file that cannot be read.
     #[must_use]
     pub fn with_mistake(mut self, name: &str, what: impl Into<String>) -> Self {
         self.mistakes.push(Mistake::new(name, what));
         self
     }
 
-    /// Variables that look like settings and are none: worth a warning, no mistake (orchestrators invent such names).
+    /// Variables that look like settings but are not. They are worth a warning only: orchestrators set such names.
     pub fn unknown_variables(&self) -> impl Iterator<Item = &str> {
         self.environment
             .keys()
@@ -66,7 +66,7 @@ impl Lookup {
     }
 
     /// The value of a key and where it comes from.
-    pub(super) fn get(&self, key: &Key) -> Option<(&str, Source)> {
+    pub(super) fn get(&self, key: &SettingKey) -> Option<(&str, Source)> {
         let variable = self.environment.get(key.variable).map(|text| (text.as_str(), Source::Environment));
         variable.or_else(|| self.file.get(key.name).map(|text| (text.as_str(), Source::File)))
     }
@@ -93,7 +93,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// One wrong setting. The text never repeats a value of `database_url`, which may hold a password.
+/// One wrong setting. The text never repeats the value of `database_url`, which may hold a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// The setting as the user wrote it: variable or key.
@@ -108,7 +108,7 @@ impl Mistake {
     }
 }
 
-/// All mistakes of one start.
+/// All mistakes in the settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Mistakes(pub Vec<Mistake>);
 
@@ -119,7 +119,7 @@ impl fmt::Display for Mistakes {
     }
 }
 
-/// Reads one value after the other and remembers what was wrong.
+/// Reads one value after the other and collects the mistakes.
 pub(super) struct Reader<'a> {
     lookup: &'a Lookup,
     mistakes: Vec<Mistake>,
@@ -130,15 +130,15 @@ impl<'a> Reader<'a> {
         Self { lookup, mistakes: lookup.mistakes.clone() }
     }
 
-    /// A value with a fixed default, which also stands in for a wrong one until all mistakes are known.
-    pub(super) fn value<T>(&mut self, key: &Key, parse: impl Fn(&str) -> Result<T, String>) -> T {
+    /// Reads a value with a fixed default. The default also replaces a wrong value until all mistakes are known.
+    pub(super) fn value<T>(&mut self, key: &SettingKey, parse: impl Fn(&str) -> Result<T, String>) -> T {
         self.optional(key, &parse)
             .or_else(|| parse(key.default?).ok())
             .unwrap_or_else(|| panic!("the default of {} is right: a test reads them all", key.name))
     }
 
-    /// A value without a fixed default.
-    pub(super) fn optional<T>(&mut self, key: &Key, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    /// Reads a value without a fixed default.
+    pub(super) fn optional<T>(&mut self, key: &SettingKey, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let (text, source) = self.lookup.get(key)?;
         match parse(text) {
             Ok(value) => Some(value),
@@ -150,6 +150,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Gives the settings, or all mistakes.
     pub(super) fn finish<T>(self, settings: T) -> Result<T, Mistakes> {
         if self.mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(self.mistakes)) }
     }

@@ -12,18 +12,18 @@ use crate::flags::RedisUrl;
 use crate::store::{DatabaseUrl, QuarantineCap, Retention};
 use odograph_journal::Limits;
 
-/// Everything that `serve` can be told, checked.
+/// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where rows go.
     pub database_url: DatabaseUrl,
-    /// Where flags come from; `None` leaves them to reconciliation.
+    /// Where flags come from. With `None`, reconciliation alone finds them.
     pub redis_url: Option<RedisUrl>,
-    /// The stream of flags.
+    /// The Redis stream of flags.
     pub flags_stream: String,
-    /// The consumer group on it.
+    /// The consumer group on that stream.
     pub flags_group: String,
-    /// The stream of corrections.
+    /// The Redis stream of corrections.
     pub corrected_stream: String,
     /// Tracker listener.
     pub listen: SocketAddr,
@@ -37,9 +37,9 @@ pub struct Settings {
     pub admission: AdmissionMode,
     /// Bounds of the journal.
     pub journal: Limits,
-    /// Bytes of frames in memory over all sessions.
+    /// Maximum bytes of frames in memory, over all sessions.
     pub inflight_max: u32,
-    /// Most rows in one transaction.
+    /// Maximum rows in one transaction.
     pub batch_rows: usize,
     /// How long a batch gathers while the store is idle.
     pub batch_linger: Duration,
@@ -49,23 +49,23 @@ pub struct Settings {
     pub login_timeout: Duration,
     /// From the first to the last byte of a frame.
     pub frame_timeout: Duration,
-    /// Nothing at all from a tracker.
+    /// Longest silence of a tracker.
     pub idle_timeout: Duration,
-    /// Connections in all; `None` leaves it to the file limit.
+    /// Maximum connections; with `None`, the file limit decides.
     pub max_connections: Option<usize>,
-    /// Connections of one address; `None` for no limit.
+    /// Maximum connections from one address; `None` for no limit.
     pub max_connections_per_ip: Option<usize>,
-    /// How far a record's time may lie behind its receive time.
+    /// How far a device time may be before the receive time.
     pub time_window_past: Duration,
-    /// How far it may lie ahead.
+    /// How far a device time may be after the receive time.
     pub time_window_future: Duration,
     /// How long positions and quarantined records are kept.
     pub retention: Retention,
-    /// Most quarantined records of a device and hour of receive time.
+    /// Maximum quarantined records per device and hour of receive time.
     pub quarantine_max_per_hour: QuarantineCap,
-    /// How long a stop waits for what is on its way.
+    /// How long a stop waits for work in progress.
     pub shutdown_grace: Duration,
-    /// Log filter, a valid one.
+    /// Log filter. It is valid.
     pub log: String,
     /// Log lines as text or JSON.
     pub log_format: LogFormat,
@@ -94,7 +94,7 @@ pub enum AdmissionMode {
 pub enum LogFormat {
     /// For people.
     Text,
-    /// For collectors: one object a line.
+    /// For collectors: one object per line.
     Json,
 }
 
@@ -106,12 +106,12 @@ impl Settings {
     pub fn load(lookup: &Lookup) -> Result<Self, Mistakes> {
         let mut read = Reader::new(lookup);
         let data_dir = read.value(&keys::DATA_DIR, |text| match text {
-            "" => Err("is empty".to_owned()),
+            "" => Err("expected a directory, not an empty text".to_owned()),
             path => Ok(PathBuf::from(path)),
         });
         let count = |text: &str| value::number(text, 1, 10_000_000);
         let database_url = read
-            .optional(&keys::DATABASE_URL, |text| DatabaseUrl::parse(text).map_err(|wrong| wrong.to_string()))
+            .optional(&keys::DATABASE_URL, |text| DatabaseUrl::parse(text).map_err(|e| e.to_string()))
             .unwrap_or_else(|| DatabaseUrl::sqlite(data_dir.join("odograph.sqlite")));
         let ack_after = read.value(&keys::ACK_AFTER, ack_after);
         let linger = read.optional(&keys::BATCH_LINGER, |t| value::duration(t, Duration::ZERO, 10 * SECOND));
@@ -123,7 +123,7 @@ impl Settings {
                 DatabaseUrl::Postgres(_) => lanes.and_then(|lanes| u16::try_from(lanes).ok()).unwrap_or(2),
             },
             database_url,
-            redis_url: read.optional(&keys::REDIS_URL, |text| RedisUrl::parse(text).map_err(|wrong| wrong.to_string())),
+            redis_url: read.optional(&keys::REDIS_URL, |text| RedisUrl::parse(text).map_err(|e| e.to_string())),
             flags_stream: read.value(&keys::FLAGS_STREAM, name),
             flags_group: read.value(&keys::FLAGS_GROUP, name),
             corrected_stream: read.value(&keys::CORRECTED_STREAM, name),
@@ -133,7 +133,7 @@ impl Settings {
             admission: read.value(&keys::ADMISSION, admission),
             journal: read.value(&keys::JOURNAL_MAX_SIZE, |text| {
                 let bytes = value::size(text, MIB, 1 << 50)?;
-                Limits::new(bytes, keep).map_err(|wrong| wrong.to_string())
+                Limits::new(bytes, keep).map_err(|e| e.to_string())
             }),
             inflight_max: read.value(&keys::INFLIGHT_MAX, |text| {
                 value::size(text, MIB, 2048 * MIB).map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
@@ -155,10 +155,12 @@ impl Settings {
                 positions: read.value(&keys::RETENTION, age),
                 quarantine: read.value(&keys::QUARANTINE_RETENTION, age),
             },
-            quarantine_max_per_hour: read.value(&keys::QUARANTINE_MAX_PER_HOUR, most),
+            quarantine_max_per_hour: read.value(&keys::QUARANTINE_MAX_PER_HOUR, quarantine_cap),
             shutdown_grace: read.value(&keys::SHUTDOWN_GRACE, |t| value::duration(t, Duration::ZERO, HOUR)),
             log: read.value(&keys::LOG, |text| {
-                EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|wrong| format!("is no log filter: {wrong}"))
+                EnvFilter::try_new(text)
+                    .map(|_| text.to_owned())
+                    .map_err(|e| format!("expected a log filter such as info: {e}"))
             }),
             log_format: read.value(&keys::LOG_FORMAT, log_format),
             data_dir,
@@ -166,10 +168,10 @@ impl Settings {
         read.finish(settings)
     }
 
-    /// The effective value of every setting and where it comes from; secrets are masked.
+    /// The effective value of every setting and where it comes from. Secrets are masked.
     #[must_use]
     pub fn show(&self, lookup: &Lookup) -> Vec<(&'static str, String, Source)> {
-        let shown = |key: &'static keys::Key| {
+        let shown = |key: &'static keys::SettingKey| {
             let (text, source) = lookup.get(key).map_or((key.default, Source::Default), |(text, s)| (Some(text), s));
             let text = match key.name {
                 "database_url" => self.database_url.to_string(),
@@ -185,18 +187,18 @@ impl Settings {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "is no address such as 0.0.0.0:5027".to_owned())
+    text.parse().map_err(|_| "expected an address such as 0.0.0.0:5027".to_owned())
 }
 
 /// A name in Redis.
 fn name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > NAME_MAX || text.contains(char::is_whitespace) {
-        return Err("must be a name of 1 to 200 characters without spaces".to_owned());
+        return Err("expected a name of 1 to 200 characters without spaces".to_owned());
     }
     Ok(text.to_owned())
 }
 
-/// How long something is kept, or `none` for ever. Not less than an hour: a mistyped unit must not empty the table.
+/// How long data is kept, or `none` for forever. At least an hour: a mistyped unit must not empty the table.
 fn age(text: &str) -> Result<Option<Duration>, String> {
     match text {
         "none" => Ok(None),
@@ -204,11 +206,11 @@ fn age(text: &str) -> Result<Option<Duration>, String> {
     }
 }
 
-/// A number, or `none` for no bound.
-fn most(text: &str) -> Result<QuarantineCap, String> {
+/// A number, or `none` for no limit.
+fn quarantine_cap(text: &str) -> Result<QuarantineCap, String> {
     match text {
         "none" => Ok(None),
-        number => value::number(number, 1, 10_000_000).map(|most| u32::try_from(most).ok()),
+        number => value::number(number, 1, 10_000_000).map(|cap| u32::try_from(cap).ok()),
     }
 }
 
@@ -216,7 +218,7 @@ fn ack_after(text: &str) -> Result<AckAfter, String> {
     match text {
         "commit" => Ok(AckAfter::Commit),
         "journal" => Ok(AckAfter::Journal),
-        _ => Err("must be journal or commit".to_owned()),
+        _ => Err("expected journal or commit".to_owned()),
     }
 }
 
@@ -224,7 +226,7 @@ fn admission(text: &str) -> Result<AdmissionMode, String> {
     match text {
         "open" => Ok(AdmissionMode::Open),
         "registered" => Ok(AdmissionMode::Registered),
-        _ => Err("must be open or registered".to_owned()),
+        _ => Err("expected open or registered".to_owned()),
     }
 }
 
@@ -232,7 +234,7 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        _ => Err("must be text or json".to_owned()),
+        _ => Err("expected text or json".to_owned()),
     }
 }
 

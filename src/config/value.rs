@@ -1,10 +1,11 @@
-//! Values of settings: durations and sizes with their units, ranges, closed sets.
+//! Parses values of settings: durations and sizes with units, numbers, all with a range.
 
 use std::time::Duration;
 
-/// A duration such as `15s`, `500ms` or `45m`, inside `min..=max`.
+/// Parses a duration such as `15s`, `500ms` or `45m`, inside `min..=max`.
 pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|e| format!("is no duration such as 15s or 500ms: {e}"))?;
+    let duration =
+        humantime::parse_duration(text).map_err(|e| format!("expected a duration such as 15s or 500ms: {e}"))?;
     if (min..=max).contains(&duration) {
         Ok(duration)
     } else {
@@ -12,7 +13,7 @@ pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Durat
     }
 }
 
-/// A size in bytes such as `64MiB`, `512KiB` or `1048576`, inside `min..=max`.
+/// Parses a size in bytes such as `64MiB`, `512KiB` or `1048576`, inside `min..=max`.
 pub(super) fn size(text: &str, min: u64, max: u64) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -21,8 +22,9 @@ pub(super) fn size(text: &str, min: u64, max: u64) -> Result<u64, String> {
         .iter()
         .find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()))
         .map(|(_, factor)| *factor)
-        .ok_or_else(|| format!("has no unit of B, KiB, MiB, GiB, TiB: \"{text}\""))?;
-    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or("is no size such as 64MiB")?;
+        .ok_or_else(|| format!("expected a size in B, KiB, MiB, GiB or TiB, not \"{text}\""))?;
+    let bytes =
+        number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or("expected a size such as 64MiB")?;
     if (min..=max).contains(&bytes) {
         Ok(bytes)
     } else {
@@ -30,7 +32,7 @@ pub(super) fn size(text: &str, min: u64, max: u64) -> Result<u64, String> {
     }
 }
 
-/// A size with the largest unit that gives a whole number.
+/// Formats a size with the largest unit that gives a whole number.
 pub(super) fn show_size(bytes: u64) -> String {
     let (unit, factor) = UNITS
         .iter()
@@ -40,9 +42,9 @@ pub(super) fn show_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / factor)
 }
 
-/// A whole number inside `min..=max`.
+/// Parses a whole number inside `min..=max`.
 pub(super) fn number(text: &str, min: usize, max: usize) -> Result<usize, String> {
-    let number = text.trim().parse::<usize>().map_err(|_| "is no whole number".to_owned())?;
+    let number = text.trim().parse::<usize>().map_err(|_| "expected a whole number".to_owned())?;
     if (min..=max).contains(&number) { Ok(number) } else { Err(format!("must be between {min} and {max}")) }
 }
 

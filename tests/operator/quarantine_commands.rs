@@ -64,8 +64,8 @@ async fn records_are_listed_and_shown_in_sqlite() {
 async fn records_are_listed_and_shown(database: TestDatabase) {
     let process = filled(&database).await;
     let all = text(&run(&database, &["list"], &[]));
-    assert!(all.contains("time_window: 10 in quarantine, came 14 times"), "{all}");
-    assert!(all.contains("undecodable: 1 in quarantine, came 1 times") && all.contains("(a whole frame)"), "{all}");
+    assert!(all.contains("time_window: 10 in quarantine, received 14 times"), "{all}");
+    assert!(all.contains("undecodable: 1 in quarantine, received 1 times") && all.contains("(a whole frame)"), "{all}");
     let some = text(&run(&database, &["list", "--limit", "3"], &[]));
     assert!(some.contains("… and 8 more"), "{some}");
 
@@ -82,7 +82,7 @@ async fn records_are_listed_and_shown(database: TestDatabase) {
         let listed = objects(&run(&database, &[&["list", "--json"], filter].concat(), &[]));
         assert_eq!(listed.len(), count, "{filter:?}");
     }
-    assert!(text(&run(&database, &["list", "--to", "1h"], &[])).contains("nothing of the kind"));
+    assert!(text(&run(&database, &["list", "--to", "1h"], &[])).contains("no matching record"));
 
     let listed = objects(&run(&database, &["list", "--json", "--imei", &second], &[]));
     assert!(listed.iter().all(|one| one["seen"] == 2 && one["imei"] == second.as_str()));

@@ -264,7 +264,7 @@ async fn the_operator_sees_who_was_refused_and_who_is_known() {
     let nothing = devices(directory.path(), &["known"]);
     assert_eq!(nothing.status.code(), Some(1));
     assert!(said(&nothing).1.contains("no list of devices has been known yet"), "{nothing:?}");
-    assert!(said(&devices(directory.path(), &["unknown"])).1.contains("nobody has been refused"));
+    assert!(said(&devices(directory.path(), &["unknown"])).1.contains("no device was refused"));
 
     let process = serve(&database, directory.path(), &[]);
     is_told_no(process.trackers, imei(2)).await;
@@ -279,7 +279,7 @@ async fn the_operator_sees_who_was_refused_and_who_is_known() {
     assert_eq!(said(&answer).0, format!("{known} known\n{refused} unknown\n"));
     let all = devices(directory.path(), &["known"]);
     assert_eq!((all.status.code(), said(&all).0), (Some(0), format!("{known}\n{}\n", imei(3))));
-    assert!(said(&all).1.contains("2 devices, read from the database last at 20"), "{all:?}");
+    assert!(said(&all).1.contains("2 devices, last read from the database at 20"), "{all:?}");
     assert_eq!(devices(directory.path(), &["known", "17"]).status.code(), Some(2), "no IMEI");
 
     // The last ones are not lost with the service, and counted on by the next.

@@ -14,10 +14,10 @@ use crate::store::{QuarantineEntry, QuarantineTotal};
 pub(super) struct Arguments {
     #[command(flatten)]
     filter: FilterArguments,
-    /// Most records to print
+    /// Maximum number of records to print
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
-    /// One JSON object a record, with its bytes, and nothing else
+    /// Print one JSON object per record, with its bytes, and nothing else
     #[arg(long)]
     json: bool,
 }
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let settings = arguments.filter.settings()?;
     let (records, totals) = runtime()?.block_on(async {
         let mut quarantine = open(&settings).await?;
-        let failed = |wrong| CommandError::from_error(&wrong);
+        let failed = |e| CommandError::from_error(&e);
         let records = quarantine.newest(&filter, arguments.limit).await.map_err(failed)?;
         let totals = if arguments.json { Vec::new() } else { quarantine.totals(&filter).await.map_err(failed)? };
         Ok((records, totals))
@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
 }
 
 fn objects(records: &[QuarantineEntry], out: &mut impl io::Write) -> io::Result<()> {
-    records.iter().try_for_each(|kept| writeln!(out, "{}", object(kept)))
+    records.iter().try_for_each(|entry| writeln!(out, "{}", object(entry)))
 }
 
 fn table(records: &[QuarantineEntry], totals: &[QuarantineTotal], out: &mut impl io::Write) -> io::Result<()> {
@@ -57,7 +57,7 @@ fn table(records: &[QuarantineEntry], totals: &[QuarantineTotal], out: &mut impl
         writeln!(out, "… and {} more (--limit)", grouped(all - printed))?;
     }
     for QuarantineTotal { reason, records, seen } in totals {
-        writeln!(out, "{reason}: {} in quarantine, came {} times", grouped(*records), grouped(*seen))?;
+        writeln!(out, "{reason}: {} in quarantine, received {} times", grouped(*records), grouped(*seen))?;
     }
-    if totals.is_empty() { writeln!(out, "nothing of the kind is in quarantine") } else { Ok(()) }
+    if totals.is_empty() { writeln!(out, "no matching record is in quarantine") } else { Ok(()) }
 }

@@ -13,10 +13,10 @@ use crate::store::QuarantineFilter;
 pub(super) struct Arguments {
     #[command(flatten)]
     filter: FilterArguments,
-    /// Without any filter: everything
+    /// Delete everything; required if there is no filter
     #[arg(long)]
     all: bool,
-    /// Do not ask; needed where nobody is at a terminal
+    /// Do not ask for confirmation; required without a terminal
     #[arg(long)]
     yes: bool,
 }
@@ -25,50 +25,49 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let mut filter = arguments.filter.filter()?;
     if filter == QuarantineFilter::default() && !arguments.all {
         return Err(CommandError::Usage(
-            "odograph: name what to delete by --reason, --imei, --from or --to, or say --all".to_owned(),
+            "odograph: select records with --reason, --imei, --from or --to, or pass --all".to_owned(),
         ));
     }
     if !arguments.yes && !io::stdin().is_terminal() {
-        return Err(CommandError::Usage(
-            "odograph: deleting for good needs --yes where nobody can be asked".to_owned(),
-        ));
+        return Err(CommandError::Usage("odograph: deleting without a terminal requires --yes".to_owned()));
     }
-    // What comes meanwhile was not meant, and could go on coming for ever.
+    // Records that arrive during the purge are not meant, and they could keep arriving forever.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let now_us = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
     filter.to_us = Some(filter.to_us.map_or(now_us, |to| to.min(now_us)));
     let settings = arguments.filter.settings()?;
     let purged = runtime()?.block_on(async {
-        let failed = |wrong| CommandError::from_error(&wrong);
+        let failed = |e| CommandError::from_error(&e);
         let mut quarantine = open(&settings).await?;
         if !arguments.yes {
             let totals = quarantine.totals(&filter).await.map_err(failed)?;
-            ask(totals.iter().map(|total| total.records).sum())?;
+            confirm(totals.iter().map(|total| total.records).sum())?;
         }
         let mut purged = 0;
         loop {
-            let gone = quarantine.purge_some(&filter).await.map_err(failed)?;
-            if gone == 0 {
+            let deleted = quarantine.purge_some(&filter).await.map_err(failed)?;
+            if deleted == 0 {
                 return Ok(purged);
             }
-            purged += gone;
+            purged += deleted;
             tokio::time::sleep(PAUSE).await;
         }
     })?;
-    eprintln!("{} records are gone from the quarantine", grouped(purged));
+    eprintln!("{} records deleted from the quarantine", grouped(purged));
     println!("{}", serde_json::json!({ "purged": purged }));
     Ok(())
 }
 
-fn ask(records: u64) -> Result<(), CommandError> {
-    eprint!("delete {} records for good? yes or no: ", grouped(records));
+/// Asks on the terminal.
+fn confirm(records: u64) -> Result<(), CommandError> {
+    eprint!("delete {} records forever? yes or no: ", grouped(records));
     let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|wrong| CommandError::from_error(&wrong))?;
+    io::stdin().read_line(&mut answer).map_err(|e| CommandError::from_error(&e))?;
     match answer.trim() {
         "yes" => Ok(()),
         _ => Err(CommandError::Failed("nothing was deleted".to_owned())),
     }
 }
 
-/// Between two transactions, so that a writer who waits for the same rows gets them first.
+/// Between two transactions, so that a writer waiting for the same rows goes first.
 const PAUSE: Duration = Duration::from_millis(20);

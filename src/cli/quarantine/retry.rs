@@ -5,16 +5,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::filter::{FilterArguments, open};
 use crate::cli::error::CommandError;
-use crate::cli::live::{Live, grouped};
+use crate::cli::live::{ProgressLine, grouped};
 use crate::cli::replay::time_window;
 use crate::cli::setup::runtime;
 use crate::replay::{Mode, Retried, retry};
 use crate::store::{QuarantineReason, Rewriter};
 
-/// Decode kept bytes again with today's program and settings
+/// Decode the quarantined bytes again with the current version and settings
 ///
-/// What becomes a row is stored as if it had just been accepted (its receive time stays, flags that cover it hold), and leaves the
-/// quarantine in the same transaction. The rest stays. Needs no journal; beside a running service.
+/// A record that becomes a row is stored as if it had just been accepted: it keeps its receive time, and flags that cover it
+/// apply. The same transaction removes it from the quarantine. Other records stay. Requires no journal; works next to a
+/// running service.
 ///
 /// The last line of standard output is a JSON object: tried, resolved, inserted, updated, unchanged, stay and more.
 #[derive(clap::Args)]
@@ -22,7 +23,7 @@ use crate::store::{QuarantineReason, Rewriter};
 pub(super) struct Arguments {
     #[command(flatten)]
     filter: FilterArguments,
-    /// Only say what would become of them
+    /// Only report what would happen
     #[arg(long)]
     dry_run: bool,
 }
@@ -34,42 +35,41 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let interrupted = stop.clone();
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|wrong| CommandError::from_error(&wrong))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| CommandError::from_error(&e))?;
         let listening = tokio::spawn(async move {
             interrupt.recv().await;
             interrupted.cancel();
         });
         let mut quarantine = open(&settings).await?;
-        let mut rewriter =
-            Rewriter::open(&settings.database_url).await.map_err(|wrong| CommandError::from_error(&wrong))?;
-        let (mut live, mut done) = (Live::new(), Retried::default());
+        let mut rewriter = Rewriter::open(&settings.database_url).await.map_err(|e| CommandError::from_error(&e))?;
+        let (mut line, mut done) = (ProgressLine::new(), Retried::default());
         let retried =
             retry(&mut quarantine, &mut rewriter, (&filter, time_window(&settings), mode), &stop, |retried| {
-                live.progress(&format!("{} tried", grouped(retried.tried)));
+                line.progress(&format!("{} tried", grouped(retried.tried)));
                 done = *retried;
             });
         let retried = retried.await;
         listening.abort();
         let whole = retried.as_ref().copied().unwrap_or(done);
-        told(&mut live, mode, &whole);
-        drop(live);
-        let retried = retried.map_err(|wrong| CommandError::from_error(&wrong))?;
+        report(&mut line, mode, &whole);
+        drop(line);
+        let retried = retried.map_err(|e| CommandError::from_error(&e))?;
         println!("{}", json(mode, &retried));
         if retried.stopped {
             return Err(CommandError::Failed(
-                "interrupted; what was done stays, and the same command finishes it".into(),
+                "interrupted; finished work stays, and the same command does the rest".into(),
             ));
         }
         Ok(())
     })
 }
 
-fn told(live: &mut Live, mode: Mode, retried: &Retried) {
+fn report(line: &mut ProgressLine, mode: Mode, retried: &Retried) {
     let Retried { tried, rewritten, stay, .. } = retried;
     let would = if mode == Mode::Compare { "would be " } else { "" };
-    live.say(&format!("{} tried, {} {would}gone from the quarantine", grouped(*tried), grouped(rewritten.resolved)));
-    live.say(&format!(
-        "{} rows {would}inserted, {} {would}updated, {} stand there already",
+    line.say(&format!("{} tried, {} {would}removed from the quarantine", grouped(*tried), grouped(rewritten.resolved)));
+    line.say(&format!(
+        "{} rows {would}inserted, {} {would}updated, {} unchanged",
         grouped(rewritten.inserted),
         grouped(rewritten.updated),
         grouped(rewritten.unchanged)
@@ -77,7 +77,7 @@ fn told(live: &mut Live, mode: Mode, retried: &Retried) {
     for reason in QuarantineReason::ALL {
         let stay = stay[reason as usize];
         if stay > 0 {
-            live.say(&format!("{} still refused: {}", grouped(stay), reason.as_str()));
+            line.say(&format!("{} still refused: {}", grouped(stay), reason.as_str()));
         }
     }
 }

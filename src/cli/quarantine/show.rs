@@ -15,12 +15,12 @@ use crate::store::QuarantineEntry;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The record's id as `list` prints it, or its first digits; without it, the filters have to leave one record
+    /// The record's id as `list` prints it, or its first digits. Without it, the filters must leave one record
     #[arg(value_name = "ID", value_parser = id)]
     id: Option<String>,
     #[command(flatten)]
     filter: FilterArguments,
-    /// One JSON object, with what the bytes say under `decoded`
+    /// Print one JSON object, with the decoded bytes under `decoded`
     #[arg(long)]
     json: bool,
     /// Also list the elements by name, with unit and scaled value
@@ -33,35 +33,35 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     filter.digest.clone_from(&arguments.id);
     let settings = arguments.filter.settings()?;
     let found = runtime()?.block_on(async {
-        open(&settings).await?.newest(&filter, SOME).await.map_err(|wrong| CommandError::from_error(&wrong))
+        open(&settings).await?.newest(&filter, AMBIGUITY_MAX).await.map_err(|e| CommandError::from_error(&e))
     })?;
-    let [kept] = found.as_slice() else {
-        let ids = found.iter().map(|kept| format!("\n  {} of {}", hex(&kept.digest), kept.imei)).collect::<String>();
+    let [entry] = found.as_slice() else {
+        let ids = found.iter().map(|entry| format!("\n  {} of {}", hex(&entry.digest), entry.imei)).collect::<String>();
         return Err(CommandError::Failed(match found.len() {
             0 => "no such record is in quarantine".to_owned(),
-            _ => format!("several records are meant; name more of the id, or --imei:{ids}"),
+            _ => format!("several records match; give more digits of the id, or --imei:{ids}"),
         }));
     };
     let mut line = Line::default();
     line.named = arguments.named;
-    decode(kept, &mut line);
+    decode(entry, &mut line);
     let decoded = String::from_utf8_lossy(line.as_bytes()).into_owned();
     let mut out = io::stdout().lock();
     written(if arguments.json {
-        let mut object = object(kept);
+        let mut object = object(entry);
         object["decoded"] = serde_json::from_str(&decoded).unwrap_or_default();
         writeln!(out, "{object}")
     } else {
-        table(kept, &decoded, &mut out)
+        table(entry, &decoded, &mut out)
     })
 }
 
-/// By today's program, as far as it goes, in the words of `odograph decode`.
-fn decode(kept: &QuarantineEntry, line: &mut Line) {
-    let read = if kept.record_index.is_some() {
-        AvlData::open(&alone(kept.codec, &kept.bytes)).map(|avl| line.avl(&avl))
+/// Decodes the bytes as far as the current version can, in the format of `odograph decode`.
+fn decode(entry: &QuarantineEntry, line: &mut Line) {
+    let read = if entry.record_index.is_some() {
+        AvlData::open(&alone(entry.codec, &entry.bytes)).map(|avl| line.avl(&avl))
     } else {
-        whole(&kept.bytes, line)
+        whole(&entry.bytes, line)
     };
     if let Err(refused) = read {
         line.error(&Refusal::from(refused));
@@ -80,7 +80,7 @@ fn whole(data: &[u8], line: &mut Line) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn table(kept: &QuarantineEntry, decoded: &str, out: &mut impl io::Write) -> io::Result<()> {
+fn table(entry: &QuarantineEntry, decoded: &str, out: &mut impl io::Write) -> io::Result<()> {
     let QuarantineEntry {
         imei,
         digest,
@@ -93,7 +93,7 @@ fn table(kept: &QuarantineEntry, decoded: &str, out: &mut impl io::Write) -> io:
         codec,
         bytes,
         seen,
-    } = kept;
+    } = entry;
     let what = match record_index {
         Some(index) => format!("record {index} of a frame, counted from 0"),
         None => "a whole frame: its data field, from codec id to second count".to_owned(),
@@ -116,9 +116,9 @@ fn id(text: &str) -> Result<String, String> {
     if digits && (4..=64).contains(&id.len()) {
         Ok(id)
     } else {
-        Err(format!("must be 4 to 64 hexadecimal digits, such as the {SHORT_ID} that list prints"))
+        Err(format!("expected 4 to 64 hexadecimal digits, such as the {SHORT_ID} that list prints"))
     }
 }
 
-/// Enough to say that more than one is meant.
-const SOME: u32 = 10;
+/// How many records an ambiguous id lists.
+const AMBIGUITY_MAX: u32 = 10;
