@@ -21,6 +21,7 @@ use bytes::Bytes;
 use futures_util::SinkExt as _;
 use load::Load;
 use odograph::ingest::drain::{BatchBuilder, SeenKeys, Sizes};
+use odograph::store::server_of;
 use odograph::store::{
     BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, Lane, PostgresStore, Store as _, encode_copy,
 };
@@ -223,7 +224,7 @@ async fn raw_copy(url: &str, payloads: &[(String, Bytes)]) -> f64 {
 fn commit_all(url: &str, load: &Load, lane: Lane, scenario: Scenario) -> Took {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut store = PostgresStore::new(&DatabaseUrl::parse(url).unwrap(), lane).unwrap();
+        let mut store = PostgresStore::new(server_of(&DatabaseUrl::parse(url).unwrap()).unwrap(), lane).unwrap();
         let mut cursor = store.open_lane().await.unwrap();
         let mut builder = BatchBuilder::new(load::ANY_TIME, SeenKeys::new(Sizes::default()));
         let (mut took, begun) = (Took::default(), Instant::now());

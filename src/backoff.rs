@@ -14,13 +14,22 @@ impl Backoff {
         self.0 = 0;
     }
 
-    /// Waits after one more failure, at most until the stop. Cancel-safe.
-    pub(crate) async fn wait(&mut self, stop: &CancellationToken) {
+    /// How many failures there were since the last success.
+    pub(crate) fn failures(&self) -> u32 {
+        self.0
+    }
+
+    /// Counts one more failure, and returns how long to wait after it.
+    pub(crate) fn next_pause(&mut self) -> Duration {
         let longest = FIRST.saturating_mul(1 << self.0.min(DOUBLINGS)).min(LONGEST);
         self.0 = self.0.saturating_add(1);
-        let pause = longest.mul_f64(0.5 + fastrand::f64() / 2.0);
+        longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+
+    /// Waits after one more failure, at most until the stop. Cancel-safe.
+    pub(crate) async fn wait(&mut self, stop: &CancellationToken) {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(self.next_pause()) => {}
             () = stop.cancelled() => {}
         }
     }

@@ -4,6 +4,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use odograph::ingest::drain::{BatchBuilder, SeenKeys, Sizes};
+use odograph::store::server_of;
 use odograph::store::{BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, Lane, PostgresStore, Store as _};
 use odograph_journal::{JournalId, Mark, Position};
 
@@ -32,7 +33,9 @@ impl Ingest {
 }
 
 async fn commit_all(url: &str, load: &Load, pace: Option<f64>) -> f64 {
-    let mut store = PostgresStore::new(&DatabaseUrl::parse(url).unwrap(), Lane::only(JournalId::random())).unwrap();
+    let mut store =
+        PostgresStore::new(server_of(&DatabaseUrl::parse(url).unwrap()).unwrap(), Lane::only(JournalId::random()))
+            .unwrap();
     let mut from = store.open_lane().await.unwrap().mark;
     let mut builder = BatchBuilder::new(ANY_TIME, SeenKeys::new(Sizes::default()));
     let (begun, mut newest_written) = (Instant::now(), Instant::now());

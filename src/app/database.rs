@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::error::StartError;
 use crate::health::{Health, Reason};
-use crate::store::{DatabaseUrl, Lane, PostgresStore, Schema, Store, features};
+use crate::store::{DatabaseStore, DatabaseUrl, Lane, Schema, Store, features, migrates_on_open};
 use odograph_journal::JournalId;
 
 /// Inspects the schema. A database that lacks migrations would store nothing, so that ends the start. An absent database does
@@ -16,8 +16,11 @@ use odograph_journal::JournalId;
 /// If migrations are missing, or the URL cannot be used.
 pub(super) async fn inspect(url: &DatabaseUrl, health: &Health) -> Result<(), StartError> {
     // The embedded store is migrated when it is opened.
-    let DatabaseUrl::Postgres(_) = url else { return Ok(()) };
-    let mut store = PostgresStore::new(url, Lane::only(JournalId::random())).map_err(StartError::Store)?;
+    if migrates_on_open(url) {
+        return Ok(());
+    }
+    let lane = Lane::only(JournalId::random());
+    let mut store = DatabaseStore::open(url, lane, None).await.map_err(StartError::Store)?;
     match store.schema().await {
         Ok(Schema::Outdated) => return Err(StartError::SchemaOutdated),
         Ok(Schema::Current | Schema::Newer) => warn_about_missing_features(url).await,

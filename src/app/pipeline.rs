@@ -14,7 +14,7 @@ use crate::health::{Health, Reason};
 use crate::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Surroundings, Tail};
 use crate::ingest::intake::Gate;
 use crate::metrics::{DrainMetrics, JournalMetrics, Registry};
-use crate::store::{DatabaseUrl, Lane, PostgresStore, QuarantineCap, SqliteStore, Store};
+use crate::store::{DatabaseStore, DatabaseUrl, Lane, QuarantineCap, Store};
 use odograph_journal::{Files, Journal, JournalId, Opened, Options, system_us};
 
 /// What the pipeline needs to know.
@@ -184,16 +184,8 @@ impl<'a> LaneStarter<'a> {
         // Records over the cap are still in the journal. Without one, nothing else would hold them.
         let has_journal = self.config.acknowledgement == Acknowledgement::AfterJournal;
         let cap = self.config.quarantine_max_per_hour.filter(|_| has_journal);
-        match url {
-            DatabaseUrl::Sqlite(_) => {
-                let store = SqliteStore::open(url, lane).await.map_err(StartError::Store)?;
-                self.spawn(number, store.keeping(cap), feed)
-            }
-            DatabaseUrl::Postgres(_) => {
-                let store = PostgresStore::new(url, lane).map_err(StartError::Store)?;
-                self.spawn(number, store.keeping(cap), feed)
-            }
-        }
+        let store = DatabaseStore::open(url, lane, cap).await.map_err(StartError::Store)?;
+        self.spawn(number, store, feed)
     }
 
     /// Gives a lane its own thread and runtime, so that decoding and encoding never delay a session.

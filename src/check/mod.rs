@@ -24,6 +24,7 @@ mod schema;
 mod service;
 mod sqlite;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -34,7 +35,7 @@ pub use finding::{Check, Finding, Verdict};
 use self::database::{Answer, Asker};
 use crate::config::{AckAfter, Lookup, Mistakes, Settings};
 use crate::flags::{RedisState, StreamNames, inspect};
-use crate::store::{DatabaseUrl, PostgresUrl};
+use crate::store::{self, DatabaseUrl, PostgresUrl, file_of};
 
 /// All questions at once; within 15 seconds, whatever is away.
 pub async fn check(settings: &Settings, lookup: &Lookup) -> Vec<Finding> {
@@ -82,7 +83,7 @@ pub fn of_mistakes(mistakes: &Mistakes) -> Finding {
 
 /// Whether the embedded store lies in the data directory.
 fn holds_store(settings: &Settings) -> bool {
-    matches!(&settings.database_url, DatabaseUrl::Sqlite(path) if path.starts_with(&settings.data_dir))
+    file_of(&settings.database_url).is_some_and(|path| path.starts_with(&settings.data_dir))
 }
 
 fn of_settings(lookup: &Lookup) -> Finding {
@@ -114,7 +115,7 @@ enum Database {
     /// It cannot be reached.
     Away(String),
     Server(Box<Answers>),
-    File(Answer<Option<sqlite::Facts>>),
+    File(PathBuf, Answer<Option<sqlite::Facts>>),
 }
 
 struct Answers {
@@ -132,13 +133,15 @@ struct Answers {
 
 impl Database {
     async fn ask(url: &DatabaseUrl, until: Instant) -> Self {
-        let postgres = match url {
-            DatabaseUrl::Postgres(postgres) => postgres,
-            DatabaseUrl::Sqlite(path) => {
-                let asked = timeout_at(until, sqlite::ask(path)).await;
-                return Self::File(asked.unwrap_or_else(|_| Err("no answer in time".to_owned())));
-            }
+        let server = async |postgres: &PostgresUrl| Self::ask_server(url, postgres, until).await;
+        let file = async |path: &Path| {
+            let asked = timeout_at(until, sqlite::ask(path)).await;
+            Self::File(path.to_owned(), asked.unwrap_or_else(|_| Err("no answer in time".to_owned())))
         };
+        store::inspect(url, server, file).await
+    }
+
+    async fn ask_server(url: &DatabaseUrl, postgres: &PostgresUrl, until: Instant) -> Self {
         match Asker::connect(postgres, until).await {
             Err(wrong) => Self::Away(wrong),
             Ok(asker) => match timeout_at(until, Box::pin(Answers::ask(&asker, url, postgres, until))).await {
@@ -152,15 +155,15 @@ impl Database {
         match self {
             Self::Away(_) => Err(AWAY.to_owned()),
             Self::Server(server) => server.checkpoints.clone(),
-            Self::File(Ok(facts)) => Ok(facts.as_ref().map(|facts| facts.checkpoints.clone()).unwrap_or_default()),
-            Self::File(Err(wrong)) => Err(wrong.clone()),
+            Self::File(_, Ok(facts)) => Ok(facts.as_ref().map(|facts| facts.checkpoints.clone()).unwrap_or_default()),
+            Self::File(_, Err(wrong)) => Err(wrong.clone()),
         }
     }
 
     fn flags(&self) -> i64 {
         match self {
             Self::Server(server) => server.flags.as_ref().map_or(0, |facts| facts.flags),
-            Self::Away(_) | Self::File(_) => 0,
+            Self::Away(_) | Self::File(..) => 0,
         }
     }
 
@@ -171,8 +174,7 @@ impl Database {
                 let rest = OF_SERVER.iter().map(|check| check.unknown(AWAY));
                 [database::away(&shown, wrong)].into_iter().chain(rest).collect()
             }
-            Self::File(facts) => {
-                let DatabaseUrl::Sqlite(path) = &settings.database_url else { return Vec::new() };
+            Self::File(path, facts) => {
                 let quarantined = match facts {
                     Ok(facts) => Ok(facts.as_ref().map(|facts| facts.quarantined.clone()).unwrap_or_default()),
                     Err(wrong) => Err(wrong.clone()),
@@ -187,7 +189,7 @@ impl Database {
 
     fn judge_flags(&self, settings: &Settings, service: &service::Facts, remembered: Option<Duration>) -> Vec<Finding> {
         match self {
-            Self::File(_) => Vec::new(),
+            Self::File(..) => Vec::new(),
             Self::Away(_) => {
                 let mut found = flags::judge(&Err(AWAY.to_owned()), settings.redis_url.is_some(), service.is_up());
                 found.push(devices::judge(&Err(AWAY.to_owned()), remembered, settings.admission));

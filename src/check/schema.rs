@@ -2,9 +2,7 @@
 
 use super::database::{Answer, Asker, get};
 use super::finding::{Check, Finding};
-use crate::store::features;
-use crate::store::{DatabaseUrl, ErrorClass, Features, Lane, PositionsTable, PostgresStore, Schema, Store as _};
-use odograph_journal::JournalId;
+use crate::store::{self, DatabaseUrl, ErrorClass, Features, PositionsTable, Schema, features};
 
 /// What was found out.
 pub(super) struct Facts {
@@ -16,13 +14,7 @@ pub(super) struct Facts {
 }
 
 pub(super) async fn ask(asker: &Asker, url: &DatabaseUrl) -> Facts {
-    let schema = async {
-        let lane = Lane::only(JournalId::random());
-        let mut store = PostgresStore::new(url, lane).map_err(|wrong| (wrong.class, wrong.source.to_string()))?;
-        let schema = store.schema().await.map_err(|wrong| (wrong.class, wrong.source.to_string()));
-        store.close().await;
-        schema
-    };
+    let schema = async { store::schema(url).await.map_err(|error| (error.class, error.source.to_string())) };
     let features = async { features(url).await.map_err(|wrong| wrong.source.to_string()) };
     let lacking = async {
         let rows = asker.rows(LACKING, &[]).await?;
@@ -149,7 +141,7 @@ mod tests {
         assert_eq!(licence(&hypertable(Columnstore::On)).verdict, Fine);
         let apache = licence(&hypertable(Columnstore::NotInThisBuild));
         assert_eq!(apache.verdict, Note);
-        assert!(apache.found.contains("several times the room") && apache.remedy.unwrap().contains("community build"));
+        assert!(apache.found.contains("several times the space") && apache.remedy.unwrap().contains("community build"));
         assert_eq!(licence(&Err("too old".into())).verdict, Wrong);
     }
 }

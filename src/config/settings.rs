@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use super::lookup::{Lookup, Mistakes, Reader, Source};
 use super::{keys, value};
 use crate::flags::RedisUrl;
-use crate::store::{DatabaseUrl, QuarantineCap, Retention};
+use crate::store::{DatabaseUrl, QuarantineCap, Retention, lanes_max};
 use odograph_journal::Limits;
 
 /// All settings, checked.
@@ -118,10 +118,7 @@ impl Settings {
         let lanes = read.optional(&keys::LANES, |text| value::number(text, 1, 16));
         let keep = read.value(&keys::JOURNAL_KEEP, |t| value::duration(t, Duration::ZERO, 10_000 * DAY));
         let settings = Self {
-            lanes: match &database_url {
-                DatabaseUrl::Sqlite(_) => 1,
-                DatabaseUrl::Postgres(_) => lanes.and_then(|lanes| u16::try_from(lanes).ok()).unwrap_or(2),
-            },
+            lanes: lanes.and_then(|lanes| u16::try_from(lanes).ok()).unwrap_or(2).min(lanes_max(&database_url)),
             database_url,
             redis_url: read.optional(&keys::REDIS_URL, |text| RedisUrl::parse(text).map_err(|e| e.to_string())),
             flags_stream: read.value(&keys::FLAGS_STREAM, name),

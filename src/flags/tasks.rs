@@ -11,7 +11,7 @@ use super::context::FlagContext;
 use super::metrics::FlagMetrics;
 use super::{consumer, lag, publisher, reconciler};
 use crate::health::Health;
-use crate::store::{DatabaseUrl, Ledger, PostgresLedger, SqliteLedger, StoreError};
+use crate::store::{DatabaseLedger, Ledger, StoreError};
 
 /// The running tasks.
 pub struct FlagTasks {
@@ -75,16 +75,8 @@ pub fn spawn_with(
     let (reconcile, publish) = (Notify::new(), Notify::new());
     let context = FlagContext { config, pace, metrics, health, stop: stop.clone(), reconcile, publish };
     let url = &context.config.database;
-    match url {
-        DatabaseUrl::Postgres(_) => {
-            let ledgers = [PostgresLedger::new(url)?, PostgresLedger::new(url)?, PostgresLedger::new(url)?];
-            start(context, ledgers, stop)
-        }
-        DatabaseUrl::Sqlite(_) => {
-            let ledgers = [SqliteLedger::new(url)?, SqliteLedger::new(url)?, SqliteLedger::new(url)?];
-            start(context, ledgers, stop)
-        }
-    }
+    let ledgers = [DatabaseLedger::new(url)?, DatabaseLedger::new(url)?, DatabaseLedger::new(url)?];
+    start(context, ledgers, stop)
 }
 
 fn start<L: Ledger + Send + 'static>(

@@ -61,7 +61,7 @@ impl Decoder {
             Kind::Undecodable => self.whole(position, entry),
         };
         match read {
-            Some(true) => self.again.whole(entry.imei, entry.bytes),
+            Some(true) => self.again.add_whole_frame(entry.imei, entry.bytes),
             // What is in quarantine may be all that has the record that is refused.
             Some(false) => {}
             None => {

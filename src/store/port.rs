@@ -2,10 +2,11 @@
 //!
 //! The service names these traits and never a database.
 
-use crate::store::StoreError;
+use crate::store::error::store_error::StoreError;
 use crate::store::model::batch::Batch;
 use crate::store::model::fence::{BatchSpan, Checkpoint, CommitOutcome, Lane};
 use crate::store::model::flag::{Applied, Correction, FlagChange};
+use crate::store::model::migration::Schema;
 
 /// A database that takes the batches of one lane.
 pub trait Store {
@@ -96,17 +97,6 @@ pub trait Ledger {
 
     /// Closes the connection in good order.
     fn close(&mut self) -> impl Future<Output = ()> + Send;
-}
-
-/// The database's schema, compared with `db-init/` of this program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schema {
-    /// Every migration is applied.
-    Current,
-    /// Some are missing: run `odograph migrate`.
-    Outdated,
-    /// The database has migrations that this program does not know: the program is older than the database.
-    Newer,
 }
 
 /// Most corrections that wait for Redis: as many as the corrected stream holds, which would drop older ones as well.

@@ -18,9 +18,9 @@ use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::batch::Message;
 use crate::store::model::fence::{Checkpoint, Lane, StoredCheckpoint};
 use crate::store::model::flag::{Correction, FlagChange, Window};
+use crate::store::model::migration::Schema;
 use crate::store::model::rows::{RowSlice, Rows};
 use crate::store::model::unapplied::{FlagWindow, UnappliedFlags};
-use crate::store::port::Schema;
 
 /// Opens sessions.
 pub trait Connect {

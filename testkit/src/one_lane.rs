@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use odograph::store::file_of;
+use odograph::store::server_of;
 use odograph::store::{
     Batch, BatchSpan, Checkpoint, CommitOutcome, Committed, DatabaseUrl, ErrorClass, Lane, PostgresStore, Schema,
     SqliteStore, Store, StoreError,
@@ -83,12 +85,12 @@ pub fn some_lane() -> Lane {
 /// A PostgreSQL store with a new lane.
 #[must_use]
 pub fn open_postgres(url: &DatabaseUrl) -> OneLane<PostgresStore> {
-    OneLane::new(PostgresStore::new(url, some_lane()).unwrap())
+    OneLane::new(PostgresStore::new(server_of(url).unwrap(), some_lane()).unwrap())
 }
 
 /// A SQLite store with a new lane.
 pub async fn open_sqlite(url: &DatabaseUrl) -> OneLane<SqliteStore> {
-    OneLane::new(SqliteStore::open(url, some_lane()).await.unwrap())
+    OneLane::new(SqliteStore::open(file_of(url).unwrap(), some_lane()).await.unwrap())
 }
 
 /// Inserted rows and duplicates.

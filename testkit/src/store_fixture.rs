@@ -3,6 +3,8 @@
 
 use std::future::Future;
 
+use odograph::store::file_of;
+use odograph::store::server_of;
 use odograph::store::{
     DatabaseUrl, Lane, Ledger, MigrateOptions, PostgresLedger, PostgresStore, SqliteLedger, SqliteStore, Store, migrate,
 };
@@ -185,11 +187,11 @@ impl StoreFixture for PostgresFixture {
     }
 
     async fn another(&self, lane: Lane) -> OneLane<PostgresStore> {
-        OneLane::new(PostgresStore::new(&self.url, lane).unwrap())
+        OneLane::new(PostgresStore::new(server_of(&self.url).unwrap(), lane).unwrap())
     }
 
     fn ledger(&self) -> PostgresLedger {
-        PostgresLedger::new(&self.url).unwrap()
+        PostgresLedger::new(server_of(&self.url).unwrap()).unwrap()
     }
 
     fn url(&self) -> DatabaseUrl {
@@ -277,11 +279,11 @@ impl StoreFixture for SqliteFixture {
     }
 
     async fn another(&self, lane: Lane) -> OneLane<SqliteStore> {
-        OneLane::new(SqliteStore::open(&self.url, lane).await.unwrap())
+        OneLane::new(SqliteStore::open(file_of(&self.url).unwrap(), lane).await.unwrap())
     }
 
     fn ledger(&self) -> SqliteLedger {
-        SqliteLedger::new(&self.url).unwrap()
+        SqliteLedger::new(file_of(&self.url).unwrap())
     }
 
     fn url(&self) -> DatabaseUrl {

@@ -2,6 +2,8 @@
 //! Nothing is lost, and nothing is a dead letter for it.
 
 use odograph::health::{Health, Reason};
+use odograph::store::file_of;
+use odograph::store::server_of;
 use odograph::store::{DatabaseUrl, MigrateOptions, PostgresStore, SqliteStore, Store as _, migrate};
 use odograph_testkit::{
     Cut, CuttingProxy, IMEI, NOON, OneLane, PrivateServer, RedisServer, SqliteFixture, StopMode, StoreFixture, batch,
@@ -214,7 +216,7 @@ async fn flags_wait_while_the_database_is_away() {
     let server = PrivateServer::new("flags");
     let url = DatabaseUrl::parse(&server.url).unwrap();
     migrate(&url, &MigrateOptions::default()).await.unwrap();
-    let mut store = OneLane::new(PostgresStore::new(&url, some_lane()).unwrap());
+    let mut store = OneLane::new(PostgresStore::new(server_of(&url).unwrap(), some_lane()).unwrap());
     let rows: Vec<_> = (0..10).map(|at| row(IMEI, NOON + at, 1)).collect();
     store.commit(&batch(&rows)).await.unwrap();
     let redis = RedisServer::started().await;
@@ -268,7 +270,7 @@ async fn a_file_without_tables_is_waited_for() {
     stream.add(&set(1, 1, window(IMEI, 0, 0))).await;
     let flags = Flags::start(&url, Some(&redis.url()), &stream, "one");
     until("retries", async || flags.metric("flag_retries_total") > 1.0).await;
-    let mut store = OneLane::new(SqliteStore::open(&url, some_lane()).await.unwrap());
+    let mut store = OneLane::new(SqliteStore::open(file_of(&url).unwrap(), some_lane()).await.unwrap());
     stream.until_done().await;
     store.commit(&batch([&row(IMEI, NOON, 1)])).await.unwrap();
     store.store.close().await;

@@ -10,6 +10,7 @@ use odograph::ingest::drain::{
 };
 use odograph::ingest::intake::{Gate, Pending};
 use odograph::metrics::{DrainMetrics, JournalMetrics, Registry, Tally};
+use odograph::store::file_of;
 use odograph::store::{
     Batch, BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, ErrorClass, Fate, FaultyDatabase, FaultyStore, Lane,
     Schema, SqliteStore, Store, StoreError,
@@ -70,7 +71,7 @@ struct Bench {
 async fn drain_into<R: FnMut(&Batch) -> bool + Send + Sync + 'static>(database: &TestDatabase, refuses: R) -> Bench {
     let url = DatabaseUrl::parse(&database.url()).unwrap();
     let lane = Lane::only(JournalId::random());
-    let inner = SqliteStore::open(&url, lane).await.unwrap();
+    let inner = SqliteStore::open(file_of(&url).unwrap(), lane).await.unwrap();
     let registry = Registry::new();
     let (gate, mut inboxes) = Gate::commit(1, 1 << 20, registry.tally());
     let batching =

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use odograph::store::server_of;
 use odograph::store::{Batch, BatchSpan, Checkpoint, CommitOutcome, ErrorClass, Lane, PostgresStore, Store};
 use odograph_journal::{JournalId, Mark, Position};
 use odograph_testkit::{
@@ -151,7 +152,9 @@ async fn a_retired_journal_leaves_no_rows(mut database: impl StoreFixture) {
 async fn a_commit_whose_answer_is_lost_is_found() {
     let database = PostgresFixture::new().await;
     let proxy = CuttingProxy::of_database(&server_url()).await;
-    let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
+    let mut store = OneLane::new(
+        PostgresStore::new(server_of(&database.url_through(proxy.port, "")).unwrap(), some_lane()).unwrap(),
+    );
     let batch = batch(&fleet(100, 5));
     store.commit(&one(0)).await.unwrap();
 
@@ -168,7 +171,9 @@ async fn a_commit_whose_answer_is_lost_is_found() {
 async fn a_commit_dropped_while_its_answer_is_awaited_is_found() {
     let database = PostgresFixture::new().await;
     let proxy = CuttingProxy::of_database(&server_url()).await;
-    let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
+    let mut store = OneLane::new(
+        PostgresStore::new(server_of(&database.url_through(proxy.port, "")).unwrap(), some_lane()).unwrap(),
+    );
     let batch = batch(&fleet(100, 5));
     store.open().await.unwrap();
     proxy.cut_commit(Cut::Hold);
@@ -187,7 +192,9 @@ async fn a_commit_dropped_while_its_answer_is_awaited_is_found() {
 async fn a_commit_that_never_arrived_is_done_again() {
     let database = PostgresFixture::new().await;
     let proxy = CuttingProxy::of_database(&server_url()).await;
-    let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
+    let mut store = OneLane::new(
+        PostgresStore::new(server_of(&database.url_through(proxy.port, "")).unwrap(), some_lane()).unwrap(),
+    );
     let batch = batch(&fleet(100, 5));
     store.open().await.unwrap();
     proxy.cut_commit(Cut::Request);
@@ -202,7 +209,9 @@ async fn a_commit_that_never_arrived_is_done_again() {
 async fn a_lost_commit_that_is_still_running_is_waited_for() {
     let database = PostgresFixture::new().await;
     let proxy = CuttingProxy::of_database(&server_url()).await;
-    let mut store = OneLane::new(PostgresStore::new(&database.url_through(proxy.port, ""), some_lane()).unwrap());
+    let mut store = OneLane::new(
+        PostgresStore::new(server_of(&database.url_through(proxy.port, "")).unwrap(), some_lane()).unwrap(),
+    );
     store.commit(&one(0)).await.unwrap();
     // The commit itself takes two seconds. A plain read in between would still show the old place.
     database
@@ -238,7 +247,7 @@ async fn a_lane_belongs_to_one_session_at_a_time() {
     owner.commit(&one(0)).await.unwrap();
     let port = server_url().rsplit_once(':').unwrap().1.split('/').next().unwrap().parse().unwrap();
     let impatient = database.url_through(port, "options=-c%20lock_timeout%3D200ms");
-    let mut second = OneLane::new(PostgresStore::new(&impatient, lane).unwrap());
+    let mut second = OneLane::new(PostgresStore::new(server_of(&impatient).unwrap(), lane).unwrap());
     let error = second.open().await.unwrap_err();
     assert_eq!((error.class, error.in_doubt()), (ErrorClass::Unavailable, false));
     assert!(error.to_string().contains("the session that holds this journal's lane"), "{error}");

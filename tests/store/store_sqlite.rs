@@ -1,5 +1,6 @@
 //! What can go wrong with the SQLite store.
 
+use odograph::store::file_of;
 use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, Schema, SqliteStore, Store, migrate};
 use odograph_testkit::{
     IMEI, NOON, SqliteFixture, StoreFixture, batch, columns, counts, error_class, open_sqlite, row, some_lane,
@@ -35,8 +36,11 @@ async fn migrating_is_safe_to_repeat_and_to_do_twice_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let url = DatabaseUrl::sqlite(directory.path().join("positions.db"));
     let options = MigrateOptions { index_time: true, ..MigrateOptions::default() };
-    let (one, two, three) =
-        tokio::join!(migrate(&url, &options), migrate(&url, &options), SqliteStore::open(&url, some_lane()));
+    let (one, two, three) = tokio::join!(
+        migrate(&url, &options),
+        migrate(&url, &options),
+        SqliteStore::open(file_of(&url).unwrap(), some_lane())
+    );
     let (one, two) = (one.unwrap(), two.unwrap());
     assert!(one.applied.is_empty() || two.applied.is_empty(), "at most one of them applied them");
     assert_eq!(one.positions, PositionsTable::Embedded);
@@ -58,13 +62,17 @@ async fn a_newer_schema_is_left_alone_and_told() {
 async fn a_file_that_cannot_serve_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let made = DatabaseUrl::sqlite(directory.path().join("made/positions.db"));
-    assert!(SqliteStore::open(&made, some_lane()).await.is_ok(), "a missing directory is made");
+    assert!(SqliteStore::open(file_of(&made).unwrap(), some_lane()).await.is_ok(), "a missing directory is made");
     let below_a_file = DatabaseUrl::sqlite(directory.path().join("made/positions.db/positions.db"));
-    assert_eq!(SqliteStore::open(&below_a_file, some_lane()).await.map(|_| ()).unwrap_err().class, ErrorClass::Refuses);
+    assert_eq!(
+        SqliteStore::open(file_of(&below_a_file).unwrap(), some_lane()).await.map(|_| ()).unwrap_err().class,
+        ErrorClass::Refuses
+    );
     let other = directory.path().join("other.db");
     std::fs::write(&other, "this is text and long enough to be read as the header of a database").unwrap();
-    let other = SqliteStore::open(&DatabaseUrl::sqlite(other), some_lane()).await.map(|_| ()).unwrap_err();
+    let other =
+        SqliteStore::open(file_of(&DatabaseUrl::sqlite(other)).unwrap(), some_lane()).await.map(|_| ()).unwrap_err();
     assert_eq!(other.class, ErrorClass::Refuses, "{other:?}");
     let postgres = DatabaseUrl::parse("postgres://u@localhost/db").unwrap();
-    assert_eq!(SqliteStore::open(&postgres, some_lane()).await.map(|_| ()).unwrap_err().class, ErrorClass::Refuses);
+    assert!(file_of(&postgres).is_none());
 }

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, PostgresStore, Schema, migrate};
+use odograph::store::server_of;
+use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, PositionsTable, Schema, migrate};
 use odograph_testkit::{
     IMEI, NOON, PostgresFixture, PrivateServer, StopMode, StoreFixture, batch, columns, counts, error_class, fleet,
-    open_postgres, row, server_url, some_lane, until_committed,
+    open_postgres, row, server_url, until_committed,
 };
 
 fn db_init() -> PathBuf {
@@ -270,7 +271,6 @@ async fn a_plain_server_serves_and_restarts_are_survived() {
 }
 
 #[test]
-fn a_url_of_the_other_kind_is_refused() {
-    let error = PostgresStore::new(&DatabaseUrl::sqlite("positions.db"), some_lane()).map(|_| ()).unwrap_err();
-    assert_eq!(error.class, ErrorClass::Refuses);
+fn the_url_of_a_file_names_no_server() {
+    assert!(server_of(&DatabaseUrl::sqlite("positions.db")).is_none());
 }

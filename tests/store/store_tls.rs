@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use odograph::store::features;
+use odograph::store::server_of;
 use odograph::store::{
     DatabaseUrl, ErrorClass, MigrateOptions, PostgresStore, Schema, Store, StoreError, connect, migrate,
 };
@@ -28,7 +29,7 @@ async fn encrypted(url: &DatabaseUrl) -> Result<bool, StoreError> {
 async fn refusal(url: &DatabaseUrl) -> String {
     let error = encrypted(url).await.expect_err("it should be refused");
     assert_eq!(error.class, ErrorClass::Refuses, "{error:?}");
-    if let Ok(mut store) = PostgresStore::new(url, some_lane()) {
+    if let Ok(mut store) = PostgresStore::new(server_of(url).unwrap(), some_lane()) {
         let other = store.schema().await.unwrap_err();
         assert_eq!((other.class, other.source.to_string()), (error.class, error.source.to_string()));
     }
@@ -85,7 +86,7 @@ async fn every_mode_does_what_libpq_says() {
     // Once it is named, only the right authority counts, as in libpq.
     for mode in ["prefer", "require", "verify-ca", "verify-full"] {
         let said = refusal(&url(&with_root(mode, &other))).await;
-        assert!(said.contains("not trusted: let sslrootcert"), "{mode}: {said}");
+        assert!(said.contains("not trusted: set sslrootcert"), "{mode}: {said}");
     }
     let said = refusal(&url("sslrootcert=system")).await;
     assert!(said.contains("not trusted"), "{said}");
@@ -160,7 +161,7 @@ async fn a_client_can_log_in_with_a_certificate_and_is_told_where_it_cannot() {
         (with(&made.file("ca.pem"), &key), "sslkey="),
     ] {
         let url = server.url_with("ingest", &parameters);
-        let error = PostgresStore::new(&url, some_lane()).map(|_| ()).unwrap_err();
+        let error = PostgresStore::new(server_of(&url).unwrap(), some_lane()).map(|_| ()).unwrap_err();
         assert_eq!(error.class, ErrorClass::Refuses);
         assert!(error.source.to_string().contains(expected), "{parameters}: {error:?}");
         assert!(migrate(&url, &MigrateOptions::default()).await.is_err());

@@ -6,7 +6,8 @@ use super::write_strategy::{WriteStrategy, next_strategy};
 use crate::store::StoreError;
 use crate::store::model::batch::Batch;
 use crate::store::model::fence::{BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, Lane, starting_checkpoint};
-use crate::store::port::{Schema, Store};
+use crate::store::model::migration::Schema;
+use crate::store::port::Store;
 use crate::store::session::{SessionSlot, bounded, within};
 use crate::store::statements::{BatchSession, Connect};
 

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::store::digest;
 use crate::store::model::batch::Quarantined;
+use crate::store::model::digest::digest;
 
 /// Most quarantined records of a device and hour of receive time; `None` keeps all. Records over it are only counted.
 pub type QuarantineCap = Option<u32>;

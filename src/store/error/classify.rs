@@ -1,24 +1,25 @@
-//! What an error of the database asks for, decided by its code and never by its text.
+//! What an error of the database asks of a transaction, decided by its code and never by its text.
 
-use crate::store::ErrorClass;
+use super::class::ErrorClass;
 use crate::store::model::column_set::BASE_COLUMNS;
 use crate::store::model::columns::ELEMENTS;
 
-/// What to do about an error.
+/// What a transaction does about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SqlErrorKind {
-    /// It passes by itself: try again, a little later each time.
+    /// It passes by itself: retry, a little later each time.
     Retry,
-    /// The operator must act: try again slowly, quarantine nothing.
+    /// The operator must act: retry slowly, quarantine nothing.
     Refuse,
-    /// A row does not fit: find it, put it into quarantine, commit the rest.
+    /// A row does not fit: find it, quarantine it, commit the rest.
     Row,
-    /// A row that was thought to be new stands in `positions`: take the conflict-safe way.
+    /// A row that was taken for new is already in `positions`: write under the key.
     Stored,
 }
 
 impl SqlErrorKind {
-    /// For what leaves the store: an error about rows that it could not settle itself is one for the operator.
+    /// The class of an error that leaves the store. If the store could not settle an error about rows itself, the
+    /// operator must.
     pub(crate) const fn class(self) -> ErrorClass {
         match self {
             Self::Retry | Self::Stored => ErrorClass::Unavailable,
@@ -26,33 +27,33 @@ impl SqlErrorKind {
         }
     }
 
-    /// By SQLSTATE and what the server names beside it.
-    pub(crate) fn of_sqlstate(code: &str, named: SqlErrorContext<'_>) -> Self {
-        let SqlErrorContext { constraint, schema, column } = named;
+    /// Decides by SQLSTATE and by what the server names with it.
+    pub(crate) fn of_sqlstate(code: &str, context: SqlErrorContext<'_>) -> Self {
+        let SqlErrorContext { constraint, schema, column } = context;
         match code {
-            // invalid_binary_representation and bad_copy_file_format: a column of another type, or our own encoding, and
-            // no row. read_only_sql_transaction. undefined_file: the extension's library is missing.
+            // invalid_binary_representation and bad_copy_file_format: a column of another type, or our own encoding,
+            // and not a row. read_only_sql_transaction. undefined_file: the extension's library is missing.
             "22P03" | "22P04" | "25006" | "58P01" => Self::Refuse,
             // unique_violation. Constraints of chunks end in the name of the table's.
             "23505" if constraint.is_some_and(|name| name.ends_with(POSITIONS_KEY)) => Self::Stored,
-            // Two connections made the same chunk at the same moment; the second finds it.
+            // Two connections made the same chunk at the same moment. On a retry the second one finds it.
             "23505" if schema.is_none_or(|schema| schema == TIMESCALEDB_CATALOG) => Self::Retry,
-            // A column that somebody added, which no row can fill.
+            // A column that the operator added and that no row can fill.
             "23502" if column.is_some_and(|column| !is_ours(column)) => Self::Refuse,
-            // An index or a check that somebody added, or a value that is missing.
+            // An index or a check that the operator added, or a missing value.
             "23505" | "23514" | "23502" => Self::Row,
             _ => match code.get(..2) {
                 Some("22") => Self::Row,
-                // 23: a foreign key that somebody added. 28, 3D, 3F: login, database, schema. 42: missing tables and
-                // columns, permissions. 0A: not supported here. P0: a trigger that somebody added.
+                // 23: a foreign key that the operator added. 28, 3D, 3F: login, database, schema. 42: missing tables
+                // and columns, permissions. 0A: not supported here. P0: a trigger that the operator added.
                 Some("23" | "28" | "3D" | "3F" | "42" | "0A" | "P0") => Self::Refuse,
-                // 08, 53, 57, 58, 40, 55P03, 25P03, and whatever has no name here.
+                // 08, 53, 57, 58, 40, 55P03, 25P03, and every code that is not listed here.
                 _ => Self::Retry,
             },
         }
     }
 
-    /// By SQLite's result code; the primary one is its lowest byte.
+    /// Decides by SQLite's result code; the primary code is its lowest byte.
     pub(crate) fn of_sqlite(code: u32) -> Self {
         match code & 0xFF {
             SQLITE_BUSY | SQLITE_LOCKED | SQLITE_NOMEM | SQLITE_INTERRUPT | SQLITE_IOERR | SQLITE_FULL => Self::Retry,
@@ -63,7 +64,7 @@ impl SqlErrorKind {
     }
 }
 
-/// What an error names.
+/// The objects that a server names with an error.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SqlErrorContext<'a> {
     pub(crate) constraint: Option<&'a str>,
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_code_has_its_verdict() {
+    fn each_sqlstate_has_its_kind() {
         let plain = |code| {
             SqlErrorKind::of_sqlstate(code, SqlErrorContext { schema: Some("public"), ..SqlErrorContext::default() })
         };
@@ -123,7 +124,7 @@ mod tests {
             SqlErrorKind::of_sqlstate("23502", SqlErrorContext { column: Some(column), ..SqlErrorContext::default() })
         };
         assert_eq!(not_null("valid"), SqlErrorKind::Row);
-        assert_eq!(not_null("a_column_that_somebody_added"), SqlErrorKind::Refuse);
+        assert_eq!(not_null("a_column_that_the_operator_added"), SqlErrorKind::Refuse);
         assert_eq!(unique("positions_pkey", "public"), SqlErrorKind::Stored);
         assert_eq!(unique("12_7_positions_pkey", "_timescaledb_internal"), SqlErrorKind::Stored);
         assert_eq!(unique("chunk_schema_name_table_name_key", "_timescaledb_catalog"), SqlErrorKind::Retry);
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn each_result_code_of_sqlite_has_its_verdict() {
+    fn each_result_code_of_sqlite_has_its_kind() {
         for code in [5, 517, 6, 7, 9, 10, 778, 13] {
             assert_eq!(SqlErrorKind::of_sqlite(code), SqlErrorKind::Retry, "{code}");
         }

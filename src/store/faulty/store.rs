@@ -7,10 +7,11 @@ use super::session::{Session, Shared};
 use super::transaction::Transaction;
 use super::{FaultyDatabase, Flaw};
 use crate::store::commit::write_strategy::{WriteStrategy, next_strategy};
+use crate::store::error::store_error::CLAIMING;
 use crate::store::model::fence::{
     BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, Lane, StoredCheckpoint, starting_checkpoint,
 };
-use crate::store::{Batch, CLAIMING, Schema, Store, StoreError};
+use crate::store::{Batch, Schema, Store, StoreError};
 
 /// Writes one lane to a [`FaultyDatabase`].
 pub struct FaultyStore {

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
+use crate::store::Checkpoint;
 use crate::store::model::batch::{Message, Quarantined};
+use crate::store::model::digest::digest;
 use crate::store::model::fence::StoredCheckpoint;
 use crate::store::model::flag::{Correction, FlagChange, Window};
 use crate::store::model::row::{Key, Row};
-use crate::store::{Checkpoint, digest};
 use odograph_journal::JournalId;
 
 /// The committed content of a database.

@@ -1,4 +1,5 @@
-//! Everything that one transaction brings: rows by what is known of them, quarantined bytes, messages, latest positions.
+//! Everything that one transaction brings: rows by what is known of them, quarantined bytes, messages, latest
+//! positions.
 
 use teltonika_codecs::Imei;
 

@@ -98,8 +98,8 @@ pub(crate) fn decoded_of(table: &str) -> String {
     names.join(", ")
 }
 
-/// What an insert into `positions` ends in where a record is decoded again: a row that stands there gets the decoded columns,
-/// also those that this batch does not fill.
+/// What an insert into `positions` ends in where a record is decoded again: a row that stands there gets the decoded
+/// columns, also those that this batch does not fill.
 pub(crate) fn decoded_wins(differs: &str) -> String {
     let assignments: Vec<_> = decoded_columns().iter().map(|name| format!("{name} = excluded.{name}")).collect();
     format!(
@@ -110,8 +110,8 @@ pub(crate) fn decoded_wins(differs: &str) -> String {
     )
 }
 
-/// What an insert into `latest_positions` ends in: only forward in device time, and then the whole row, so that a column
-/// which this batch does not fill becomes NULL.
+/// What an insert into `latest_positions` ends in: only forward in device time, and then the whole row, so that a
+/// column which this batch does not fill becomes NULL.
 pub(crate) fn newest_wins() -> String {
     let replaced = BASE_COLUMNS
         .iter()

@@ -66,7 +66,8 @@ impl Window {
     }
 }
 
-/// What somebody said about a flag. Of two about one flag the one with the larger `seq` holds, in whatever order they come.
+/// What somebody said about a flag. Of two about one flag the one with the larger `seq` holds, in whatever order they
+/// come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlagChange {
     /// The flag.

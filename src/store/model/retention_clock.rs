@@ -1,31 +1,37 @@
-//! The present moment as retention may take it.
+//! Which moment retention takes for now.
+//!
+//! Time stands still at the oldest frame that waits in the journal: a position that was young enough on arrival does
+//! not find its chunk gone, however long the database was away. And two clocks have to agree, so that a wrong one
+//! empties no table.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What time it is, and what is still on its way into the database.
+/// The time of this machine, and the receive time of the oldest frame that is not in the database yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetentionClock {
     now: SystemTime,
     waiting_since: Option<SystemTime>,
 }
 
-/// Why something was not dropped although it is old enough.
+/// Why something was not deleted although it has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RetentionRefusal {
-    /// One of the clocks is wrong, and which one cannot be said: nothing was dropped.
+    /// One of the clocks is wrong, and it is unknown which: nothing was deleted.
     #[error(
-        "the clock of the database server is {} {} this machine's: nothing is dropped until they agree; set both by the network",
+        "the clock of the database server is {} {} this machine's: nothing is deleted until they agree; set both by \
+         NTP",
         humantime::format_duration(Duration::from_secs(by.as_secs())), if *ahead { "ahead of" } else { "behind" }
     )]
     Clocks {
-        /// Whether the server's is the later one.
+        /// Whether the server's clock shows the later time.
         ahead: bool,
         /// By how much.
         by: Duration,
     },
-    /// Frames wait in the journal for so long that this makes a difference.
+    /// Frames have waited in the journal for so long that it makes a difference.
     #[error(
-        "frames have been waiting in the journal since {}, and what they may belong to is not dropped before they are in the database",
+        "frames have been waiting in the journal since {}: nothing that they may belong to is deleted until they are \
+         in the database",
         humantime::format_rfc3339_seconds(*since)
     )]
     Waiting {
@@ -35,42 +41,44 @@ pub enum RetentionRefusal {
 }
 
 impl RetentionClock {
-    /// `now` by this machine's clock, and the receive time of the oldest frame that is not in the database, if there is one.
+    /// Takes `now` from this machine's clock, and the receive time of the oldest frame that is not in the database, if
+    /// any.
     #[must_use]
     pub const fn new(now: SystemTime, waiting_since: Option<SystemTime>) -> Self {
         Self { now, waiting_since }
     }
 
-    /// With what the server takes for now: the earlier of the two counts.
+    /// Takes the earlier of this clock and the server's.
     ///
     /// # Errors
-    /// When they are too far apart for both to be right.
+    /// When the two are too far apart for both to be right.
     pub(crate) fn with_server(self, server: SystemTime) -> Result<Self, RetentionRefusal> {
         let (ahead, by) = match server.duration_since(self.now) {
             Ok(by) => (true, by),
             Err(behind) => (false, behind.duration()),
         };
-        if by > APART {
+        if by > CLOCK_SKEW_MAX {
             return Err(RetentionRefusal::Clocks { ahead, by });
         }
         Ok(Self { now: self.now.min(server), ..self })
     }
 
-    /// What is older than this may go: time stands still at the oldest frame that waits.
+    /// What is older than this may be deleted: time stands still at the oldest waiting frame.
     pub(crate) fn bound(&self, age: Duration) -> SystemTime {
         before(self.waiting_since.map_or(self.now, |since| since.min(self.now)), age)
     }
 
-    /// What is older than this would go if nothing waited.
+    /// What is older than this would be deleted if nothing waited.
     pub(crate) fn wanted(&self, age: Duration) -> SystemTime {
         before(self.now, age)
     }
 
-    /// The reason to give where the two differ. Under load something waits at any moment, which is nothing to speak of.
+    /// The reason to report if the two differ. Under load something always waits for a moment, which is not worth a
+    /// report.
     pub(crate) fn waiting(&self) -> Option<RetentionRefusal> {
         let since = self.waiting_since?;
-        let long = self.now.duration_since(since).is_ok_and(|waited| waited > USUAL);
-        long.then_some(RetentionRefusal::Waiting { since })
+        let is_long = self.now.duration_since(since).is_ok_and(|waited| waited > USUAL_WAIT);
+        is_long.then_some(RetentionRefusal::Waiting { since })
     }
 }
 
@@ -78,10 +86,10 @@ fn before(time: SystemTime, age: Duration) -> SystemTime {
     time.checked_sub(age).unwrap_or(UNIX_EPOCH)
 }
 
-/// Clocks that the network sets are milliseconds apart, and those set by hand minutes.
-const APART: Duration = Duration::from_hours(1);
-/// As long as frames may wait before readiness speaks of a backlog.
-const USUAL: Duration = Duration::from_mins(1);
+/// Clocks set by NTP are milliseconds apart, and clocks set by hand minutes.
+const CLOCK_SKEW_MAX: Duration = Duration::from_hours(1);
+/// How long frames may wait before readiness reports a backlog.
+const USUAL_WAIT: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {
@@ -107,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_disagree_by_more_than_an_hour_drop_nothing() {
+    fn clocks_that_disagree_by_more_than_an_hour_delete_nothing() {
         let present = RetentionClock::new(at(100), None);
         let minutes = |minutes| Duration::from_mins(minutes);
         assert_eq!(present.with_server(at(100) + minutes(59)), Ok(present), "the earlier one counts");
@@ -116,7 +124,7 @@ mod tests {
         let year = Duration::from_hours(24 * 365);
         assert_eq!(present.with_server(at(100) + year), Err(RetentionRefusal::Clocks { ahead: true, by: year }));
         assert_eq!(present.with_server(at(98)), Err(RetentionRefusal::Clocks { ahead: false, by: 2 * HOUR }));
-        let said = RetentionRefusal::Clocks { ahead: true, by: 2 * HOUR }.to_string();
-        assert!(said.contains("is 2h ahead of this machine's"), "{said}");
+        let text = RetentionRefusal::Clocks { ahead: true, by: 2 * HOUR }.to_string();
+        assert!(text.contains("is 2h ahead of this machine's"), "{text}");
     }
 }

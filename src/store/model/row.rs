@@ -77,8 +77,8 @@ pub const MIN_TS_MS: i64 = 0;
 /// Latest device time that every store and calendar can hold: 9999-12-31T23:59:59.999Z.
 pub const MAX_TS_MS: i64 = 253_402_300_799_999;
 
-/// Values of the typed element columns of one row, as [`super::columns::ElementColumn::fit`] gives them. Kept in 32 bits,
-/// as no typed element is wider on the wire: a signed integer extended into them, a `real` as its own bits.
+/// Values of the typed element columns of one row, as [`super::columns::ElementColumn::fit`] gives them. Kept in 32
+/// bits, as no typed element is wider on the wire: a signed integer extended into them, a `real` as its own bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TypedElements {
     present: u32,
@@ -96,8 +96,8 @@ impl TypedElements {
         fitting.is_some()
     }
 
-    /// Sets the value of a column, as [`super::columns::ElementColumn::fit`] gives it; a second one replaces the first. What
-    /// does not fit is no value.
+    /// Sets the value of a column, as [`super::columns::ElementColumn::fit`] gives it; a second one replaces the first.
+    /// What does not fit is no value.
     pub fn set(&mut self, column: usize, value: i64) {
         if ELEMENTS.get(column).is_some_and(|element| element.holds(value)) {
             self.keep(column, value);

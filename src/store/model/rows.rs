@@ -49,7 +49,8 @@ impl Rows {
         self.list.push(Row { spans, ..row.clone() });
     }
 
-    /// Puts the rows into the order of the table's key. Of the same record twice the one that came first stays in front.
+    /// Puts the rows into the order of the table's key. Of the same record twice the one that came first stays in
+    /// front.
     pub fn sort(&mut self) {
         self.order.sort_unstable();
     }

@@ -6,20 +6,21 @@ use tokio_postgres::types::ToSql;
 use super::connection::{Connection, key_of};
 use super::flag_sql::{LEDGER_LIVE, LEDGER_LOCK, LEDGER_NEWER, LEDGER_VERSION, SHARE_LEDGER};
 use super::mark_session::entry;
+use super::migrate;
 use super::sql::{
     CHECKPOINT, FENCE, FORGET_LANES, LANES, LOCK_LANE, LOCK_LANES, MAKE_LANES, MESSAGES, QUARANTINE, ROWS_CAN_VANISH,
     StatementKind,
 };
 use crate::store::commit::quarantine_input::{QuarantineCap, QuarantineInput};
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::{CLAIMING, StoreError};
 use crate::store::flags::cache::LedgerEntry;
-use crate::store::migrate::{APPLIED, MIGRATIONS, MIGRATIONS_TABLE_EXISTS};
 use crate::store::model::batch::Message;
 use crate::store::model::column_set::ColumnSet;
 use crate::store::model::fence::{Checkpoint, Lane, StoredCheckpoint};
+use crate::store::model::migration::Schema;
 use crate::store::model::rows::{RowSlice, Rows};
-use crate::store::port::Schema;
 use crate::store::statements::{BatchSession, PartTable};
-use crate::store::{CLAIMING, ErrorClass, StoreError};
 
 impl BatchSession for Connection {
     async fn claim_lane(&mut self, lane: Lane) -> Result<(), StoreError> {
@@ -27,15 +28,7 @@ impl BatchSession for Connection {
     }
 
     async fn schema(&mut self) -> Result<Schema, StoreError> {
-        const LOOKING: &str = "looking at the schema";
-        let failed = |error| StoreError::postgres(LOOKING, error);
-        let begun = self.query(LOOKING, MIGRATIONS_TABLE_EXISTS, &[]).await?;
-        let mut applied: Vec<i64> = Vec::new();
-        if begun.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
-            let rows = self.query(LOOKING, APPLIED, &[]).await?;
-            applied = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failed)?;
-        }
-        Ok(MIGRATIONS.compare(&applied))
+        migrate::schema(self).await
     }
 
     async fn prepare_staging(&mut self) -> Result<(), StoreError> {

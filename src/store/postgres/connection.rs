@@ -11,12 +11,13 @@ use tokio_postgres::{Row as Answer, Statement};
 
 use super::copy::{COPY_PART, Encoder};
 use super::sql::{CREATE_INCOMING, StatementKind};
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
 use crate::store::model::column_set::ColumnSet;
 use crate::store::model::fence::Lane;
 use crate::store::model::rows::RowSlice;
-use crate::store::{ErrorClass, StoreError};
 
-/// A connection that we own: dropping it closes the socket, and the server rolls back what was open.
+/// A connection that we own: dropping it closes the socket, and the server rolls back an open transaction.
 pub struct Connection {
     client: ClientWrapper,
     prepared: HashMap<(StatementKind, ColumnSet), Statement>,
@@ -40,7 +41,7 @@ impl Connection {
         self.client.batch_execute(text).await.map_err(|error| StoreError::postgres(doing, error))
     }
 
-    /// Runs a statement; gives the number of rows it touched.
+    /// Runs a statement. Returns the number of rows it touched.
     pub(crate) async fn execute(
         &mut self,
         doing: &'static str,
@@ -62,7 +63,7 @@ impl Connection {
         self.client.query(&statement, parameters).await.map_err(|error| StoreError::postgres(doing, error))
     }
 
-    /// Runs a statement that may give many rows, and hands over one after the other.
+    /// Runs a query that may return many rows, and passes them on one by one.
     pub(crate) async fn each(
         &mut self,
         doing: &'static str,
@@ -80,7 +81,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The tables in which rows land before the keys decide.
+    /// Makes the tables in which rows land before the keys decide, unless this connection has them.
     pub(crate) async fn need_incoming(&mut self) -> Result<(), StoreError> {
         if !self.has_incoming {
             self.batch("making the tables incoming", CREATE_INCOMING).await?;
@@ -89,7 +90,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Runs a statement over a set of columns; gives the number of rows it wrote.
+    /// Runs a statement over a set of columns. Returns the number of rows it wrote.
     pub(crate) async fn insert(
         &mut self,
         doing: &'static str,
@@ -100,8 +101,8 @@ impl Connection {
         self.client.execute(&statement, &[]).await.map_err(|error| StoreError::postgres(doing, error))
     }
 
-    /// Copies rows in their order; encodes a part while the server works on the one before. Gives what the server counted,
-    /// which is the number of the rows.
+    /// Copies rows in their order, and encodes one part while the server works on the previous one. Returns what the
+    /// server counted, which is the number of the rows.
     pub(crate) async fn copy(
         &mut self,
         doing: &'static str,
@@ -119,12 +120,12 @@ impl Connection {
         for part in parts {
             let mut next = 0;
             while next < part.len() {
-                // No await but between full buffers.
+                // Awaits only between full buffers.
                 let filled = encoder.fill(*part, &mut next, COPY_PART, buffer);
                 filled.map_err(|error| StoreError::new(ErrorClass::Refuses, doing, error))?;
                 if buffer.len() >= COPY_PART {
                     sink.send(buffer.split().freeze()).await.map_err(failed)?;
-                    buffer.reserve(COPY_PART + ROW_USUALLY);
+                    buffer.reserve(COPY_PART + USUAL_ROW_LEN);
                 }
             }
             sent += u64::try_from(part.len()).unwrap_or(u64::MAX);
@@ -132,7 +133,7 @@ impl Connection {
         Encoder::end(buffer);
         sink.send(buffer.split().freeze()).await.map_err(failed)?;
         let copied = sink.finish().await.map_err(failed)?;
-        // Triggers or rules on the table could make it so; then a commit would mean something else than it says.
+        // Triggers or rules on the table could make the counts differ. Then a commit would not mean what it reports.
         if copied == sent { Ok(copied) } else { Err(StoreError::miscounted(copied, sent)) }
     }
 
@@ -164,13 +165,13 @@ impl Connection {
     }
 }
 
-/// The number under which a lane is locked: sixty-four bits of the journal's id, and the lane.
+/// The number under which a lane is locked: 64 bits of the journal's id, plus the lane.
 pub(crate) fn key_of(lane: Lane) -> i64 {
     let (high, _) = lane.journal.uuid().as_u64_pair();
     high.wrapping_add(u64::from(lane.number)).cast_signed()
 }
 
-/// Without a large `io`.
-const ROW_USUALLY: usize = 512;
-/// Statements that are kept. A fleet has a handful of column sets, as each is the union over a batch.
+/// Bytes of a row without a large `io`.
+const USUAL_ROW_LEN: usize = 512;
+/// Statements that are kept. A fleet has a handful of column sets, because each is the union over a batch.
 const STATEMENTS_MAX: usize = 64;

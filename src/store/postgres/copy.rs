@@ -1,5 +1,8 @@
-//! Rows in PostgreSQL's binary COPY format, encoded by hand: a header, for each row the number of its fields and then each
-//! as length and bytes, big-endian, and a trailer.
+//! Rows in PostgreSQL's binary COPY format: a header; for each row the number of its fields, then each field as length
+//! and bytes, big-endian; a trailer.
+//!
+//! No library serves: `BinaryCopyInWriter` of tokio-postgres appends field by field through a trait object, which takes
+//! ten times as long as putting a row together in place.
 
 use bytes::{BufMut, BytesMut};
 
@@ -8,21 +11,21 @@ use crate::store::model::columns::{ColumnType, ELEMENTS};
 use crate::store::model::row::Row;
 use crate::store::model::rows::{RowSlice, Rows};
 
-/// Encodes rows one by one. One for each COPY.
+/// Encodes rows one by one. Each COPY has its own encoder.
 pub(crate) struct Encoder {
     fields: i16,
     has_generation_type: bool,
     has_io: bool,
-    /// The element columns, so that no bits are looked at row by row.
+    /// The element columns, so that no row has to search its bits.
     elements: Vec<ElementField>,
-    /// Bytes of all element columns where none is NULL.
+    /// Bytes of all element columns if none is NULL.
     full: usize,
     /// The mask of the element columns.
     columns: u32,
 }
 
 impl Encoder {
-    /// For these columns; writes the header.
+    /// Prepares for these columns, and writes the header.
     pub(crate) fn begin(columns: ColumnSet, out: &mut BytesMut) -> Self {
         out.put_slice(HEADER);
         let mut full = 0;
@@ -35,7 +38,7 @@ impl Encoder {
             })
             .collect();
         Self {
-            // Some forty.
+            // About forty.
             fields: i16::try_from(columns.len()).unwrap_or(i16::MAX),
             has_generation_type: columns.has_generation_type(),
             has_io: columns.has_io(),
@@ -45,7 +48,7 @@ impl Encoder {
         }
     }
 
-    /// Appends rows from `next` on, until the buffer holds so many bytes or there are no more.
+    /// Appends rows from `next` on, until the buffer holds `bytes` bytes or no row is left.
     pub(crate) fn fill(
         &self,
         part: RowSlice<'_>,
@@ -53,7 +56,7 @@ impl Encoder {
         bytes: usize,
         out: &mut BytesMut,
     ) -> Result<(), DoesNotFit> {
-        // Each row is put together here and appended at once: appending field by field takes ten times as long.
+        // Each row is put together here and appended as a whole: appending field by field takes ten times as long.
         let mut tuple = [0; TUPLE_MAX];
         while out.len() < bytes
             && let Some(row) = part.get(*next)
@@ -76,25 +79,25 @@ impl Encoder {
         put_base(row, self.fields, base)?;
         let mut at = 0;
         if self.has_generation_type {
-            at += put_nullable(row.generation_type.map(|kind| u64::from(kind) << 48), 2, place(rest, at)?);
+            at += put_nullable(row.generation_type.map(|kind| u64::from(kind) << 48), 2, field_at(rest, at)?);
         }
         if row.elements.present() & self.columns == self.columns {
-            // Nearly every row: no NULL, so every field has its place.
+            // Nearly every row: without NULL, every field has a fixed offset.
             for field in &self.elements {
-                let place = place(rest, at + field.offset)?;
-                place[..4].copy_from_slice(&field.length);
-                place[4..].copy_from_slice(&field.bits(row).to_be_bytes());
+                let field_bytes = field_at(rest, at + field.offset)?;
+                field_bytes[..4].copy_from_slice(&field.length);
+                field_bytes[4..].copy_from_slice(&field.bits(row).to_be_bytes());
             }
             at += self.full;
         } else {
             for field in &self.elements {
                 let bits = (row.elements.present() & field.mask != 0).then(|| field.bits(row));
-                at += put_nullable(bits, field.size, place(rest, at)?);
+                at += put_nullable(bits, field.size, field_at(rest, at)?);
             }
         }
-        // Nearly always NULL, and then appended with the rest.
+        // `io` is nearly always NULL, and then appended with the rest.
         if self.has_io && io.is_none() {
-            place(rest, at)?[..4].copy_from_slice(&u32::MAX.to_be_bytes());
+            field_at(rest, at)?[..4].copy_from_slice(&u32::MAX.to_be_bytes());
             at += 4;
         }
         out.put_slice(tuple.get(..BASE_LEN + at).unwrap_or_default());
@@ -117,11 +120,11 @@ struct ElementField {
     mask: u32,
     /// Bytes of a value.
     size: u8,
-    /// The same, as it stands before the value.
+    /// The size, encoded as it precedes the value.
     length: [u8; 4],
-    /// Bits of the longest value that this one does not have.
+    /// Bits of the longest value that this one lacks.
     unused: u32,
-    /// Where it stands if no field before it is NULL.
+    /// Its offset if no field before it is NULL.
     offset: usize,
 }
 
@@ -137,7 +140,7 @@ impl ElementField {
         Some(Self { column, mask: 1 << column, size, length: u32::from(size).to_be_bytes(), unused, offset })
     }
 
-    /// The value, left-aligned in the longest field. Its upper bits, a sign's extension, fall off on the left.
+    /// The value, left-aligned in the longest field. The shift drops the upper bits, which only extend the sign.
     #[inline]
     fn bits(&self, row: &Row) -> u64 {
         u64::from(row.elements.bits(self.column)) << (self.unused & 63)
@@ -145,24 +148,24 @@ impl ElementField {
 }
 
 #[inline]
-fn place(rest: &mut [u8], at: usize) -> Result<&mut [u8; FIELD_MAX], DoesNotFit> {
+fn field_at(rest: &mut [u8], at: usize) -> Result<&mut [u8; FIELD_MAX], DoesNotFit> {
     rest.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(TOO_LONG)
 }
 
-/// Writes length and value, both always in full; gives the bytes that count.
+/// Writes length and value, both always in full. Returns how many of the bytes count.
 #[inline]
-fn put_nullable(bits: Option<u64>, size: u8, place: &mut [u8; FIELD_MAX]) -> usize {
+fn put_nullable(bits: Option<u64>, size: u8, out: &mut [u8; FIELD_MAX]) -> usize {
     let (length, counts) = if bits.is_some() { (u32::from(size), 4 + usize::from(size)) } else { (u32::MAX, 4) };
-    place[..4].copy_from_slice(&length.to_be_bytes());
-    place[4..].copy_from_slice(&bits.unwrap_or_default().to_be_bytes());
+    out[..4].copy_from_slice(&length.to_be_bytes());
+    out[4..].copy_from_slice(&bits.unwrap_or_default().to_be_bytes());
     counts
 }
 
-/// Rows in their order as one COPY: the columns it names, and its bytes, handed on in parts of some 64 KiB as the store
-/// sends them. For benchmarks and exports.
+/// Encodes rows in their order as one COPY. Returns the names of its columns, and passes its bytes to `sink` in parts
+/// of about 64 KiB, as the store sends them. For benchmarks and exports.
 ///
 /// # Errors
-/// [`DoesNotFit`], which no row built from a record is.
+/// [`DoesNotFit`], which a row built from a record never causes.
 pub fn encode_copy(rows: &Rows, mut sink: impl FnMut(&[u8])) -> Result<String, DoesNotFit> {
     let columns = ColumnSet::of(rows);
     let mut out = BytesMut::with_capacity(COPY_PART + 4096);
@@ -178,15 +181,15 @@ pub fn encode_copy(rows: &Rows, mut sink: impl FnMut(&[u8])) -> Result<String, D
     Ok(columns.names())
 }
 
-/// A value outside its column. Rows are built from typed values, so this is a mistake in building them.
+/// A value outside the range of its column. Rows are built from typed values, so this is a bug in building them.
 #[derive(Debug, thiserror::Error)]
 #[error("a value does not fit its column: {0}")]
 pub struct DoesNotFit(&'static str);
 
-/// Writes the number of fields and the columns that every row fills, each at its place.
+/// Writes the number of fields and the columns that every row fills, each at its fixed offset.
 #[inline]
 fn put_base(row: &Row, fields: i16, out: &mut [u8; BASE_LEN]) -> Result<(), DoesNotFit> {
-    // Every field by name: one added to Row must not be forgotten here.
+    // Every field by name, so that a new field of Row cannot be forgotten here.
     let Row {
         imei,
         ts_ms,
@@ -229,7 +232,8 @@ fn put_base(row: &Row, fields: i16, out: &mut [u8; BASE_LEN]) -> Result<(), Does
     Ok(())
 }
 
-/// Writes fields one behind the other. All lengths are constants and everything is inlined, so each place is one too.
+/// Writes fields one after the other. All lengths are constants and everything is inlined, so the offsets are constants
+/// too.
 struct Base<'a> {
     out: &'a mut [u8; BASE_LEN],
     at: usize,
@@ -265,7 +269,7 @@ fn timestamp(unix_us: i64) -> Option<[u8; 8]> {
     Some(unix_us.checked_sub(EPOCH_US)?.to_be_bytes())
 }
 
-/// Bytes handed to the connection at a time. Larger parts are no faster, and the connection keeps as much.
+/// Bytes passed to the connection at a time. Larger parts are not faster, and the connection buffers as much.
 pub(crate) const COPY_PART: usize = 64 * 1024;
 /// Signature, no flags, no header extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -278,6 +282,6 @@ const FIELD_MAX: usize = 4 + 8;
 /// The number of fields, and the columns that every row fills, by their widths: imei, both times, longitude, latitude;
 /// fingerprint, angle, speed, event; altitude, satellites, priority, codec; valid, faulty.
 const BASE_LEN: usize = 2 + BASE_COLUMNS.len() * 4 + 5 * 8 + 4 * 4 + 4 * 2 + 2;
-/// And every other column, `io` where it is NULL.
+/// The same with every other column, and a NULL `io`.
 const TUPLE_MAX: usize = BASE_LEN + (2 + ELEMENTS.len()) * FIELD_MAX;
 const TOO_LONG: DoesNotFit = DoesNotFit("the row");

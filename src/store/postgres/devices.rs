@@ -1,6 +1,6 @@
-//! The devices in PostgreSQL: a session that listens, and reads them.
+//! The table `devices` in PostgreSQL: a session that listens for changes and reads the table.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,39 +12,70 @@ use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::devices::{Devices, READING, no_table};
-use crate::store::error::remedy;
-use crate::store::postgres::session::failed;
-use crate::store::{PostgresUrl, StoreError};
+use super::session::failed;
+use super::url::PostgresUrl;
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
+use crate::store::model::devices::{Devices, NoDeviceTable, READING_DEVICES, row_limit};
 
-pub(crate) struct DeviceSession {
+/// The table, read over a session that is opened when it is needed. A session that met an error is never used again.
+pub(crate) struct PostgresDevices {
+    url: PostgresUrl,
+    session: Option<DeviceSession>,
+}
+
+impl PostgresDevices {
+    pub(crate) fn new(url: &PostgresUrl) -> Self {
+        Self { url: url.clone(), session: None }
+    }
+
+    pub(crate) async fn read(&mut self, most: usize) -> Result<Devices, StoreError> {
+        let session = match self.session.take().filter(DeviceSession::is_open) {
+            Some(session) => session,
+            None => DeviceSession::open(&self.url).await?,
+        };
+        let devices = session.read(most).await?;
+        self.session = Some(session);
+        Ok(devices)
+    }
+
+    /// Waits for a notification, or for the end of the session. Waits forever without a session.
+    pub(crate) async fn changed(&self) {
+        match &self.session {
+            Some(session) => session.changed().await,
+            None => pending().await,
+        }
+    }
+}
+
+struct DeviceSession {
     client: Client,
-    /// Somebody said that devices have changed.
-    told: Arc<Notify>,
+    /// Notified when devices have changed.
+    notified: Arc<Notify>,
     ended: CancellationToken,
     _driver: AbortOnDropHandle<()>,
 }
 
 impl DeviceSession {
-    /// Connects, and listens before anything is read: no change falls in between.
-    pub(crate) async fn open(url: &PostgresUrl) -> Result<Self, StoreError> {
+    /// Connects, and listens before anything is read, so that no change is missed in between.
+    async fn open(url: &PostgresUrl) -> Result<Self, StoreError> {
         let (config, tls) = (url.maintenance_config(), url.tls()?);
         let (client, mut connection) = timeout(url.connect_timeout(), config.connect(tls))
             .await
             .map_err(|_| StoreError::timed_out(CONNECTING, url.connect_timeout()))?
-            .map_err(|error| remedy::explain(CONNECTING, None, error))?;
-        let (told, ended) = (Arc::new(Notify::new()), CancellationToken::new());
-        let (tell, end) = (Arc::clone(&told), ended.clone().drop_guard());
+            .map_err(failed(CONNECTING))?;
+        let (notified, ended) = (Arc::new(Notify::new()), CancellationToken::new());
+        let (notify, end) = (Arc::clone(&notified), ended.clone().drop_guard());
         let driver = AbortOnDropHandle::new(tokio::spawn(async move {
             let _end = end;
-            // Its errors reach whoever asks next.
+            // The next query returns the error of the connection.
             while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
                 if let AsyncMessage::Notification(_) = message {
-                    tell.notify_one();
+                    notify.notify_one();
                 }
             }
         }));
-        let session = Self { client, told, ended, _driver: driver };
+        let session = Self { client, notified, ended, _driver: driver };
         let listening = session.client.batch_execute("LISTEN devices");
         timeout(PATIENCE, listening)
             .await
@@ -53,45 +84,45 @@ impl DeviceSession {
         Ok(session)
     }
 
-    pub(crate) fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         !self.client.is_closed() && !self.ended.is_cancelled()
     }
 
-    pub(crate) async fn changed(&self) {
+    async fn changed(&self) {
         tokio::select! {
-            () = self.told.notified() => {}
+            () = self.notified.notified() => {}
             () = self.ended.cancelled() => {}
         }
     }
 
-    pub(crate) async fn read(&self, most: usize) -> Result<Devices, StoreError> {
-        timeout(PATIENCE, self.read_all(most)).await.map_err(|_| StoreError::timed_out(READING, PATIENCE))?
+    async fn read(&self, most: usize) -> Result<Devices, StoreError> {
+        let reading = timeout(PATIENCE, self.read_all(most)).await;
+        reading.map_err(|_| StoreError::timed_out(READING_DEVICES, PATIENCE))?
     }
 
     async fn read_all(&self, most: usize) -> Result<Devices, StoreError> {
-        let found = self.client.query_one(LOOK, &[]).await.map_err(failed(READING))?;
-        let (there, notifies): (bool, bool) = (found.get(0), found.get(1));
-        if !there {
-            return Err(no_table());
+        let reading = || failed(READING_DEVICES);
+        let found = self.client.query_one(INSPECT, &[]).await.map_err(reading())?;
+        let (exists, notifies): (bool, bool) = (found.get(0), found.get(1));
+        if !exists {
+            return Err(StoreError::new(ErrorClass::Refuses, READING_DEVICES, NoDeviceTable));
         }
         let mut devices = Devices { notifies, ..Devices::default() };
-        let most_rows = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
-        let rows = self.client.query_raw(DEVICES, [most_rows]).await.map_err(failed(READING))?;
-        let mut rows = pin!(rows);
-        while let Some(row) = rows.try_next().await.map_err(failed(READING))? {
-            devices.push(row.try_get(0).map_err(failed(READING))?);
+        let mut rows = pin!(self.client.query_raw(DEVICES, [row_limit(most)]).await.map_err(reading())?);
+        while let Some(row) = rows.try_next().await.map_err(reading())? {
+            devices.push(row.try_get(0).map_err(reading())?);
         }
-        devices.within(most)
+        devices.within(most).map_err(|error| StoreError::new(ErrorClass::Refuses, READING_DEVICES, error))
     }
 }
 
 const CONNECTING: &str = "connecting to the database for the registered devices";
 const LISTENING: &str = "listening for changes of the registered devices";
-/// Whether the table is there, and the trigger that tells of its changes.
-const LOOK: &str = "SELECT to_regclass('devices') IS NOT NULL, EXISTS (SELECT FROM pg_trigger \
-                    WHERE tgrelid = to_regclass('devices') AND tgname = 'odograph_devices_changed' \
-                    AND tgenabled IN ('O', 'A'))";
-/// The column is Directus', text by default.
+/// Whether the table exists, and the trigger that notifies of its changes.
+const INSPECT: &str = "SELECT to_regclass('devices') IS NOT NULL, EXISTS (SELECT FROM pg_trigger \
+                       WHERE tgrelid = to_regclass('devices') AND tgname = 'odograph_devices_changed' \
+                       AND tgenabled IN ('O', 'A'))";
+/// Directus made the column, as text by default.
 const DEVICES: &str = "SELECT imei::text FROM devices LIMIT $1";
-/// Two million rows over a slow line; a lock that somebody holds for longer is waited for in the next attempt.
+/// Two million rows over a slow line. If a lock lasts longer, the next attempt waits for it.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -1,31 +1,41 @@
-//! Migrations of PostgreSQL: what is missing, one transaction each, and then the steps that every run takes.
+//! Migrations of PostgreSQL: the missing ones, a transaction each, then the steps that every run takes.
 //!
-//! Over the same client as the batches, so that there is one implementation of TLS with one idea of which certificates
-//! are trusted. The table of what was applied is the one that sqlx keeps, as in SQLite.
+//! They run over the same client as the batches, so that one implementation of TLS decides which certificates are
+//! trusted. The applied versions are in the table that sqlx keeps, as in SQLite.
 
 use tokio_postgres::Client;
 
-use crate::store::Schema;
-use crate::store::migrate::{APPLYING, DIRECTUS, HYPERTABLE, MIGRATIONS, MigrateOptions, MigrateReport};
+use super::connection::Connection;
+use super::features::{check_version, of_client};
+use super::session;
+use super::store::PostgresConnect;
+use super::url::PostgresUrl;
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
 use crate::store::model::column_set::BASE_COLUMNS;
-use crate::store::postgres::features::{Features, check_version};
-use crate::store::postgres::session;
-use crate::store::{ELEMENTS, ErrorClass, PositionsTable, PostgresUrl, StoreError};
+use crate::store::model::columns::ELEMENTS;
+use crate::store::model::features::{Features, PositionsTable};
+use crate::store::model::migration::{
+    APPLIED_MIGRATIONS, APPLYING_MIGRATIONS, MigrateOptions, MigrateReport, Migrations, Schema,
+};
+use crate::store::session::bounded;
+use crate::store::statements::Connect as _;
 
+/// Brings the database to the schema of this program, and makes what the options ask for.
 pub(crate) async fn migrate(url: &PostgresUrl, options: &MigrateOptions) -> Result<MigrateReport, StoreError> {
     let mut client = session::connect_to_primary(url, "connecting to the database for migrations").await?;
-    // A lock of the session, which closing ends, also after an error.
+    // The session holds the lock, so it ends with the connection, also after an error.
     let waiting = session::failed("waiting for another migration");
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await.map_err(waiting)?;
     check_version(&client).await?;
-    let before = begun(&client).await?;
+    let before = applied_before(&client).await?;
     let applied = apply_missing(&mut client, &before).await?;
     let restored = restore(&mut client).await?;
-    let mut features = Features::of(&client).await?;
+    let mut features = of_client(&client).await?;
     if features.positions == PositionsTable::Plain && applied.is_empty() {
         // TimescaleDB may have been installed since.
         step(&mut client, "0002_hypertable", HYPERTABLE).await?;
-        features = Features::of(&client).await?;
+        features = of_client(&client).await?;
     }
     if let (Some(interval), PositionsTable::Hypertable { .. }) = (options.chunk_interval, &features.positions) {
         let statement = "SELECT set_chunk_time_interval('positions', make_interval(secs => $1))";
@@ -43,31 +53,49 @@ pub(crate) async fn migrate(url: &PostgresUrl, options: &MigrateOptions) -> Resu
     if options.directus {
         step(&mut client, "directus/0001_position_flags", DIRECTUS).await?;
     }
-    let Features { positions, columnstore } = Features::of(&client).await?;
+    let Features { positions, columnstore } = of_client(&client).await?;
     let by_device = exists(&client, "positions_by_device").await?;
     Ok(MigrateReport { applied, restored, positions, columnstore, by_device })
 }
 
-/// The versions that were applied before. Refuses a database that this program does not know.
-async fn begun(client: &Client) -> Result<Vec<i64>, StoreError> {
-    client.batch_execute(MIGRATIONS_TABLE).await.map_err(session::failed(APPLYING))?;
+/// Reads the versions that were applied before. Refuses a database that this program does not know.
+async fn applied_before(client: &Client) -> Result<Vec<i64>, StoreError> {
+    client.batch_execute(MIGRATIONS_TABLE).await.map_err(session::failed(APPLYING_MIGRATIONS))?;
     let rows = client.query("SELECT version, checksum FROM _sqlx_migrations WHERE success", &[]).await;
     let rows = rows.map_err(session::failed(LOOKING))?;
     let before: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
     if MIGRATIONS.compare(&before) == Schema::Newer {
         let newer = "the schema is newer than this program: use the odograph that made it, or a later one";
-        return Err(StoreError::new(ErrorClass::Refuses, APPLYING, newer));
+        return Err(StoreError::new(ErrorClass::Refuses, APPLYING_MIGRATIONS, newer));
     }
     let migrator = MIGRATIONS.migrator();
     for row in &rows {
         let (version, checksum): (i64, &[u8]) = (row.get(0), row.get(1));
         if migrator.iter().any(|known| known.version == version && *known.checksum != *checksum) {
             let changed =
-                format!("migration {version} is not the one that this database has: it was made by another build");
-            return Err(StoreError::new(ErrorClass::Refuses, APPLYING, changed));
+                format!("migration {version} differs from the one in this database, which was made by another build");
+            return Err(StoreError::new(ErrorClass::Refuses, APPLYING_MIGRATIONS, changed));
         }
     }
     Ok(before)
+}
+
+/// Compares the schema of a database with this program's.
+pub(crate) async fn schema_of_database(url: &PostgresUrl) -> Result<Schema, StoreError> {
+    let mut connection = PostgresConnect::new(url)?.connect().await?;
+    bounded(LOOKING, schema(&mut connection)).await
+}
+
+/// Compares the applied migrations with those of this program, over a connection that writes batches.
+pub(super) async fn schema(connection: &mut Connection) -> Result<Schema, StoreError> {
+    let looking = |error| StoreError::postgres(LOOKING, error);
+    let exists = connection.query(LOOKING, MIGRATIONS_TABLE_EXISTS, &[]).await?;
+    if !exists.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
+        return Ok(MIGRATIONS.compare(&[]));
+    }
+    let rows = connection.query(LOOKING, APPLIED_MIGRATIONS, &[]).await?;
+    let applied: Vec<_> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(looking)?;
+    Ok(MIGRATIONS.compare(&applied))
 }
 
 async fn apply_missing(client: &mut Client, before: &[i64]) -> Result<Vec<&'static str>, StoreError> {
@@ -79,7 +107,7 @@ async fn apply_missing(client: &mut Client, before: &[i64]) -> Result<Vec<&'stat
         if before.contains(&version) {
             continue;
         }
-        let failed = || session::failed_in(APPLYING, name);
+        let failed = || session::failed_in(APPLYING_MIGRATIONS, name);
         let transaction = client.transaction().await.map_err(failed())?;
         transaction.batch_execute(sql).await.map_err(failed())?;
         transaction.execute(RECORD, &[&version, &name, &&*migration.checksum]).await.map_err(failed())?;
@@ -89,29 +117,29 @@ async fn apply_missing(client: &mut Client, before: &[i64]) -> Result<Vec<&'stat
     Ok(names)
 }
 
-/// Makes again what somebody dropped: every migration may be run over what is there, and its assertion then says what it
-/// could not mend, such as a missing column.
+/// Makes dropped tables and views again. Every migration can run over what exists; its assertion then names what it
+/// could not repair, such as a missing column.
 async fn restore(client: &mut Client) -> Result<Vec<String>, StoreError> {
-    let mut gone = Vec::new();
+    let mut missing = Vec::new();
     for name in MIGRATIONS.all().flat_map(|(.., sql)| tables_of(sql)).chain(VIEWS) {
         if !exists(client, name).await? {
-            gone.push(name.to_owned());
+            missing.push(name.to_owned());
         }
     }
-    if gone.is_empty() && columns_are_there(client).await? {
-        return Ok(gone);
+    if missing.is_empty() && has_all_columns(client).await? {
+        return Ok(missing);
     }
     for (_, name, sql) in MIGRATIONS.all() {
         step(client, name, sql).await?;
     }
-    Ok(gone)
+    Ok(missing)
 }
 
 fn tables_of(sql: &'static str) -> impl Iterator<Item = &'static str> {
     sql.lines().filter_map(|line| line.strip_prefix("CREATE TABLE IF NOT EXISTS ")?.split_whitespace().next())
 }
 
-async fn columns_are_there(client: &Client) -> Result<bool, StoreError> {
+async fn has_all_columns(client: &Client) -> Result<bool, StoreError> {
     const COUNT: &str = "SELECT count(*) FROM pg_attribute WHERE attrelid IN ('positions'::regclass, \
                          'latest_positions'::regclass) AND attnum > 0 AND NOT attisdropped AND attname = ANY ($1)";
     let names: Vec<_> =
@@ -126,15 +154,34 @@ async fn exists(client: &Client, name: &str) -> Result<bool, StoreError> {
 }
 
 async fn step(client: &mut Client, name: &'static str, sql: &str) -> Result<(), StoreError> {
-    let failed = || session::failed_in(APPLYING, name);
+    let failed = || session::failed_in(APPLYING_MIGRATIONS, name);
     let transaction = client.transaction().await.map_err(failed())?;
     transaction.batch_execute(sql).await.map_err(failed())?;
     transaction.commit().await.map_err(failed())
 }
 
+/// A released version never changes.
+const MIGRATIONS: Migrations = Migrations::new(&[
+    (1, "0001_positions", include_str!("../../../db-init/0001_positions.sql")),
+    (2, "0002_hypertable", HYPERTABLE),
+    (3, "0003_ingest", include_str!("../../../db-init/0003_ingest.sql")),
+    (4, "0004_flags", include_str!("../../../db-init/0004_flags.sql")),
+    (5, "0005_elements", include_str!("../../../db-init/0005_elements.sql")),
+    (6, "0006_views", include_str!("../../../db-init/0006_views.sql")),
+    (7, "0007_flag_windows", include_str!("../../../db-init/0007_flag_windows.sql")),
+    (8, "0008_quarantine_by_device", include_str!("../../../db-init/0008_quarantine_by_device.sql")),
+]);
+const HYPERTABLE: &str = include_str!("../../../db-init/0002_hypertable.sql");
+/// What needs Directus' collections. Safe to repeat, so every run that asks for it runs it.
+const DIRECTUS: &str = include_str!("../../../db-init/directus/0001_position_flags.sql");
+const STANDALONE_DEVICES: &str = include_str!("../../../db-init/steps/standalone_devices.sql");
+const BY_DEVICE: &str = include_str!("../../../db-init/steps/by_device.sql");
+const COLUMNSTORE: &str = include_str!("../../../db-init/steps/columnstore.sql");
 const LOOKING: &str = "looking at the schema";
-/// "odogmigr", so that no other program takes the same one by chance.
+/// "odogmigr", so that no other program takes the same number by chance.
 const LOCK: i64 = 0x6f64_6f67_6d69_6772;
+/// Whether the table exists that sqlx keeps.
+const MIGRATIONS_TABLE_EXISTS: &str = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (
     version        bigint      PRIMARY KEY,
     description    text        NOT NULL,
@@ -143,17 +190,21 @@ const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (
     checksum       bytea       NOT NULL,
     execution_time bigint      NOT NULL)";
 const VIEWS: [&str; 2] = ["positions_named", "latest_named"];
-const STANDALONE_DEVICES: &str = include_str!("../../../db-init/steps/standalone_devices.sql");
-const BY_DEVICE: &str = include_str!("../../../db-init/steps/by_device.sql");
-const COLUMNSTORE: &str = include_str!("../../../db-init/steps/columnstore.sql");
-/// BRIN, not a B-tree: rows arrive nearly in the order of time, so a summary of each range of pages finds a time window,
-/// takes a few kilobytes, and costs an insert next to nothing. A B-tree would be a second key's worth of work.
+/// BRIN, not a B-tree: rows arrive nearly in the order of time, so a summary of each range of pages finds a time
+/// window, takes a few kilobytes, and costs an insert next to nothing. A B-tree would cost as much as a second key.
 const INDEX_TIME: &str =
     "CREATE INDEX IF NOT EXISTS positions_ts_idx ON positions USING brin (ts) WITH (autosummarize)";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_begins_with_its_version_and_versions_ascend() {
+        let versions: Vec<_> = MIGRATIONS.all().map(|(version, ..)| version).collect();
+        assert!(versions.is_sorted_by(|one, next| one < next), "{versions:?}");
+        assert!(MIGRATIONS.all().all(|(version, name, _)| name.starts_with(&format!("{version:04}_"))));
+    }
 
     #[test]
     fn the_tables_of_the_migrations_are_found_in_their_text() {

@@ -14,7 +14,7 @@ mod latest;
 mod mark_session;
 pub(crate) mod migrate;
 pub(crate) mod quarantine;
-mod replay;
+pub(crate) mod replay;
 mod replay_sql;
 pub(crate) mod retain;
 pub(crate) mod session;
@@ -22,7 +22,7 @@ mod sql;
 mod store;
 pub(crate) mod tls;
 pub(crate) mod url;
+pub(crate) mod url_error;
 
 pub use self::copy::{DoesNotFit, encode_copy};
-pub(crate) use self::replay::PostgresRewriter;
 pub use self::store::{PostgresConnect, PostgresLedger, PostgresStore};

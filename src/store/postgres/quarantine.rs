@@ -2,18 +2,21 @@
 
 use tokio_postgres::{Client, Row};
 
-use crate::store::postgres::session::{connect, failed};
-use crate::store::quarantine::{
-    OPENING, PURGING, QuarantineCursor, QuarantineDialect, QuarantineEntry, QuarantineFilter, QuarantineOrder,
-    QuarantineRow, QuarantineTotal, READING, STEP, conditions, ordered,
+use super::session::{connect, failed};
+use super::url::PostgresUrl;
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
+use crate::store::model::quarantine::{
+    OPENING_QUARANTINE, PURGING_QUARANTINE, QUARANTINE_PURGE_ROWS, QuarantineCursor, QuarantineEntry, QuarantineFilter,
+    QuarantineRow, QuarantineTotal, READING_QUARANTINE,
 };
-use crate::store::{PostgresUrl, StoreError};
+use crate::store::model::quarantine_query::{QuarantineDialect, QuarantineOrder, conditions, ordered};
 
 pub(crate) struct PostgresQuarantine(Client);
 
 impl PostgresQuarantine {
     pub(crate) async fn open(url: &PostgresUrl) -> Result<Self, StoreError> {
-        connect(url, OPENING).await.map(Self)
+        connect(url, OPENING_QUARANTINE).await.map(Self)
     }
 
     pub(crate) async fn totals(&mut self, filter: &QuarantineFilter) -> Result<Vec<QuarantineTotal>, StoreError> {
@@ -21,29 +24,29 @@ impl PostgresQuarantine {
         let query = format!(
             "SELECT reason, count(*), sum(seen)::bigint FROM quarantined_records{conditions} GROUP BY reason ORDER BY 1"
         );
-        let rows = self.0.query(&query, &[]).await.map_err(failed(READING))?;
+        let rows = self.0.query(&query, &[]).await.map_err(failed(READING_QUARANTINE))?;
         let total = |row: &Row| -> Result<QuarantineTotal, tokio_postgres::Error> {
             let count = |column| row.try_get::<_, i64>(column).map(|count| u64::try_from(count).unwrap_or(0));
             Ok(QuarantineTotal { reason: row.try_get(0)?, records: count(1)?, seen: count(2)? })
         };
-        rows.iter().map(total).collect::<Result<_, _>>().map_err(failed(READING))
+        rows.iter().map(total).collect::<Result<_, _>>().map_err(failed(READING_QUARANTINE))
     }
 
     pub(crate) async fn page(
         &mut self,
         filter: &QuarantineFilter,
         order: QuarantineOrder,
-        behind: Option<QuarantineCursor>,
+        after: Option<QuarantineCursor>,
         most: u32,
     ) -> Result<Vec<QuarantineEntry>, StoreError> {
         let query = format!(
             "SELECT imei, digest, reason, detail, (extract(epoch FROM received_at) * 1000000)::bigint, journal_id, \
              position, record_index, codec, bytes, seen FROM quarantined_records{}{}",
-            conditions(filter, behind, &DIALECT),
+            conditions(filter, after, &DIALECT),
             ordered(order, most)
         );
-        let rows = self.0.query(&query, &[]).await.map_err(failed(READING))?;
-        rows.iter().map(|row| raw(row).map_err(failed(READING))?.entry()).collect()
+        let rows = self.0.query(&query, &[]).await.map_err(failed(READING_QUARANTINE))?;
+        rows.iter().map(entry).collect()
     }
 
     pub(crate) async fn purge_some(&mut self, filter: &QuarantineFilter) -> Result<u64, StoreError> {
@@ -51,13 +54,18 @@ impl PostgresQuarantine {
             "DELETE FROM quarantined_records WHERE (imei, digest) IN ( \
                  SELECT imei, digest FROM quarantined_records{}{})",
             conditions(filter, None, &DIALECT),
-            ordered(QuarantineOrder::Oldest, STEP)
+            ordered(QuarantineOrder::OldestFirst, QUARANTINE_PURGE_ROWS)
         );
-        self.0.execute(&delete, &[]).await.map_err(failed(PURGING))
+        self.0.execute(&delete, &[]).await.map_err(failed(PURGING_QUARANTINE))
     }
 }
 
-fn raw(row: &Row) -> Result<QuarantineRow, tokio_postgres::Error> {
+fn entry(row: &Row) -> Result<QuarantineEntry, StoreError> {
+    let row = columns(row).map_err(failed(READING_QUARANTINE))?;
+    row.try_into().map_err(|error| StoreError::new(ErrorClass::Refuses, READING_QUARANTINE, error))
+}
+
+fn columns(row: &Row) -> Result<QuarantineRow, tokio_postgres::Error> {
     let journal: uuid::Uuid = row.try_get(5)?;
     Ok(QuarantineRow {
         imei: row.try_get(0)?,

@@ -1,34 +1,35 @@
-//! The texts of the statements, for the columns that they fill.
+//! The text of the statements, for the columns that they fill.
 
 use crate::store::model::column_set::{ColumnSet, decoded_wins, newest_wins};
 
-/// What a statement does; with its columns it is what is prepared once on a connection.
+/// What a statement does. A connection prepares each kind once for each set of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum StatementKind {
-    /// The fast strategy, into `positions` itself.
+    /// COPY straight into `positions`.
     CopyPositions,
-    /// The conflict-safe strategy, first part: into the table `incoming`.
+    /// COPY into the table `incoming`: the first half of writing under the key.
     CopyIncoming,
-    /// Its second part: from there into `positions`, where the key decides.
+    /// From `incoming` into `positions`: the second half. The key decides row by row.
     InsertPositions,
-    /// From there into `positions` where a record is decoded again: the decoded columns of what stands there follow.
+    /// From `incoming` into `positions` for records that were decoded again: updates the decoded columns of stored
+    /// rows.
     RewritePositions,
-    /// Latest positions into the table `incoming_newest`.
+    /// COPY latest positions into the table `incoming_newest`.
     CopyNewest,
-    /// From there into `latest_positions`, only forward.
+    /// From there into `latest_positions`, only forward in time.
     InsertNewest,
 }
 
 impl StatementKind {
-    /// The text for these columns.
+    /// The statement for these columns.
     pub(crate) fn text(self, columns: ColumnSet) -> String {
         let names = columns.names();
         match self {
             Self::CopyPositions => format!("COPY positions ({names}) FROM STDIN (FORMAT binary)"),
             Self::CopyIncoming => format!("COPY incoming ({names}) FROM STDIN (FORMAT binary)"),
-            // Sorted, so that two writers with the same rows meet them in the same order. The same record twice in a
-            // batch differs at most in its receive time: the earlier one is kept. The key is named, so that a unique
-            // index which somebody added refuses loudly what it refuses.
+            // Sorted, so that two writers lock the same rows in the same order. Copies of a record in a batch differ at
+            // most in the receive time, and the earliest is kept. The key is named, so that a unique index that the
+            // operator added fails loudly.
             Self::InsertPositions => format!(
                 "INSERT INTO positions ({names}) SELECT {names} FROM incoming \
                  ORDER BY imei, ts, fingerprint, received_at ON CONFLICT (imei, ts, fingerprint) DO NOTHING"
@@ -38,7 +39,7 @@ impl StatementKind {
                 decoded_wins("IS DISTINCT FROM")
             ),
             Self::CopyNewest => format!("COPY incoming_newest ({names}) FROM STDIN (FORMAT binary)"),
-            // Sorted for the same reason; one row a device, or the statement would fail.
+            // Sorted for the same reason. One row per device, or the statement would fail.
             Self::InsertNewest => format!(
                 "INSERT INTO latest_positions ({names}) SELECT DISTINCT ON (imei) {names} FROM incoming_newest \
                  ORDER BY imei, ts DESC, fingerprint DESC {}",
@@ -48,18 +49,18 @@ impl StatementKind {
     }
 }
 
-/// Where rows land before the keys decide, as COPY itself cannot skip a row. Each connection has its own.
+/// The tables in which rows land before the keys decide, because COPY cannot skip a row. Each connection has its own.
 pub(crate) const CREATE_INCOMING: &str =
     "CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE positions) ON COMMIT DELETE ROWS;
      CREATE TEMPORARY TABLE IF NOT EXISTS incoming_newest (LIKE latest_positions) ON COMMIT DELETE ROWS";
 
-/// $1 the lane's key. Waits no longer than the lock timeout; ends with the session.
+/// $1 the lane's key. Waits at most for the lock timeout. The lock ends with the session.
 pub(crate) const LOCK_LANE: &str = "SELECT pg_advisory_lock($1)";
 /// $1 journal, $2 lane. Waits for the backend of an earlier attempt to end.
 pub(crate) const FENCE: &str = "SELECT lanes, position, tag, latest_position FROM ingest_checkpoints \
      WHERE journal_id = $1 AND lane = $2 FOR UPDATE";
-/// Whether somebody's trigger before each inserted row, or a rule, could make a row vanish without a word: it would pass for
-/// one that stood there before. By the bits of a trigger's type: row 1, before 2, insert 4.
+/// Whether a trigger before each inserted row, or a rule, could drop a row silently: the row would pass for a
+/// duplicate. The bits of a trigger's type: row 1, before 2, insert 4.
 pub(crate) const ROWS_CAN_VANISH: &str = "SELECT EXISTS (SELECT FROM pg_trigger \
          WHERE tgrelid = 'positions'::regclass AND NOT tgisinternal AND tgname <> 'ts_insert_blocker' \
          AND tgtype & 7 = 7 AND tgenabled <> 'D') \
@@ -68,7 +69,7 @@ pub(crate) const ROWS_CAN_VANISH: &str = "SELECT EXISTS (SELECT FROM pg_trigger 
 pub(crate) const CHECKPOINT: &str = "UPDATE ingest_checkpoints \
      SET position = $3, tag = $4, latest_position = $5, updated_at = now() WHERE journal_id = $1 AND lane = $2";
 
-/// Serialises those who look at a journal's lanes and may make them anew; ends with the transaction.
+/// Serialises the sessions that read a journal's lanes and may make them again. The lock ends with the transaction.
 pub(crate) const LOCK_LANES: &str = "SELECT pg_advisory_xact_lock($1)";
 /// $1 journal.
 pub(crate) const LANES: &str = "SELECT lane, lanes, position, tag, latest_position FROM ingest_checkpoints \
@@ -80,9 +81,10 @@ pub(crate) const MAKE_LANES: &str = "INSERT INTO ingest_checkpoints \
      (journal_id, lane, lanes, position, tag, latest_position) \
      SELECT $1, lane, $2, $3, $4, $5 FROM generate_series(0, $2::smallint - 1) lane";
 
-/// Arrays, one element each, the same bytes of a device once: $1 imei, $2 reason, $3 detail, $4 received µs, $5 frame,
-/// $6 record index, $7 codec, $8 bytes, $9 digest, $10 how often they came; $11 journal; $12 most records of a device and hour,
-/// or NULL. Gives how many were over that. Bytes that are there already always count up.
+/// Arrays with one element per record, the same bytes of a device once: $1 imei, $2 reason, $3 detail, $4 received µs,
+/// $5 frame, $6 record index, $7 codec, $8 bytes, $9 digest, $10 how often they were received; $11 journal; $12 the
+/// maximum number of records per device and hour, or NULL. Returns how many exceeded it. Known bytes only raise their
+/// count.
 pub(crate) const QUARANTINE: &str = "WITH offered AS MATERIALIZED ( \
          SELECT t.*, t.received_us / 3600000000 AS hour, q.imei IS NOT NULL AS known \
          FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::smallint[], $7::smallint[], \
@@ -95,7 +97,7 @@ pub(crate) const QUARANTINE: &str = "WITH offered AS MATERIALIZED ( \
                  AND q.received_at >= timestamptz 'epoch' + h.hour * interval '1 hour' \
                  AND q.received_at < timestamptz 'epoch' + (h.hour + 1) * interval '1 hour' LIMIT $12) AS kept) AS room \
          FROM (SELECT DISTINCT imei, hour FROM offered WHERE NOT known AND $12::bigint IS NOT NULL) AS h), \
-     judged AS MATERIALIZED ( \
+     capped AS MATERIALIZED ( \
          SELECT o.*, NOT o.known AND coalesce(row_number() OVER ( \
              PARTITION BY o.imei, o.hour, o.known ORDER BY o.received_us, o.digest) > r.room, false) AS over \
          FROM offered o LEFT JOIN room r ON r.imei = o.imei AND r.hour = o.hour), \
@@ -104,10 +106,10 @@ pub(crate) const QUARANTINE: &str = "WITH offered AS MATERIALIZED ( \
              (imei, digest, reason, detail, received_at, journal_id, position, record_index, codec, bytes, seen) \
          SELECT imei, digest, reason, detail, timestamptz 'epoch' + received_us * interval '1 microsecond', \
                 $11, frame, record_index, codec, bytes, seen \
-         FROM judged WHERE NOT over ORDER BY imei, digest \
+         FROM capped WHERE NOT over ORDER BY imei, digest \
          ON CONFLICT (imei, digest) DO UPDATE SET seen = quarantined_records.seen + excluded.seen) \
-     SELECT coalesce(sum(seen), 0)::bigint FROM judged WHERE over";
-/// Arrays, one element each: frame, imei, received µs, codec, type, bytes, text; $8 journal.
+     SELECT coalesce(sum(seen), 0)::bigint FROM capped WHERE over";
+/// Arrays with one element per message: frame, imei, received µs, codec, type, bytes, text; $8 journal.
 pub(crate) const MESSAGES: &str = "INSERT INTO device_messages \
      (journal_id, position, imei, received_at, codec, type, bytes, text) \
      SELECT $8, frame, imei, timestamptz 'epoch' + received_us * interval '1 microsecond', codec, type, bytes, text \

@@ -3,11 +3,13 @@
 use deadpool_postgres::{Manager, Object, Pool, Runtime};
 
 use super::connection::Connection;
+use super::url::PostgresUrl;
 use crate::store::commit::lane_writer::LaneWriter;
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
 use crate::store::flags::flag_ledger::FlagLedger;
 use crate::store::model::fence::Lane;
 use crate::store::statements::Connect;
-use crate::store::{DatabaseUrl, ErrorClass, StoreError};
 
 /// Writes one lane to PostgreSQL over one connection, which is made when it is needed.
 pub type PostgresStore = LaneWriter<PostgresConnect>;
@@ -19,8 +21,8 @@ impl PostgresStore {
     /// Prepares for a database, without connecting.
     ///
     /// # Errors
-    /// When the URL is not one of PostgreSQL, or names certificates that cannot be read.
-    pub fn new(url: &DatabaseUrl, lane: Lane) -> Result<Self, StoreError> {
+    /// When the URL names certificates that cannot be read.
+    pub fn new(url: &PostgresUrl, lane: Lane) -> Result<Self, StoreError> {
         Ok(Self::over(PostgresConnect::new(url)?, lane))
     }
 }
@@ -29,8 +31,8 @@ impl PostgresLedger {
     /// Prepares for a database, without connecting.
     ///
     /// # Errors
-    /// When the URL is not one of PostgreSQL, or names certificates that cannot be read.
-    pub fn new(url: &DatabaseUrl) -> Result<Self, StoreError> {
+    /// When the URL names certificates that cannot be read.
+    pub fn new(url: &PostgresUrl) -> Result<Self, StoreError> {
         Ok(Self::over(PostgresConnect::new(url)?))
     }
 }
@@ -39,11 +41,8 @@ impl PostgresLedger {
 pub struct PostgresConnect(Pool);
 
 impl PostgresConnect {
-    pub(super) fn new(url: &DatabaseUrl) -> Result<Self, StoreError> {
+    pub(super) fn new(url: &PostgresUrl) -> Result<Self, StoreError> {
         const PREPARING: &str = "preparing the database connection";
-        let DatabaseUrl::Postgres(url) = url else {
-            return Err(StoreError::new(ErrorClass::Refuses, PREPARING, "the URL is not one of PostgreSQL"));
-        };
         // The client's own timeout ends at the TCP connection; this one bounds logging in as well.
         let pool = Pool::builder(Manager::new(url.config(), url.tls()?))
             .max_size(1)

@@ -1,6 +1,8 @@
 //! TLS to PostgreSQL: what libpq's `sslmode`, `sslrootcert`, `sslcert` and `sslkey` ask for, and nothing weaker.
 //!
-//! The certificates of `sslrootcert` are the only ones trusted; those of the system count where it says `system`.
+//! Only the certificates of `sslrootcert` are trusted; those of the system only if it says `system`. No library serves:
+//! tokio-postgres-rustls runs the handshake but knows no `sslmode`, and rustls has no verifier that skips the name or
+//! accepts any certificate, as `verify-ca` and `require` need.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -20,46 +22,48 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::store::{ErrorClass, InvalidDatabaseUrl, StoreError};
+use super::url_error::InvalidPostgresUrl;
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
 
-/// What a URL says about TLS.
+/// The TLS settings of a URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsSettings {
-    when: When,
-    server: Server,
+    usage: TlsUsage,
+    server: ServerCheck,
     /// Certificate chain and key of this client.
     identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// Whether to speak TLS.
+/// Whether to use TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
+enum TlsUsage {
     Never,
     IfOffered,
     Always,
 }
 
-/// Whom to take for the server.
+/// Which servers to accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Server {
-    /// Whoever answers.
-    Anyone,
-    /// Who has a certificate signed by one of a file, or is in it.
-    SignedBy(PathBuf),
-    /// The same, and it has to be for the host in the URL.
-    Named(Roots),
+enum ServerCheck {
+    /// Any server.
+    Any,
+    /// A certificate that is in the file, or signed by one in it.
+    Signature(PathBuf),
+    /// The same, and the certificate must be for the host in the URL.
+    SignatureAndName(TrustedRoots),
 }
 
-/// Whom to trust.
+/// Which certificates to trust.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Roots {
-    /// Whom the system trusts.
+enum TrustedRoots {
+    /// Those of the system.
     System,
-    /// The certificates in a PEM file.
+    /// Those in a PEM file.
     File(PathBuf),
 }
 
-/// The parameters of a URL, as they stand there.
+/// The TLS parameters as the URL has them.
 #[derive(Debug, Default)]
 pub(crate) struct TlsParameters {
     pub(crate) sslmode: Option<String>,
@@ -69,54 +73,60 @@ pub(crate) struct TlsParameters {
 }
 
 impl TlsSettings {
-    /// As libpq has it, with two exceptions: `allow` is `prefer`, and no certificate is looked for in a home directory,
-    /// so that the URL alone decides.
-    pub(crate) fn of(parameters: TlsParameters) -> Result<Self, InvalidDatabaseUrl> {
+    /// Reads the parameters like libpq, with two exceptions: `allow` means `prefer`, and no certificate is searched for
+    /// in a home directory, so that the URL alone decides.
+    pub(crate) fn of(parameters: TlsParameters) -> Result<Self, InvalidPostgresUrl> {
         let file = |text: Option<String>| text.filter(|text| !text.is_empty()).map(PathBuf::from);
         let system = parameters.sslrootcert.as_deref() == Some("system");
         let roots = file(parameters.sslrootcert);
         let mode = parameters.sslmode.as_deref().unwrap_or(if system { "verify-full" } else { "prefer" });
-        let whoever = |roots: Option<PathBuf>| roots.map_or(Server::Anyone, Server::SignedBy);
-        let (when, server) = match (mode, roots) {
-            ("verify-full", Some(_)) if system => (When::Always, Server::Named(Roots::System)),
-            // Anybody can get a certificate of a public authority, for a name of their own.
-            ("allow" | "prefer" | "require" | "verify-ca", _) if system => return Err(InvalidDatabaseUrl::SystemRoots),
-            ("disable", _) => (When::Never, Server::Anyone),
-            ("allow" | "prefer", roots) => (When::IfOffered, whoever(roots)),
-            ("require", roots) => (When::Always, whoever(roots)),
-            ("verify-ca", Some(file)) => (When::Always, Server::SignedBy(file)),
-            ("verify-full", Some(file)) => (When::Always, Server::Named(Roots::File(file))),
-            ("verify-ca" | "verify-full", None) => return Err(InvalidDatabaseUrl::Roots),
-            _ => return Err(InvalidDatabaseUrl::SslMode),
+        let optional = |roots: Option<PathBuf>| roots.map_or(ServerCheck::Any, ServerCheck::Signature);
+        let (usage, server) = match (mode, roots) {
+            ("verify-full", Some(_)) if system => {
+                (TlsUsage::Always, ServerCheck::SignatureAndName(TrustedRoots::System))
+            }
+            // Anyone can get a certificate of a public authority, for a name of their own.
+            ("allow" | "prefer" | "require" | "verify-ca", _) if system => return Err(InvalidPostgresUrl::SystemRoots),
+            ("disable", _) => (TlsUsage::Never, ServerCheck::Any),
+            ("allow" | "prefer", roots) => (TlsUsage::IfOffered, optional(roots)),
+            ("require", roots) => (TlsUsage::Always, optional(roots)),
+            ("verify-ca", Some(file)) => (TlsUsage::Always, ServerCheck::Signature(file)),
+            ("verify-full", Some(file)) => (TlsUsage::Always, ServerCheck::SignatureAndName(TrustedRoots::File(file))),
+            ("verify-ca" | "verify-full", None) => return Err(InvalidPostgresUrl::Roots),
+            _ => return Err(InvalidPostgresUrl::SslMode),
         };
         let identity = match (file(parameters.sslcert), file(parameters.sslkey)) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => return Err(InvalidDatabaseUrl::Identity),
+            _ => return Err(InvalidPostgresUrl::Identity),
         };
-        Ok(Self { when, server, identity })
+        Ok(Self { usage, server, identity })
     }
 
     pub(crate) fn client_mode(&self) -> SslMode {
-        match self.when {
-            When::Never => SslMode::Disable,
-            When::IfOffered => SslMode::Prefer,
-            When::Always => SslMode::Require,
+        match self.usage {
+            TlsUsage::Never => SslMode::Disable,
+            TlsUsage::IfOffered => SslMode::Prefer,
+            TlsUsage::Always => SslMode::Require,
         }
     }
 
-    /// Reads the certificates. Done anew for each client, not for each connection.
+    /// Reads the certificates. Runs once for each client, not for each connection.
     pub(crate) fn connector(&self) -> Result<MakeTls, StoreError> {
         const PREPARING: &str = "preparing TLS for the database";
-        let refused = |wrong: TlsFileError| StoreError::new(ErrorClass::Refuses, PREPARING, wrong);
+        let refused = |error: TlsFileError| StoreError::new(ErrorClass::Refuses, PREPARING, error);
         let provider = Arc::new(ring::default_provider());
         let trusted = match &self.server {
-            Server::Anyone => None,
-            Server::SignedBy(file) => Some(Trusted::file(file, NameCheck::Skipped, &provider).map_err(refused)?),
-            Server::Named(Roots::File(file)) => {
-                Some(Trusted::file(file, NameCheck::Needed, &provider).map_err(refused)?)
+            ServerCheck::Any => None,
+            ServerCheck::Signature(file) => {
+                Some(TrustedServer::file(file, NameCheck::Skipped, &provider).map_err(refused)?)
             }
-            Server::Named(Roots::System) => Some(Trusted::system(&provider).map_err(refused)?),
+            ServerCheck::SignatureAndName(TrustedRoots::File(file)) => {
+                Some(TrustedServer::file(file, NameCheck::Needed, &provider).map_err(refused)?)
+            }
+            ServerCheck::SignatureAndName(TrustedRoots::System) => {
+                Some(TrustedServer::system(&provider).map_err(refused)?)
+            }
         };
         let verifier = Verifier { trusted, provider: provider.clone() };
         let config = ClientConfig::builder_with_provider(provider)
@@ -125,13 +135,13 @@ impl TlsSettings {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let config = match &self.identity {
-            Some((certificate, key)) if self.when != When::Never => {
+            Some((certificate, key)) if self.usage != TlsUsage::Never => {
                 let chain = certificates("sslcert", certificate).map_err(refused)?;
                 let key_read = PrivateKeyDer::from_pem_file(key);
-                let key_read = key_read.map_err(|wrong| refused(TlsFileError::new("sslkey", key, wrong)))?;
+                let key_read = key_read.map_err(|e| refused(TlsFileError::new("sslkey", key, e)))?;
                 config
                     .with_client_auth_cert(chain, key_read)
-                    .map_err(|wrong| refused(TlsFileError::new("sslkey", key, wrong)))?
+                    .map_err(|e| refused(TlsFileError::new("sslkey", key, e)))?
             }
             _ => config.with_no_client_auth(),
         };
@@ -142,24 +152,26 @@ impl TlsSettings {
 fn certificates(parameter: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
     let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match read {
-        Ok(found) if found.is_empty() => Err(TlsFileError::new(parameter, file, "it holds no certificate in PEM form")),
+        Ok(found) if found.is_empty() => {
+            Err(TlsFileError::new(parameter, file, "it holds no certificate in PEM format"))
+        }
         Ok(found) => Ok(found),
-        Err(wrong) => Err(TlsFileError::new(parameter, file, wrong)),
+        Err(error) => Err(TlsFileError::new(parameter, file, error)),
     }
 }
 
-/// A file that the URL names and that cannot be used.
+/// A file of the URL that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{parameter}={file} cannot be used: {why}", file = file.display())]
+#[error("{parameter}={file} cannot be used: {reason}", file = file.display())]
 struct TlsFileError {
     parameter: &'static str,
     file: PathBuf,
-    why: String,
+    reason: String,
 }
 
 impl TlsFileError {
-    fn new(parameter: &'static str, file: &Path, why: impl fmt::Display) -> Self {
-        Self { parameter, file: file.to_owned(), why: why.to_string() }
+    fn new(parameter: &'static str, file: &Path, reason: impl fmt::Display) -> Self {
+        Self { parameter, file: file.to_owned(), reason: reason.to_string() }
     }
 }
 
@@ -180,7 +192,7 @@ where
     }
 }
 
-/// One handshake to be made; its errors tell certificates from networks.
+/// A handshake whose errors distinguish certificates from networks.
 pub struct Connect<C>(C);
 
 impl<S, C> TlsConnect<S> for Connect<C>
@@ -198,28 +210,28 @@ where
     }
 }
 
-/// A handshake that failed. All but the last need somebody to act.
+/// A failed handshake. All but the last need the operator to act.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// Signed by somebody else.
+    /// Not signed by a trusted certificate.
     #[error(
-        "the server's certificate is not trusted: let sslrootcert in DATABASE_URL name the file with the certificate that \
-         signed it"
+        "the server's certificate is not trusted: set sslrootcert in DATABASE_URL to the file with the certificate \
+         that signed it"
     )]
     Untrusted,
-    /// Made for another name.
+    /// For another name.
     #[error(
-        "the server's certificate is not for this host: name the host in DATABASE_URL as one of the certificate's \
-         subjectAltName entries does, make a certificate with that name, or take sslmode=verify-ca"
+        "the server's certificate is not for this host: use a host name in DATABASE_URL that is among the \
+         certificate's subjectAltName entries, make a certificate with that name, or use sslmode=verify-ca"
     )]
     WrongName,
-    /// Too old or too young.
+    /// Expired, or not valid yet.
     #[error("the server's certificate is not valid at this time: renew it, or set the clock of this machine")]
     Expired,
-    /// Anything else about certificates or protocol.
+    /// Any other error about certificates or the protocol.
     #[error("the TLS handshake failed: {0}")]
     Refused(rustls::Error),
-    /// The connection, which may be better the next time.
+    /// The connection failed. The next one may succeed.
     #[error("the connection ended in the TLS handshake")]
     Connection(#[source] std::io::Error),
 }
@@ -228,8 +240,8 @@ impl HandshakeError {
     fn of(error: std::io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             None => Self::Connection(error),
-            Some(rustls::Error::InvalidCertificate(wrong)) => match wrong {
-                // Among the others is a self-signed one that calls itself an authority.
+            Some(rustls::Error::InvalidCertificate(reason)) => match reason {
+                // `Other` includes a self-signed certificate that claims to be an authority.
                 CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Other(_) => {
                     Self::Untrusted
                 }
@@ -245,35 +257,35 @@ impl HandshakeError {
     }
 }
 
-/// Looks at the server's certificate as the mode asks for.
+/// Checks the server's certificate as the mode asks for.
 #[derive(Debug)]
 struct Verifier {
-    /// `None` lets anyone pass.
-    trusted: Option<Trusted>,
+    /// `None` accepts any certificate.
+    trusted: Option<TrustedServer>,
     provider: Arc<CryptoProvider>,
 }
 
 #[derive(Debug)]
-struct Trusted {
+struct TrustedServer {
     chain: Arc<WebPkiServerVerifier>,
-    /// The trusted certificates themselves: a server may show one of them, as self-signed ones do.
-    itself: Vec<CertificateDer<'static>>,
+    /// The trusted certificates. A server may present one of them, as self-signed servers do.
+    certificates: Vec<CertificateDer<'static>>,
     name: NameCheck,
 }
 
-/// Whether the host's name has to stand in the certificate.
+/// Whether the certificate must contain the host's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NameCheck {
     Skipped,
     Needed,
 }
 
-impl Trusted {
+impl TrustedServer {
     fn file(file: &Path, name: NameCheck, provider: &Arc<CryptoProvider>) -> Result<Self, TlsFileError> {
         Self::new(file, certificates("sslrootcert", file)?, name, provider)
     }
 
-    /// What cannot be read of the system's certificates is not trusted.
+    /// Trusts the system's certificates, except those that cannot be read.
     fn system(provider: &Arc<CryptoProvider>) -> Result<Self, TlsFileError> {
         let found = rustls_native_certs::load_native_certs().certs;
         Self::new(Path::new("system"), found, NameCheck::Needed, provider)
@@ -281,16 +293,16 @@ impl Trusted {
 
     fn new(
         file: &Path,
-        itself: Vec<CertificateDer<'static>>,
+        certificates: Vec<CertificateDer<'static>>,
         name: NameCheck,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsFileError> {
         let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(itself.iter().cloned());
+        store.add_parsable_certificates(certificates.iter().cloned());
         let chain = WebPkiServerVerifier::builder_with_provider(store.into(), Arc::clone(provider))
             .build()
-            .map_err(|wrong| TlsFileError::new("sslrootcert", file, wrong))?;
-        Ok(Self { chain, itself, name })
+            .map_err(|e| TlsFileError::new("sslrootcert", file, e))?;
+        Ok(Self { chain, certificates, name })
     }
 }
 
@@ -303,17 +315,17 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(Trusted { chain, itself, name }) = &self.trusted else {
+        let Some(TrustedServer { chain, certificates, name }) = &self.trusted else {
             return Ok(ServerCertVerified::assertion());
         };
-        if itself.contains(end_entity) {
+        if certificates.contains(end_entity) {
             if *name == NameCheck::Needed {
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             }
             return Ok(ServerCertVerified::assertion());
         }
         match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is looked at last, so everything else was right.
+            // The name is checked last, so everything else was right.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if *name == NameCheck::Skipped => Ok(ServerCertVerified::assertion()),

@@ -1,4 +1,7 @@
-//! A PostgreSQL URL, and what every session of ours sets whatever the URL says.
+//! A PostgreSQL URL, and the session options that we set in addition to it.
+//!
+//! No library serves: tokio-postgres reads the parts, but drops the TLS parameters, keeps the session options as one
+//! text, and shows parts of a malformed URL. Several hosts are supported, and a password is never shown.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,11 +9,11 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-use crate::store::StoreError;
-use crate::store::postgres::tls::{MakeTls, TlsParameters, TlsSettings};
-use crate::store::url::InvalidDatabaseUrl;
+use super::tls::{MakeTls, TlsParameters, TlsSettings};
+use super::url_error::{InvalidPostgresUrl, PARAMETERS};
+use crate::store::error::store_error::StoreError;
 
-/// One or more hosts, who logs in, and the options of a session.
+/// Hosts, login, session options and TLS settings.
 #[derive(Clone)]
 pub struct PostgresUrl {
     /// Everything but the session options.
@@ -20,29 +23,30 @@ pub struct PostgresUrl {
 }
 
 impl PostgresUrl {
-    pub(crate) fn parse(url: &str) -> Result<Self, InvalidDatabaseUrl> {
+    /// Reads a URL. No error shows a part of it.
+    pub(crate) fn parse(url: &str) -> Result<Self, InvalidPostgresUrl> {
         check_separators(url)?;
         let (url, tls) = without_tls_parameters(url)?;
         let tls = TlsSettings::of(tls)?;
-        let mut config: tokio_postgres::Config = url.parse().map_err(InvalidDatabaseUrl::Malformed)?;
+        let mut config: tokio_postgres::Config = url.parse().map_err(InvalidPostgresUrl::Malformed)?;
         let (hosts, addresses, ports) =
             (config.get_hosts().len(), config.get_hostaddrs().len(), config.get_ports().len());
         let targets = hosts.max(addresses);
         if targets == 0 {
-            return Err(InvalidDatabaseUrl::NoHost);
+            return Err(InvalidPostgresUrl::NoHost);
         }
         if (hosts > 0 && addresses > 0 && hosts != addresses) || (ports > 1 && ports != targets) {
-            return Err(InvalidDatabaseUrl::Hosts);
+            return Err(InvalidPostgresUrl::Hosts);
         }
         if config.get_password().is_some_and(|password| std::str::from_utf8(password).is_err()) {
-            return Err(InvalidDatabaseUrl::Password);
+            return Err(InvalidPostgresUrl::Password);
         }
         let options = parse_options(config.get_options().unwrap_or_default())?;
 
-        // As in libpq, a socket in the file system has no TLS, whatever is asked for.
-        let on_this_machine = addresses == 0 && config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
-        config.ssl_mode(if on_this_machine { SslMode::Disable } else { tls.client_mode() });
-        // A certificate may also be for an address; the client asks for a name.
+        // As in libpq, a socket in the file system never uses TLS.
+        let is_socket = addresses == 0 && config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        config.ssl_mode(if is_socket { SslMode::Disable } else { tls.client_mode() });
+        // A certificate may also be for an address, but the client expects a host name.
         for address in if hosts == 0 { config.get_hostaddrs().to_vec() } else { Vec::new() } {
             config.host(address.to_string());
         }
@@ -59,13 +63,14 @@ impl PostgresUrl {
         Ok(Self { config, options, tls })
     }
 
-    /// For a connection that writes batches: every wait in it is bounded.
+    /// The configuration of a connection that writes batches: every wait is bounded.
     #[must_use]
     pub fn config(&self) -> tokio_postgres::Config {
         self.with_options(&WRITER_OPTIONS)
     }
 
-    /// For migrations and the like: a statement may take as long as it needs. Of several hosts, one that takes writes.
+    /// The configuration for migrations and other tools: a statement may take as long as it needs. Of several hosts, it
+    /// selects one that accepts writes.
     #[must_use]
     pub fn maintenance_config(&self) -> tokio_postgres::Config {
         let mut config = self.with_options(&MIGRATION_OPTIONS);
@@ -75,7 +80,7 @@ impl PostgresUrl {
         config
     }
 
-    /// TLS as the URL asks for it. Reads the certificates that it names.
+    /// Prepares TLS as the URL asks for it, and reads the certificates that it names.
     ///
     /// # Errors
     /// When one of them cannot be used.
@@ -112,7 +117,7 @@ impl PostgresUrl {
         config
     }
 
-    /// Options of a session: ours, those of the URL, and those that nobody may weaken. The last one of a name wins.
+    /// Session options: ours, those of the URL, and those that must not be weakened. The last option of a name wins.
     fn session<'a>(&'a self, ours: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (&'a str, &'a str)> {
         let asked = self.options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         ours.iter().copied().chain(asked).chain(FIXED_OPTIONS)
@@ -148,25 +153,26 @@ impl fmt::Debug for PostgresUrl {
     }
 }
 
-/// Refuses a URL whose parts can be told apart in two ways: a piece of the password would then pass for a host, a database
-/// or a parameter, and be shown as such.
-fn check_separators(url: &str) -> Result<(), InvalidDatabaseUrl> {
+/// Refuses a URL that can be split in two ways. A piece of the password would pass for a host, a database or a
+/// parameter, and be shown as such.
+fn check_separators(url: &str) -> Result<(), InvalidPostgresUrl> {
     let authority = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next()).unwrap_or_default();
-    let in_its_place = authority.matches('@').count();
-    if in_its_place > 1 || url.matches('@').count() > in_its_place {
-        return Err(InvalidDatabaseUrl::Separators);
+    let in_authority = authority.matches('@').count();
+    if in_authority > 1 || url.matches('@').count() > in_authority {
+        return Err(InvalidPostgresUrl::Separators);
     }
     Ok(())
 }
 
-/// Checks the names of the parameters, and takes out those about TLS: the client's parser does not know them all.
-fn without_tls_parameters(url: &str) -> Result<(String, TlsParameters), InvalidDatabaseUrl> {
+/// Checks the names of the parameters, and takes out those about TLS, because the client's parser does not know them
+/// all.
+fn without_tls_parameters(url: &str) -> Result<(String, TlsParameters), InvalidPostgresUrl> {
     let mut tls = TlsParameters::default();
     let Some((front, query)) = url.split_once('?') else { return Ok((url.to_owned(), tls)) };
     let mut kept = Vec::new();
     for (index, parameter) in query.split('&').enumerate() {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        let place = match name {
+        let target = match name {
             "sslmode" => &mut tls.sslmode,
             "sslrootcert" => &mut tls.sslrootcert,
             "sslcert" => &mut tls.sslcert,
@@ -176,17 +182,17 @@ fn without_tls_parameters(url: &str) -> Result<(String, TlsParameters), InvalidD
                 kept.push(parameter);
                 continue;
             }
-            _ => return Err(InvalidDatabaseUrl::Parameter(index + 1)),
+            _ => return Err(InvalidPostgresUrl::Parameter(index + 1)),
         };
-        let text = percent_decode_str(value).decode_utf8().map_err(|_| InvalidDatabaseUrl::TlsText)?;
-        *place = Some(text.into_owned());
+        let text = percent_decode_str(value).decode_utf8().map_err(|_| InvalidPostgresUrl::TlsText)?;
+        *target = Some(text.into_owned());
     }
     let rest = if kept.is_empty() { front.to_owned() } else { format!("{front}?{}", kept.join("&")) };
     Ok((rest, tls))
 }
 
-/// Reads `-c name=value -c …`; a backslash keeps the character behind it, as the server has it.
-fn parse_options(text: &str) -> Result<Vec<(String, String)>, InvalidDatabaseUrl> {
+/// Reads `-c name=value -c …`. As in the server, a backslash keeps the next character.
+fn parse_options(text: &str) -> Result<Vec<(String, String)>, InvalidPostgresUrl> {
     let mut words = vec![String::new()];
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {
@@ -201,65 +207,51 @@ fn parse_options(text: &str) -> Result<Vec<(String, String)>, InvalidDatabaseUrl
     let mut options = Vec::new();
     while let Some(word) = words.next() {
         let setting = match word.strip_prefix("-c").or_else(|| word.strip_prefix("--")) {
-            Some("") => words.next().ok_or(InvalidDatabaseUrl::Options)?,
+            Some("") => words.next().ok_or(InvalidPostgresUrl::Options)?,
             Some(setting) => setting.to_owned(),
-            None => return Err(InvalidDatabaseUrl::Options),
+            None => return Err(InvalidPostgresUrl::Options),
         };
-        let (name, value) = setting.split_once('=').ok_or(InvalidDatabaseUrl::Options)?;
+        let (name, value) = setting.split_once('=').ok_or(InvalidPostgresUrl::Options)?;
         options.push((name.to_owned(), value.to_owned()));
     }
     Ok(options)
 }
 
-/// Every parameter of a PostgreSQL URL.
-pub(crate) const PARAMETERS: [&str; 14] = [
-    "sslmode",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "application_name",
-    "connect_timeout",
-    "options",
-    "user",
-    "password",
-    "dbname",
-    "host",
-    "hostaddr",
-    "port",
-    "target_session_attrs",
-];
-
 const APPLICATION_NAME: &str = "odograph";
 const DEFAULT_PORT: u16 = 5432;
-/// A server that is there answers in milliseconds; trackers wait meanwhile, and give up after about half a minute.
+/// A reachable server answers in milliseconds. Trackers wait meanwhile, and give up after about half a minute.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Sent and not acknowledged for so long: the peer or the way to it is gone. Without it Linux tries for 15 minutes.
+/// Data that is not acknowledged for this long means that the peer or the network is gone. Linux itself tries for 15
+/// minutes.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Finds out about a dead peer within about a minute while nothing is sent, and keeps middle boxes awake.
+/// Detects a dead peer within about a minute while nothing is sent, and keeps middleboxes from forgetting the
+/// connection.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// A lock is held for one transaction, which is a second at most; one held longer is somebody at maintenance, and the
-/// batch is better tried again than left to fill the connection's time. No statement of a batch takes 45 s on a server
-/// that keeps up; below the client's bound for a commit, so that the server has let go of its locks when the client
-/// tries again. A backend whose client is gone must not keep locks either, in a transaction or in a statement. Sorting a
-/// batch needs about 20 MB; with PostgreSQL's 4 MB it would go through files.
+/// - `lock_timeout`: a transaction holds its locks for a second at most. A longer lock is maintenance, and the batch is
+///   better retried than left waiting.
+/// - `statement_timeout`: no statement of a batch takes 45 s on a server that keeps up. It is below the client's limit
+///   for a commit, so that the server has released its locks when the client retries.
+/// - `idle_in_transaction_session_timeout`, `client_connection_check_interval`: a backend without a client must not
+///   keep locks, in a transaction or in a statement.
+/// - `work_mem`: sorting a batch needs about 20 MB. With PostgreSQL's 4 MB it would use files.
 const WRITER_OPTIONS: [(&str, &str); 9] = [
     ("lock_timeout", "10s"),
     ("statement_timeout", "45s"),
     ("idle_in_transaction_session_timeout", "30s"),
     ("client_connection_check_interval", "2s"),
     ("work_mem", "64MB"),
-    // The server's end of the same: a session whose client is gone without a word holds its lane until it is noticed.
+    // A session whose client vanished holds its lane until the server notices.
     ("tcp_keepalives_idle", "15"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
     ("tcp_user_timeout", "30s"),
 ];
-/// Making a hypertable moves the rows that are there, which takes what it takes. But waiting behind a long reader for an
-/// exclusive lock stops everyone else, so that is bounded.
+/// Making a hypertable moves all rows, however long that takes. But waiting for an exclusive lock behind a long reader
+/// stops every other session, so that wait is bounded.
 const MIGRATION_OPTIONS: [(&str, &str); 2] = [("lock_timeout", "60s"), ("statement_timeout", "0")];
-/// The promise hangs on the first: a commit that was answered survives a crash of the server.
+/// Durability depends on the first: a commit that was answered survives a crash of the server.
 const FIXED_OPTIONS: [(&str, &str); 2] = [("synchronous_commit", "on"), ("TimeZone", "UTC")];
 
 #[cfg(test)]
@@ -285,15 +277,15 @@ mod tests {
     }
 
     #[test]
-    fn every_host_of_a_list_is_kept_and_one_that_writes_is_looked_for() {
+    fn every_host_of_a_list_is_kept_and_one_that_accepts_writes_is_selected() {
         let url = parse("postgres://u@a,b:6000/db");
         let config = url.maintenance_config();
         assert_eq!(config.get_hosts(), [Host::Tcp("a".to_owned()), Host::Tcp("b".to_owned())]);
         assert_eq!(config.get_ports(), [5432, 6000]);
         assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
         assert_eq!(url.connect_timeout(), 2 * CONNECT_TIMEOUT);
-        assert!(matches!(PostgresUrl::parse("postgres://u@a/db?port=1,2,3"), Err(InvalidDatabaseUrl::Hosts)));
-        assert!(matches!(PostgresUrl::parse("postgres:///db"), Err(InvalidDatabaseUrl::NoHost)));
+        assert!(matches!(PostgresUrl::parse("postgres://u@a/db?port=1,2,3"), Err(InvalidPostgresUrl::Hosts)));
+        assert!(matches!(PostgresUrl::parse("postgres:///db"), Err(InvalidPostgresUrl::NoHost)));
         let socket = parse("postgres://%2Frun%2Fpostgresql/db?sslmode=require").config();
         assert_eq!(socket.get_hosts(), [Host::Unix("/run/postgresql".into())]);
         assert_eq!(socket.get_ssl_mode(), SslMode::Disable, "no TLS in the file system");
@@ -314,11 +306,11 @@ mod tests {
         let maintenance = url.maintenance_config();
         assert!(maintenance.get_options().unwrap().contains(r"-c x.y=a\ b "));
         assert!(maintenance.get_options().unwrap().ends_with("-c synchronous_commit=on -c TimeZone=UTC"));
-        assert!(matches!(PostgresUrl::parse("postgres://h/db?options=-d"), Err(InvalidDatabaseUrl::Options)));
+        assert!(matches!(PostgresUrl::parse("postgres://h/db?options=-d"), Err(InvalidPostgresUrl::Options)));
     }
 
     #[test]
-    fn what_cannot_be_verified_is_refused_and_not_taken_on_trust() {
+    fn what_cannot_be_verified_is_refused_and_not_trusted() {
         let parsed = |query: &str| PostgresUrl::parse(&format!("postgres://h/db?{query}"));
         for (query, mode) in [
             ("application_name=a", SslMode::Prefer),
@@ -333,15 +325,15 @@ mod tests {
             assert_eq!(parsed(query).unwrap().config().get_ssl_mode(), mode, "{query}");
         }
         for mode in ["verify-ca", "verify-full", "verify-full&sslrootcert="] {
-            assert!(matches!(parsed(&format!("sslmode={mode}")), Err(InvalidDatabaseUrl::Roots)), "{mode}");
+            assert!(matches!(parsed(&format!("sslmode={mode}")), Err(InvalidPostgresUrl::Roots)), "{mode}");
         }
         for mode in ["allow", "prefer", "require", "verify-ca"] {
             let query = format!("sslmode={mode}&sslrootcert=system");
-            assert!(matches!(parsed(&query), Err(InvalidDatabaseUrl::SystemRoots)), "{mode}");
+            assert!(matches!(parsed(&query), Err(InvalidPostgresUrl::SystemRoots)), "{mode}");
         }
-        assert!(matches!(parsed("sslcert=c"), Err(InvalidDatabaseUrl::Identity)));
-        assert!(matches!(parsed("sslmode=on"), Err(InvalidDatabaseUrl::SslMode)));
-        assert!(matches!(parsed("sslkey=%FF&sslcert=c"), Err(InvalidDatabaseUrl::TlsText)));
+        assert!(matches!(parsed("sslcert=c"), Err(InvalidPostgresUrl::Identity)));
+        assert!(matches!(parsed("sslmode=on"), Err(InvalidPostgresUrl::SslMode)));
+        assert!(matches!(parsed("sslkey=%FF&sslcert=c"), Err(InvalidPostgresUrl::TlsText)));
     }
 
     #[test]

@@ -1,19 +1,20 @@
-//! The drain's side of faulty flags in SQLite: the batch's own rows are marked where a live flag covers them. Its immediate
-//! transaction keeps everybody else out, so no lock is needed.
+//! The drain's side of faulty flags in SQLite: marks the rows of a batch that a live flag covers. The immediate
+//! transaction keeps every other writer out, so no lock is needed.
 
 use sqlx::sqlite::SqliteConnection;
 use teltonika_codecs::Imei;
 
-use super::failed;
 use super::flags::{entry, follow, repair_newest};
+use super::session::failed;
+use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::{FlagCache, LedgerEntry, REMEMBERED_MAX};
 use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::batch::Batch;
+use crate::store::model::flag::Window;
 use crate::store::model::row::Key;
 use crate::store::model::rows::Rows;
-use crate::store::{StoreError, Window};
 
-/// Learns what is new in the ledger.
+/// Reads what is new in the ledger.
 pub(super) async fn learn(connection: &mut SqliteConnection, known: &mut FlagCache) -> Result<(), StoreError> {
     let version = "SELECT coalesce(max(version), 0) FROM position_flag_ledger";
     let version: i64 = sqlx::query_scalar(version).fetch_one(&mut *connection).await.map_err(failed(LOOKING))?;
@@ -21,7 +22,7 @@ pub(super) async fn learn(connection: &mut SqliteConnection, known: &mut FlagCac
         return Ok(());
     }
     if version < known.version() {
-        // Somebody emptied it, or put an older one in its place.
+        // The ledger was emptied, or replaced by an older one.
         *known = FlagCache::default();
     }
     let newer = "SELECT flag_id, imei, ts_from, ts_to, faulty AND NOT deleted FROM position_flag_ledger \
@@ -37,7 +38,7 @@ pub(super) async fn learn(connection: &mut SqliteConnection, known: &mut FlagCac
     Ok(())
 }
 
-/// The keys of rows, which are sorted, that live flags cover.
+/// Finds the keys of those sorted rows that live flags cover.
 pub(super) async fn covered(
     connection: &mut SqliteConnection,
     known: &FlagCache,
@@ -61,7 +62,7 @@ pub(super) async fn covered(
     Ok(asked.covered(rows))
 }
 
-/// Marks the covered rows of a batch.
+/// Marks the rows of a batch that live flags cover.
 pub(super) async fn mend(
     connection: &mut SqliteConnection,
     known: &FlagCache,
@@ -77,7 +78,7 @@ pub(super) async fn mend(
     Ok(())
 }
 
-/// Looks for the latest positions of the devices whose newest one in the batch is covered.
+/// Finds the latest positions of devices whose latest one in the batch is covered.
 pub(super) async fn mend_newest(connection: &mut SqliteConnection, covered: &[Key]) -> Result<(), StoreError> {
     for device in covered.chunk_by(|one, next| one.imei == next.imei) {
         if let Some(key) = device.last() {

@@ -1,5 +1,5 @@
-//! What drain and ledger share in SQLite: live flags, positions that follow them, and latest positions repaired. All of it
-//! runs inside an immediate transaction, so nothing changes in between.
+//! What the drain and the ledger share in SQLite: live flags, positions that follow them, and the repair of latest
+//! positions. All of it runs inside an immediate transaction, so nothing changes in between.
 
 use std::sync::LazyLock;
 
@@ -8,14 +8,15 @@ use sqlx::{AssertSqlSafe, Row as _};
 use teltonika_codecs::Imei;
 use uuid::Uuid;
 
-use super::failed;
+use super::session::failed;
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::LedgerEntry;
 use crate::store::flags::intervals::{FlagInterval, merged};
 use crate::store::model::column_set::{all_columns, newest_wins};
 use crate::store::model::flag::Window;
-use crate::store::{ErrorClass, StoreError};
 
-/// Sets `faulty` in a part where it differs; gives the number of positions that changed.
+/// Sets `faulty` in an interval. Returns the number of positions that changed.
 pub(super) async fn follow(connection: &mut SqliteConnection, part: &FlagInterval) -> Result<i64, StoreError> {
     let update = "UPDATE positions SET faulty = ?1 WHERE imei = ?2 AND ts BETWEEN ?3 AND ?4 AND faulty <> ?1";
     let FlagInterval { window, faulty } = part;
@@ -24,7 +25,7 @@ pub(super) async fn follow(connection: &mut SqliteConnection, part: &FlagInterva
     Ok(i64::try_from(done.rows_affected()).unwrap_or(i64::MAX))
 }
 
-/// The live flags of a device that end at an instant or later; merged.
+/// Reads the live flags of a device that end at an instant or later, merged.
 pub(super) async fn live_flags(
     connection: &mut SqliteConnection,
     imei: i64,
@@ -40,8 +41,8 @@ pub(super) async fn live_flags(
     Ok(merged(live))
 }
 
-/// Makes the latest position of a device the newest one that counts, where something changed up to an instant. `may_begin`:
-/// also where it has none now.
+/// Makes the latest position of a device the latest one that counts, if something changed up to an instant. With
+/// `may_begin`, also for a device that has none now.
 pub(super) async fn repair_newest(
     connection: &mut SqliteConnection,
     imei: i64,
@@ -59,7 +60,7 @@ pub(super) async fn repair_newest(
                       AND f.ts_from <= latest_positions.ts)";
     let gone = sqlx::query(faulty).bind(imei).execute(&mut *connection).await.map_err(repairing)?.rows_affected() > 0;
     let after_ms = if gone { -1 } else { stands.unwrap_or(-1) };
-    // Between flags, from the newest on: what they cover may be hours of rows.
+    // Searches between the flags, the latest gap first: a flag may cover hours of rows.
     let mut end_ms = i64::MAX;
     for flag in live_flags(connection, imei, after_ms).await?.iter().rev() {
         if find_newest(connection, imei, after_ms.max(flag.to_ms()), end_ms).await? {
@@ -73,7 +74,7 @@ pub(super) async fn repair_newest(
     Ok(())
 }
 
-/// Writes the latest position between two instants that counts; whether there is one.
+/// Writes the latest position that counts between two instants. Returns whether there is one.
 async fn find_newest(
     connection: &mut SqliteConnection,
     imei: i64,
@@ -94,13 +95,13 @@ async fn find_newest(
     Ok(done.rows_affected() > 0)
 }
 
-/// Flag, device, bounds, whether it is live.
+/// Reads flag, device, bounds, and whether the flag is live.
 pub(super) fn entry(row: &SqliteRow) -> Result<LedgerEntry, StoreError> {
     let live: bool = row.try_get(4).map_err(failed(READING))?;
     Ok(LedgerEntry { flag: flag(row, 0)?, live: if live { window(row, 1)? } else { None } })
 }
 
-/// Device and bounds from that column on; `None` where they are NULL.
+/// Reads device and bounds from that column on; `None` if they are NULL.
 pub(super) fn window(row: &SqliteRow, column: usize) -> Result<Option<Window>, StoreError> {
     let value = |at| row.try_get::<Option<i64>, _>(at).map_err(failed(READING));
     let (Some(imei), Some(from), Some(to)) = (value(column)?, value(column + 1)?, value(column + 2)?) else {
@@ -108,7 +109,7 @@ pub(super) fn window(row: &SqliteRow, column: usize) -> Result<Option<Window>, S
     };
     let imei = u64::try_from(imei).ok().and_then(|imei| Imei::try_from(imei).ok());
     let window = imei.and_then(|imei| Window::new(imei, from, to).ok());
-    window.map(Some).ok_or_else(|| StoreError::new(ErrorClass::Refuses, READING, "the ledger holds what is no window"))
+    window.map(Some).ok_or_else(|| StoreError::new(ErrorClass::Refuses, READING, "the ledger holds an invalid window"))
 }
 
 pub(super) fn flag(row: &SqliteRow, column: usize) -> Result<Uuid, StoreError> {

@@ -1,12 +1,12 @@
-//! The inserts: many rows a statement, every value a bound parameter.
+//! Inserts of many rows per statement. Every value is a bound parameter.
 
 use std::sync::Arc;
 
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe};
 
-use crate::store::StoreError;
 use crate::store::error::classify::SqlErrorKind;
+use crate::store::error::store_error::StoreError;
 use crate::store::model::column_set::{ColumnSet, newest_wins};
 use crate::store::model::columns::{ColumnType, ELEMENTS};
 use crate::store::model::row::Row;
@@ -34,7 +34,7 @@ pub(super) struct Insert {
     rows: usize,
     beginning: String,
     ending: String,
-    /// The full statement, which most rows take: its text never changes, so it is prepared once.
+    /// The full statement, which most rows take. Its text never changes, so it is prepared once.
     full: Arc<String>,
 }
 
@@ -62,8 +62,8 @@ impl Insert {
         text
     }
 
-    /// Gives the number of rows that were written. A row that the database will not take is handed to `refuse`; SQLite undoes
-    /// a failing statement and goes on with the transaction, so halves are tried until it stands alone.
+    /// Inserts rows and returns how many were written. Passes a row that the database refuses to `refuse`. SQLite
+    /// undoes a failed statement and continues the transaction, so the rows are halved until the refused one is alone.
     pub(super) async fn run(
         &self,
         connection: &mut SqliteConnection,
@@ -103,7 +103,7 @@ impl Insert {
 type BindResult = Result<(), sqlx::error::BoxDynError>;
 
 fn bind(arguments: &mut SqliteArguments, rows: &Rows, row: &Row, columns: ColumnSet) -> BindResult {
-    // Every field by name: one added to Row must not be forgotten here. In the order of BASE_COLUMNS.
+    // Every field by name, so that a new field of Row cannot be forgotten here. In the order of BASE_COLUMNS.
     let Row {
         imei,
         ts_ms,
@@ -161,5 +161,5 @@ fn bind(arguments: &mut SqliteArguments, rows: &Rows, row: &Row, columns: Column
 
 /// SQLite's default limit for variables of a statement.
 const VARIABLES_MAX: usize = 32_766;
-/// Longer statements are no faster.
+/// Longer statements are not faster.
 const ROWS_MAX: usize = 256;

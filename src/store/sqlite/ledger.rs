@@ -1,44 +1,42 @@
-//! The ledger in SQLite, over a connection of its own. One immediate transaction writes changes down and applies them, so
+//! The ledger in SQLite, over a connection of its own. One immediate transaction records changes and applies them, so
 //! nothing is ever half done.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{Connection as _, Row as _};
 use uuid::Uuid;
 
+use super::connection::{open_synced, options};
 use super::flags::{flag, follow, imei_of, live_flags, repair_newest, window};
-use super::transaction::now_us;
-use super::{connect, failed, options};
+use super::session::failed;
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
 use crate::store::flags::changes::{newest_of_each, outcomes};
 use crate::store::flags::intervals::{Tally, merged, parts};
 use crate::store::model::flag::{Applied, Correction, FlagChange, FlagState, Window};
 use crate::store::port::{Ledger, OUTBOX_MAX};
-use crate::store::{DatabaseUrl, ErrorClass, StoreError};
+use odograph_journal::system_us;
 
 /// Writes the ledger of flags in a SQLite file, and makes positions follow.
 pub struct SqliteLedger {
     options: SqliteConnectOptions,
-    /// Taken out for each operation and put back only when all went well.
+    /// Taken out for each operation and put back only after success.
     connection: Option<SqliteConnection>,
 }
 
 impl SqliteLedger {
-    /// Prepares for a file, which a [`super::SqliteStore`] has opened: it makes the tables.
-    ///
-    /// # Errors
-    /// When the URL is not one of SQLite.
-    pub fn new(url: &DatabaseUrl) -> Result<Self, StoreError> {
-        let DatabaseUrl::Sqlite(path) = url else {
-            return Err(StoreError::new(ErrorClass::Refuses, "opening the ledger", "the URL is not one of SQLite"));
-        };
-        Ok(Self { options: options(path), connection: None })
+    /// Prepares for a file. A [`SqliteStore`](super::SqliteStore) has to open it before: it makes the tables.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { options: options(path), connection: None }
     }
 
     async fn connection(&mut self) -> Result<SqliteConnection, StoreError> {
         match self.connection.take() {
             Some(connection) => Ok(connection),
-            None => connect(&self.options).await,
+            None => open_synced(&self.options).await,
         }
     }
 }
@@ -64,7 +62,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn behind(&mut self, _most: usize) -> Result<Vec<FlagChange>, StoreError> {
-        // Directus' side is PostgreSQL's.
+        // Directus' side exists in PostgreSQL only.
         Ok(Vec::new())
     }
 
@@ -80,7 +78,7 @@ impl Ledger for SqliteLedger {
 
     async fn told(&mut self, ids: &[i64]) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        let removing = failed("removing corrections that were told");
+        let removing = failed("removing published corrections");
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(removing)?;
         for id in ids {
             let delete = sqlx::query("DELETE FROM position_corrections WHERE id = ?").bind(id);
@@ -95,9 +93,9 @@ impl Ledger for SqliteLedger {
         let mut connection = self.connection().await?;
         let delete = "DELETE FROM position_corrections WHERE id <= (SELECT max(id) FROM position_corrections) - ?";
         let delete = sqlx::query(delete).bind(OUTBOX_MAX).execute(&mut connection).await;
-        let gone = delete.map_err(failed("trimming corrections"))?.rows_affected();
+        let rows = delete.map_err(failed("trimming corrections"))?.rows_affected();
         self.connection = Some(connection);
-        Ok(gone)
+        Ok(rows)
     }
 
     async fn close(&mut self) {
@@ -115,7 +113,7 @@ struct Held {
     window: Window,
 }
 
-/// Writes a change down if it is news, and adds the windows that have to follow.
+/// Records a change if it is newer than the known one, and adds the windows whose positions have to follow.
 async fn record(
     connection: &mut SqliteConnection,
     change: &FlagChange,
@@ -150,7 +148,7 @@ async fn record(
         .bind(faulty)
         .bind(change.state == FlagState::Deleted)
         .bind(reason)
-        .bind(now_us())
+        .bind(system_us())
         .execute(connection)
         .await
         .map_err(failed(APPLYING))?;
@@ -159,7 +157,7 @@ async fn record(
     Ok(true)
 }
 
-/// Makes positions follow in all windows, tells what changed, and repairs latest positions.
+/// Makes positions follow in all windows, records corrections, and repairs latest positions.
 async fn follow_all(connection: &mut SqliteConnection, held: &[Held]) -> Result<(), StoreError> {
     let windows = merged(held.iter().map(|held| held.window));
     let mut live = Vec::new();

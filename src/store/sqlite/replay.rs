@@ -1,5 +1,5 @@
-//! Records that were decoded again, in SQLite: rows are compared first, and only what differs is written. An immediate
-//! transaction keeps everybody else out, so it is kept short.
+//! Writes records that were decoded again to SQLite. It compares rows first, and writes only those that differ. An
+//! immediate transaction keeps every other writer out, so it is kept short.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -9,29 +9,32 @@ use serde_json::{Map, Value};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
+use super::connection::{COLUMN_SETS_MAX, open_synced, options};
 use super::flags::repair_newest;
 use super::insert::Insert;
+use super::session::failed;
 use super::transaction::{lanes, messages, quarantine, rows_cannot_vanish};
-use super::{applied, connect, failed, options};
+use super::{flag_batch, migrate};
+use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::FlagCache;
-use crate::store::migrate::SQLITE_MIGRATIONS;
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::column_set::{ColumnSet, decoded_columns, decoded_of, decoded_wins};
+use crate::store::model::digest::digest;
 use crate::store::model::fence::Lane;
-use crate::store::model::row::{Key, Row};
-use crate::store::model::rows::Rows;
-use crate::store::replay::{
-    ChangedRow, Differences, EXAMPLES as MOST_EXAMPLES, LanePosition, ReplayBatch, RewriteCounts, RewriteProgress,
+use crate::store::model::migration::Schema;
+use crate::store::model::retention::CLEARING_QUARANTINE;
+use crate::store::model::rewrite::{
+    COMPARING_ROWS, ChangedRow, Differences, LanePosition, REWRITING_ROWS, ReplayBatch, RewriteCounts, RewriteProgress,
     missing,
 };
-use crate::store::sqlite::flag_batch;
-use crate::store::{Schema, StoreError, digest};
+use crate::store::model::row::{Key, Row};
+use crate::store::model::rows::Rows;
 use odograph_journal::JournalId;
 
 /// Writes over one connection.
-pub(in crate::store) struct SqliteRewriter {
+pub(crate) struct SqliteRewriter {
     options: SqliteConnectOptions,
-    /// Taken out for each transaction and put back only when all went well.
+    /// Taken out for each transaction and put back only after success.
     connection: Option<SqliteConnection>,
     inserts: HashMap<ColumnSet, Inserts>,
     flags: FlagCache,
@@ -43,10 +46,10 @@ struct Inserts {
 }
 
 impl SqliteRewriter {
-    /// Opens a file that is there.
+    /// Opens an existing file.
     pub(in crate::store) async fn open(path: &Path) -> Result<Self, StoreError> {
         let options = options(path).create_if_missing(false);
-        let connection = Some(connect(&options).await?);
+        let connection = Some(open_synced(&options).await?);
         Ok(Self { options, connection, inserts: HashMap::new(), flags: FlagCache::default() })
     }
 
@@ -55,35 +58,35 @@ impl SqliteRewriter {
             return Ok(connection);
         }
         self.flags = FlagCache::default();
-        connect(&self.options).await
+        open_synced(&self.options).await
     }
 
     pub(in crate::store) async fn schema(&mut self) -> Result<Schema, StoreError> {
         let mut connection = self.connection().await?;
-        let applied = applied(&mut connection).await?;
+        let schema = migrate::schema(&mut connection).await?;
         self.connection = Some(connection);
-        Ok(SQLITE_MIGRATIONS.compare(&applied))
+        Ok(schema)
     }
 
     pub(in crate::store) async fn lanes(&mut self, journal: JournalId) -> Result<Vec<LanePosition>, StoreError> {
         let mut connection = self.connection().await?;
         let stored = lanes(&mut connection, Lane::only(journal)).await?;
         self.connection = Some(connection);
-        let stand = |(number, stored): (u16, crate::store::model::fence::StoredCheckpoint)| {
+        let positions = stored.into_iter().map(|(number, stored)| {
             let position = stored.checkpoint.mark.position;
             LanePosition { number, lanes: stored.lanes, position }
-        };
-        Ok(stored.into_iter().map(stand).collect())
+        });
+        Ok(positions.collect())
     }
 
-    /// One transaction: all that differs.
+    /// Runs one transaction over all rows that differ.
     pub(in crate::store) async fn round(
         &mut self,
-        again: &ReplayBatch,
-        sum: &mut RewriteCounts,
+        replay: &ReplayBatch,
+        counts: &mut RewriteCounts,
     ) -> Result<RewriteProgress, StoreError> {
         let mut connection = self.connection().await?;
-        self.write(&mut connection, again, sum).await?;
+        self.write(&mut connection, replay, counts).await?;
         self.connection = Some(connection);
         Ok(RewriteProgress::Whole)
     }
@@ -91,17 +94,17 @@ impl SqliteRewriter {
     async fn write(
         &mut self,
         connection: &mut SqliteConnection,
-        again: &ReplayBatch,
-        sum: &mut RewriteCounts,
+        replay: &ReplayBatch,
+        counts: &mut RewriteCounts,
     ) -> Result<(), StoreError> {
-        let lane = Lane::only(again.journal);
+        let lane = Lane::only(replay.journal);
         make_incoming(connection).await?;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(WRITING))?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(REWRITING_ROWS))?;
         rows_cannot_vanish(&mut transaction).await?;
-        let inserts = inserts_of(&mut self.inserts, &again.rows);
-        let differing = differ(&mut transaction, inserts, &again.rows).await?;
-        let keys: HashSet<_> = differing.iter().map(|row| row.key).collect();
-        let changing = again.rows.only(&keys);
+        let inserts = inserts_of(&mut self.inserts, &replay.rows);
+        let changed = changed_rows(&mut transaction, inserts, &replay.rows).await?;
+        let keys: HashSet<_> = changed.iter().map(|row| row.key).collect();
+        let changing = replay.rows.only(&keys);
         let (mut refused, mut quarantined) = (HashSet::new(), Vec::new());
         let refuse = |row: &Row, error: &StoreError| {
             refused.insert(row.key());
@@ -117,63 +120,63 @@ impl SqliteRewriter {
             replace_newest(&mut transaction, &batch.new).await?;
         }
         let mut cleared = 0;
-        for (imei, digest) in resolved(&mut transaction, again, &refused).await? {
+        for (imei, digest) in resolved(&mut transaction, replay, &refused).await? {
             let query = sqlx::query(RESOLVE).bind(imei).bind(digest.to_vec());
-            cleared += query.execute(&mut *transaction).await.map_err(failed(CLEARING))?.rows_affected();
+            cleared += query.execute(&mut *transaction).await.map_err(failed(CLEARING_QUARANTINE))?.rows_affected();
         }
-        let messages = messages(&mut transaction, lane, &again.messages).await?;
-        let lost = not_kept(&mut transaction, quarantined).await?;
+        let messages = messages(&mut transaction, lane, &replay.messages).await?;
+        let lost = not_stored_anywhere(&mut transaction, quarantined).await?;
         quarantine(&mut transaction, lane, &lost, None).await?;
         transaction.commit().await.map_err(failed("committing"))?;
-        sum.rows(missing(&differing, &refused), written);
-        sum.resolved += cleared;
-        sum.messages += messages;
-        sum.refused.extend(refused);
+        counts.add(missing(&changed, &refused), written);
+        counts.resolved += cleared;
+        counts.messages += messages;
+        counts.refused.extend(refused);
         Ok(())
     }
 
-    /// What differs. Writes to a temporary table only, which nobody else sees or waits for.
+    /// Counts what differs. Writes to a temporary table only, which no other connection sees or waits for.
     pub(in crate::store) async fn compare(
         &mut self,
-        again: &ReplayBatch,
+        replay: &ReplayBatch,
         differences: &mut Differences,
-        sum: &mut RewriteCounts,
+        counts: &mut RewriteCounts,
     ) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         make_incoming(&mut connection).await?;
-        let mut transaction = connection.begin().await.map_err(failed(COMPARING))?;
-        let inserts = inserts_of(&mut self.inserts, &again.rows);
-        fill(&mut transaction, inserts, &again.rows).await?;
-        let comparing = failed(COMPARING);
-        let counts = sqlx::query(AssertSqlSafe(COUNT_DIFFERING.as_str())).fetch_one(&mut *transaction).await;
-        let counts = counts.map_err(comparing)?;
-        let count = |column: usize| counts.try_get::<i64, _>(column).map_err(comparing);
-        sum.inserted += u64::try_from(count(0)?).unwrap_or(0);
-        sum.updated += u64::try_from(count(1)?).unwrap_or(0);
+        let mut transaction = connection.begin().await.map_err(failed(COMPARING_ROWS))?;
+        let inserts = inserts_of(&mut self.inserts, &replay.rows);
+        fill(&mut transaction, inserts, &replay.rows).await?;
+        let comparing = failed(COMPARING_ROWS);
+        let found = sqlx::query(AssertSqlSafe(COUNT_CHANGED.as_str())).fetch_one(&mut *transaction).await;
+        let found = found.map_err(comparing)?;
+        let count = |column: usize| found.try_get::<i64, _>(column).map_err(comparing);
+        counts.inserted += u64::try_from(count(0)?).unwrap_or(0);
+        counts.updated += u64::try_from(count(1)?).unwrap_or(0);
         for (at, name) in (2..).zip(decoded_columns()) {
             differences.count(name, count(at)?);
         }
-        if !differences.is_plain() {
-            let lacking = i64::try_from(MOST_EXAMPLES - differences.examples.len()).unwrap_or(0);
-            let query = sqlx::query(AssertSqlSafe(EXAMPLES.as_str())).bind(lacking);
+        let wanted = differences.examples_wanted();
+        if wanted > 0 {
+            let query = sqlx::query(AssertSqlSafe(EXAMPLES.as_str())).bind(wanted);
             for row in query.fetch_all(&mut *transaction).await.map_err(comparing)? {
-                let key = differing(&row).map_err(comparing)?.key;
-                differences.example(key, &object(&row, 4)?, &object(&row, 5)?);
+                let key = changed_row(&row).map_err(comparing)?.key;
+                differences.add_example(key, &object(&row, 4)?, &object(&row, 5)?);
             }
         }
-        for (imei, digest) in resolved(&mut transaction, again, &HashSet::new()).await? {
+        for (imei, digest) in resolved(&mut transaction, replay, &HashSet::new()).await? {
             let query = sqlx::query_scalar(IS_QUARANTINED).bind(imei).bind(digest.to_vec());
-            let is_there: bool = query.fetch_one(&mut *transaction).await.map_err(failed(CLEARING))?;
-            sum.resolved += u64::from(is_there);
+            let exists: bool = query.fetch_one(&mut *transaction).await.map_err(failed(CLEARING_QUARANTINE))?;
+            counts.resolved += u64::from(exists);
         }
-        transaction.rollback().await.map_err(failed(COMPARING))?;
+        transaction.rollback().await.map_err(failed(COMPARING_ROWS))?;
         self.connection = Some(connection);
         Ok(())
     }
 }
 
 fn inserts_of<'a>(kept: &'a mut HashMap<ColumnSet, Inserts>, rows: &Rows) -> &'a Inserts {
-    if kept.len() >= super::STATEMENTS_MAX {
+    if kept.len() >= COLUMN_SETS_MAX {
         kept.clear();
     }
     let columns = ColumnSet::of(rows);
@@ -185,36 +188,39 @@ fn inserts_of<'a>(kept: &'a mut HashMap<ColumnSet, Inserts>, rows: &Rows) -> &'a
 
 async fn make_incoming(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let create = "CREATE TEMPORARY TABLE IF NOT EXISTS incoming AS SELECT * FROM positions WHERE 0";
-    sqlx::query(create).execute(connection).await.map_err(failed(COMPARING))?;
+    sqlx::query(create).execute(connection).await.map_err(failed(COMPARING_ROWS))?;
     Ok(())
 }
 
 async fn fill(connection: &mut SqliteConnection, inserts: &Inserts, rows: &Rows) -> Result<(), StoreError> {
-    let emptied = sqlx::query("DELETE FROM temp.incoming").execute(&mut *connection).await;
-    emptied.map_err(failed(COMPARING))?;
+    let emptying = sqlx::query("DELETE FROM temp.incoming").execute(&mut *connection).await;
+    emptying.map_err(failed(COMPARING_ROWS))?;
     inserts.incoming.run(connection, rows, |_, _| ()).await?;
     Ok(())
 }
 
-/// The rows that do not stand as they are decoded.
-async fn differ(
+/// Finds the rows that are not stored as they are decoded.
+async fn changed_rows(
     connection: &mut SqliteConnection,
     inserts: &Inserts,
     rows: &Rows,
 ) -> Result<Vec<ChangedRow>, StoreError> {
     fill(connection, inserts, rows).await?;
-    let rows = sqlx::query(AssertSqlSafe(DIFFERING.as_str())).fetch_all(connection).await.map_err(failed(COMPARING))?;
-    rows.iter().map(differing).collect::<Result<_, _>>().map_err(failed(COMPARING))
+    let rows = sqlx::query(AssertSqlSafe(CHANGED_ROWS.as_str()))
+        .fetch_all(connection)
+        .await
+        .map_err(failed(COMPARING_ROWS))?;
+    rows.iter().map(changed_row).collect::<Result<_, _>>().map_err(failed(COMPARING_ROWS))
 }
 
-fn differing(row: &SqliteRow) -> Result<ChangedRow, sqlx::Error> {
+fn changed_row(row: &SqliteRow) -> Result<ChangedRow, sqlx::Error> {
     let imei: i64 = row.try_get(0)?;
     let key = Key { imei: imei.cast_unsigned(), ts_ms: row.try_get(1)?, fingerprint: row.try_get(2)? };
     Ok(ChangedRow { key, missing: row.try_get(3)? })
 }
 
 fn object(row: &SqliteRow, column: usize) -> Result<Map<String, Value>, StoreError> {
-    let text: Option<String> = row.try_get(column).map_err(failed(COMPARING))?;
+    let text: Option<String> = row.try_get(column).map_err(failed(COMPARING_ROWS))?;
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
 }
 
@@ -225,42 +231,43 @@ async fn replace_newest(connection: &mut SqliteConnection, rows: &Rows) -> Resul
         let imei = last.imei.cast_signed();
         for (key, _) in device {
             let query = sqlx::query(drop).bind(imei).bind(key.ts_ms).bind(key.fingerprint);
-            query.execute(&mut *connection).await.map_err(failed("repairing the newest positions"))?;
+            query.execute(&mut *connection).await.map_err(failed("repairing the latest positions"))?;
         }
         repair_newest(connection, imei, last.ts_ms, true).await?;
     }
     Ok(())
 }
 
-/// Device and digest of what belongs into quarantine no longer, where there can be any.
+/// Device and digest of what no longer belongs into quarantine, for devices that have something there.
 async fn resolved(
     connection: &mut SqliteConnection,
-    again: &ReplayBatch,
+    replay: &ReplayBatch,
     refused: &HashSet<Key>,
 ) -> Result<HashSet<(i64, [u8; 32])>, StoreError> {
     let mut among = HashSet::new();
-    for imei in again.devices().into_iter().map(|imei| imei.get().cast_signed()) {
+    for imei in replay.devices().into_iter().map(|imei| imei.get().cast_signed()) {
         let has = sqlx::query_scalar("SELECT EXISTS (SELECT * FROM quarantined_records WHERE imei = ?)").bind(imei);
-        if has.fetch_one(&mut *connection).await.map_err(failed(CLEARING))? {
+        if has.fetch_one(&mut *connection).await.map_err(failed(CLEARING_QUARANTINE))? {
             among.insert(imei);
         }
     }
-    let (imeis, digests) = if among.is_empty() { Default::default() } else { again.resolved(&among, refused) };
+    let (imeis, digests) = if among.is_empty() { Default::default() } else { replay.resolved(&among, refused) };
     Ok(imeis.into_iter().zip(digests).collect())
 }
 
-/// Those of the refused records that are neither in quarantine nor in the table as they were: nothing else has them.
-async fn not_kept(
+/// Finds the refused records that are neither in quarantine nor, with their old values, in the table: nothing else
+/// holds them.
+async fn not_stored_anywhere(
     connection: &mut SqliteConnection,
     refused: Vec<(Key, Quarantined)>,
 ) -> Result<Vec<Quarantined>, StoreError> {
-    let stands = "SELECT EXISTS (SELECT * FROM positions WHERE imei = ?1 AND ts = ?2 AND fingerprint = ?3) \
+    let is_kept = "SELECT EXISTS (SELECT * FROM positions WHERE imei = ?1 AND ts = ?2 AND fingerprint = ?3) \
                   OR EXISTS (SELECT * FROM quarantined_records WHERE imei = ?1 AND digest = ?4)";
     let mut lost = Vec::new();
     for (Key { imei, ts_ms, fingerprint }, record) in refused {
-        let query = sqlx::query_scalar(stands).bind(imei.cast_signed()).bind(ts_ms).bind(fingerprint);
+        let query = sqlx::query_scalar(is_kept).bind(imei.cast_signed()).bind(ts_ms).bind(fingerprint);
         let query = query.bind(digest(&record.bytes).to_vec());
-        let kept: bool = query.fetch_one(&mut *connection).await.map_err(failed(CLEARING))?;
+        let kept: bool = query.fetch_one(&mut *connection).await.map_err(failed(CLEARING_QUARANTINE))?;
         if !kept {
             lost.push(record);
         }
@@ -268,15 +275,15 @@ async fn not_kept(
     Ok(lost)
 }
 
-static DIFFERING: LazyLock<String> = LazyLock::new(|| {
+static CHANGED_ROWS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT i.imei, i.ts, i.fingerprint, p.imei IS NULL{JOINED} WHERE p.imei IS NULL OR {} \
          ORDER BY i.imei, i.ts, i.fingerprint",
         differs()
     )
 });
-/// How many are missing, how many differ, and how many in each decoded column.
-static COUNT_DIFFERING: LazyLock<String> = LazyLock::new(|| {
+/// How many rows are missing, how many differ, and how many differ in each decoded column.
+static COUNT_CHANGED: LazyLock<String> = LazyLock::new(|| {
     let column = |name: &&str| format!("coalesce(sum(p.imei IS NOT NULL AND p.{name} IS NOT i.{name}), 0)");
     let columns: Vec<_> = decoded_columns().iter().map(column).collect();
     format!(
@@ -285,7 +292,7 @@ static COUNT_DIFFERING: LazyLock<String> = LazyLock::new(|| {
         columns.join(", ")
     )
 });
-/// Some that stand and differ, with both rows as JSON.
+/// Some stored rows that differ, both versions as JSON.
 static EXAMPLES: LazyLock<String> = LazyLock::new(|| {
     let object = |table: &str| {
         let value = |name: &&str| match *name {
@@ -311,6 +318,3 @@ const JOINED: &str = " FROM temp.incoming i \
     LEFT JOIN main.positions p ON p.imei = i.imei AND p.ts = i.ts AND p.fingerprint = i.fingerprint";
 const IS_QUARANTINED: &str = "SELECT EXISTS (SELECT * FROM quarantined_records WHERE imei = ? AND digest = ?)";
 const RESOLVE: &str = "DELETE FROM quarantined_records WHERE imei = ? AND digest = ?";
-const COMPARING: &str = "comparing rows";
-const WRITING: &str = "writing rows that were decoded again";
-const CLEARING: &str = "clearing the quarantine";

@@ -1,57 +1,64 @@
-//! Retention in SQLite. The file does not shrink: what was freed is written to again.
+//! Retention in SQLite. The file does not shrink: SQLite reuses the freed pages.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{Connection as _, SqliteConnection};
 
-use crate::store::StoreError;
+use super::session::{connect, failed};
+use crate::store::error::store_error::StoreError;
+use crate::store::model::retention::{
+    CLEARING_QUARANTINE, CONNECTING_FOR_RETENTION, DELETING_MESSAGES, DROPPING_POSITIONS, RETENTION_PAUSE,
+    RETENTION_STEP_ROWS, Retention, RetentionReport,
+};
 use crate::store::model::retention_clock::RetentionClock;
-use crate::store::retain::{CLEARING, CONNECTING, DROPPING, FORGETTING, PAUSE, Retention, RetentionReport, STEP};
 
 pub(crate) async fn retain(
     path: &Path,
     retention: &Retention,
-    present: &RetentionClock,
+    clock: &RetentionClock,
 ) -> Result<RetentionReport, StoreError> {
-    let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).disable_statement_logging();
-    let mut connection = options.connect().await.map_err(|error| StoreError::sqlx(CONNECTING, error))?;
-    let retained = clear(&mut connection, retention, present).await;
+    let mut connection = connect(path, CONNECTING_FOR_RETENTION).await?;
+    let report = clear(&mut connection, retention, clock).await;
     // The writer's own connection syncs the log; nothing is lost with this one.
     let _ = connection.close().await;
-    retained
+    report
 }
 
 async fn clear(
     connection: &mut SqliteConnection,
     retention: &Retention,
-    present: &RetentionClock,
+    clock: &RetentionClock,
 ) -> Result<RetentionReport, StoreError> {
-    let mut retained = RetentionReport::default();
+    let mut report = RetentionReport::default();
     if let Some(age) = retention.positions {
-        let (before, wanted) = (millis(present.bound(age)), millis(present.wanted(age)));
+        let (before, wanted) = (millis(clock.bound(age)), millis(clock.wanted(age)));
         let mut device = -1_i64;
-        while let Some(found) = next(connection, DROPPING, NEXT_OF_POSITIONS, device).await? {
+        while let Some(found) = next(connection, DROPPING_POSITIONS, NEXT_OF_POSITIONS, device).await? {
             device = found;
-            retained.positions += in_steps(connection, DROPPING, DELETE_POSITIONS, &[device, before, STEP]).await?;
+            report.positions +=
+                in_steps(connection, DROPPING_POSITIONS, DELETE_POSITIONS, &[device, before, RETENTION_STEP_ROWS])
+                    .await?;
         }
-        if let Some(waiting) = present.waiting()
+        if let Some(waiting) = clock.waiting()
             && is_held(connection, wanted).await?
         {
-            retained.refused = Some(waiting);
+            report.refused = Some(waiting);
         }
-        let (before, mut device) = (micros(present.bound(age)), -1_i64);
-        while let Some(found) = next(connection, FORGETTING, NEXT_OF_MESSAGES, device).await? {
+        let (before, mut device) = (micros(clock.bound(age)), -1_i64);
+        while let Some(found) = next(connection, DELETING_MESSAGES, NEXT_OF_MESSAGES, device).await? {
             device = found;
-            retained.messages += in_steps(connection, FORGETTING, DELETE_MESSAGES, &[device, before, STEP]).await?;
+            report.messages +=
+                in_steps(connection, DELETING_MESSAGES, DELETE_MESSAGES, &[device, before, RETENTION_STEP_ROWS])
+                    .await?;
         }
     }
     if let Some(age) = retention.quarantine {
-        let before = micros(present.bound(age));
-        retained.quarantined = in_steps(connection, CLEARING, DELETE_QUARANTINED, &[before, STEP]).await?;
+        let before = micros(clock.bound(age));
+        report.quarantined =
+            in_steps(connection, CLEARING_QUARANTINE, DELETE_QUARANTINED, &[before, RETENTION_STEP_ROWS]).await?;
     }
-    Ok(retained)
+    Ok(report)
 }
 
 async fn next(
@@ -61,16 +68,16 @@ async fn next(
     device: i64,
 ) -> Result<Option<i64>, StoreError> {
     let next = sqlx::query_scalar(query).bind(device);
-    next.fetch_one(connection).await.map_err(|error| StoreError::sqlx(doing, error))
+    next.fetch_one(connection).await.map_err(failed(doing))
 }
 
-/// Whether rows stay that are old enough.
+/// Whether expired rows stay.
 async fn is_held(connection: &mut SqliteConnection, wanted: i64) -> Result<bool, StoreError> {
     let held = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM positions WHERE ts < ?)").bind(wanted);
-    held.fetch_one(connection).await.map_err(|error| StoreError::sqlx(DROPPING, error))
+    held.fetch_one(connection).await.map_err(failed(DROPPING_POSITIONS))
 }
 
-/// Until a step finds nothing more.
+/// Deletes in small transactions until one finds nothing more.
 async fn in_steps(
     connection: &mut SqliteConnection,
     doing: &'static str,
@@ -80,25 +87,21 @@ async fn in_steps(
     let mut deleted = 0;
     loop {
         let query = parameters.iter().fold(sqlx::query(delete), |query, parameter| query.bind(*parameter));
-        let done = query.execute(&mut *connection).await.map_err(|error| StoreError::sqlx(doing, error))?;
+        let done = query.execute(&mut *connection).await.map_err(failed(doing))?;
         deleted += done.rows_affected();
         if done.rows_affected() == 0 {
             return Ok(deleted);
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETENTION_PAUSE).await;
     }
 }
 
-fn since_epoch(time: SystemTime) -> Duration {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+fn micros(time: SystemTime) -> i64 {
+    i64::try_from(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros()).unwrap_or(0)
 }
 
 fn millis(time: SystemTime) -> i64 {
-    i64::try_from(since_epoch(time).as_millis()).unwrap_or(0)
-}
-
-fn micros(time: SystemTime) -> i64 {
-    i64::try_from(since_epoch(time).as_micros()).unwrap_or(0)
+    micros(time) / 1000
 }
 
 const NEXT_OF_POSITIONS: &str = "SELECT min(imei) FROM positions WHERE imei > ?";
@@ -109,5 +112,3 @@ const DELETE_MESSAGES: &str = "DELETE FROM device_messages WHERE rowid IN (
     SELECT rowid FROM device_messages WHERE imei = ? AND received_at < ? ORDER BY received_at LIMIT ?)";
 const DELETE_QUARANTINED: &str = "DELETE FROM quarantined_records WHERE rowid IN (
     SELECT rowid FROM quarantined_records WHERE received_at < ? ORDER BY received_at LIMIT ?)";
-/// The writer holds the file for a second at most.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

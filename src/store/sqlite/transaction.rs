@@ -1,26 +1,29 @@
-//! The transaction of a batch in SQLite: the same steps as in the other store, every row under the key.
+//! The transaction of a batch in SQLite: every row is written under the key.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::time::SystemTime;
 
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row as _};
 
-use super::failed;
+use super::flag_batch;
 use super::insert::{Insert, Statements};
+use super::session::failed;
 use crate::store::commit::quarantine_input::{HOUR_US, QuarantineCap, QuarantineInput, inputs};
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::FlagCache;
 use crate::store::model::batch::{Batch, Message, QuarantineReason, Quarantined};
 use crate::store::model::column_set::ColumnSet;
+use crate::store::model::committed::{Committed, WritePath};
 use crate::store::model::fence::{
     BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, FenceDecision, Lane, StoredCheckpoint, decide,
     starting_checkpoint,
 };
+use crate::store::model::row::Row;
 use crate::store::model::rows::Rows;
-use crate::store::sqlite::flag_batch;
-use crate::store::{Committed, ErrorClass, StoreError, WritePath};
-use odograph_journal::{Mark, Position};
+
+use odograph_journal::{Mark, Position, system_us};
 
 /// A connection, and what it writes with. Any error ends both.
 pub(super) struct Transaction<'a> {
@@ -32,8 +35,8 @@ pub(super) struct Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    /// Offers a batch, its rows sorted. From the moment that the commit is asked for until it is done, `doubt` says what is
-    /// not known, also when this future is dropped.
+    /// Commits a batch with sorted rows. From the moment that the commit is sent until it returns, `doubt` holds the
+    /// commit, also when this future is dropped.
     pub(super) async fn run(
         self,
         batch: &Batch,
@@ -50,13 +53,13 @@ impl Transaction<'_> {
         }
         *doubt = None;
         rows_cannot_vanish(&mut transaction).await?;
-        // Ended before the checkpoint is written: where somebody's trigger has rolled everything back, that fails.
+        // Released before the checkpoint is written. If a trigger has rolled everything back, the release fails.
         sqlx::query("SAVEPOINT batch").execute(&mut *transaction).await.map_err(failed(BEGINNING))?;
 
         let (mut inserted, mut keys, mut quarantined) = (0, Vec::new(), Vec::new());
         for rows in [&batch.new, &batch.perhaps_stored] {
             let Some(statements) = statements_of(statements, rows) else { continue };
-            let refuse = |row: &crate::store::Row, error: &StoreError| {
+            let refuse = |row: &Row, error: &StoreError| {
                 keys.push(row.key());
                 quarantined.push(Quarantined::record(row, QuarantineReason::Refused, error.detail(), rows.wire(row)));
             };
@@ -97,23 +100,23 @@ fn statements_of<'a>(kept: &'a mut HashMap<ColumnSet, Statements>, rows: &Rows) 
     })
 }
 
-/// One that the database does not take is left out: its record is in `positions` or in quarantine.
+/// Writes latest positions, and leaves out what the database refuses: the record is in `positions` or in quarantine.
 async fn newest(insert: &Insert, connection: &mut SqliteConnection, rows: &Rows) -> Result<(), StoreError> {
-    let refuse = |_: &crate::store::Row, error: &StoreError| {
+    let refuse = |_: &Row, error: &StoreError| {
         tracing::warn!(detail = error.detail(), "the database refuses a latest position");
     };
     insert.run(connection, rows, refuse).await?;
     Ok(())
 }
 
-/// A trigger that ignores a row would make it pass for one that stood there before.
+/// Refuses a trigger that ignores rows: an ignored row would pass for a duplicate.
 pub(super) async fn rows_cannot_vanish(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     const LOOKING: &str = "looking for triggers on positions";
     let query = "SELECT EXISTS (SELECT * FROM sqlite_schema \
                  WHERE type = 'trigger' AND tbl_name = 'positions' AND sql LIKE '%IGNORE%')";
     let vanish: bool = sqlx::query_scalar(query).fetch_one(connection).await.map_err(failed(LOOKING))?;
     if vanish {
-        let remedy = "positions has a trigger with IGNORE, which could drop rows unseen: drop it";
+        let remedy = "positions has a trigger with IGNORE, which could drop rows silently: drop the trigger";
         return Err(StoreError::new(ErrorClass::Refuses, LOOKING, remedy));
     }
     Ok(())
@@ -136,10 +139,10 @@ pub(super) async fn lanes(
 }
 
 fn read(row: &SqliteRow) -> Result<(u16, StoredCheckpoint), sqlx::Error> {
-    let wrong = |error: std::num::TryFromIntError| sqlx::Error::Decode(error.into());
-    let number = |column| row.try_get::<i64, _>(column).and_then(|number| u16::try_from(number).map_err(wrong));
+    let invalid = |error: std::num::TryFromIntError| sqlx::Error::Decode(error.into());
+    let number = |column| row.try_get::<i64, _>(column).and_then(|number| u16::try_from(number).map_err(invalid));
     let position = |column| {
-        row.try_get::<i64, _>(column).and_then(|position| u64::try_from(position).map(Position).map_err(wrong))
+        row.try_get::<i64, _>(column).and_then(|position| u64::try_from(position).map(Position).map_err(invalid))
     };
     let mark = Mark { position: position(2)?, tag: row.try_get(3)? };
     Ok((number(0)?, StoredCheckpoint { lanes: number(1)?, checkpoint: Checkpoint { mark, latest: position(4)? } }))
@@ -163,7 +166,7 @@ pub(super) async fn open_lane(connection: &mut SqliteConnection, lane: Lane) -> 
                 .bind(checkpoint.mark.position.0.cast_signed())
                 .bind(checkpoint.mark.tag)
                 .bind(checkpoint.latest.0.cast_signed())
-                .bind(now_us())
+                .bind(system_us())
                 .execute(&mut *transaction)
                 .await
                 .map_err(failed(OPENING))?;
@@ -186,7 +189,7 @@ async fn checkpoint(connection: &mut SqliteConnection, lane: Lane, to: &Checkpoi
         .bind(to.mark.position.0.cast_signed())
         .bind(to.mark.tag)
         .bind(to.latest.0.cast_signed())
-        .bind(now_us())
+        .bind(system_us())
         .bind(journal(lane))
         .bind(i64::from(lane.number))
         .execute(connection)
@@ -195,7 +198,7 @@ async fn checkpoint(connection: &mut SqliteConnection, lane: Lane, to: &Checkpoi
     Ok(())
 }
 
-/// Gives the number of records that were over what is kept. Bytes that are there already always count up.
+/// Returns the number of records that exceeded the maximum. Known bytes only raise their count.
 pub(super) async fn quarantine(
     connection: &mut SqliteConnection,
     lane: Lane,
@@ -254,7 +257,7 @@ pub(super) async fn quarantine(
     Ok(over)
 }
 
-/// Gives the number of those that were not there.
+/// Returns the number of messages that were new.
 pub(super) async fn messages(
     connection: &mut SqliteConnection,
     lane: Lane,
@@ -283,11 +286,6 @@ pub(super) async fn messages(
 
 fn journal(lane: Lane) -> Vec<u8> {
     lane.journal.to_bytes().to_vec()
-}
-
-pub(super) fn now_us() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }
 
 const BEGINNING: &str = "beginning a transaction";
