@@ -7,7 +7,6 @@
 mod commit;
 mod database;
 mod error;
-mod faulty;
 mod flags;
 mod model;
 mod port;
@@ -26,10 +25,7 @@ pub use database::{
 };
 pub use error::class::ErrorClass;
 pub use error::remedy::remedy;
-pub use error::store_error::StoreError;
-pub use faulty::{
-    Fate, FaultyDatabase, FaultyLedger, FaultyStore, Flagged, Flaw, Left, Snapshot, StoredRow, Tables, Waiting,
-};
+pub use error::store_error::{CLAIMING_LANE, StoreError};
 pub use flags::cache::LedgerEntry;
 pub use flags::flag_ledger::FlagLedger;
 pub use flags::intervals::FlagInterval;

@@ -12,13 +12,14 @@ use odograph::ingest::intake::{Gate, Pending};
 use odograph::metrics::{DrainMetrics, JournalMetrics, Registry, Tally};
 use odograph::store::file_of;
 use odograph::store::{
-    Batch, BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, ErrorClass, Fate, FaultyDatabase, FaultyStore, Lane,
-    Schema, SqliteStore, Store, StoreError,
+    Batch, BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, ErrorClass, Lane, LaneWriter, Schema, SqliteStore, Store,
+    StoreError,
 };
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::system_us;
 use odograph_journal::{Draw, Group, Kind, Limits, Log, NewEntry, Options, Outcome as Written, RecoveryMode};
 use odograph_journal::{JournalId, Position};
+use odograph_sim::database::{Fate, SimDatabase};
 use odograph_testkit::{TestDatabase, frame, imei, record};
 use teltonika_codecs::encode::NewRecord;
 use tokio_util::sync::CancellationToken;
@@ -231,11 +232,11 @@ fn a_record_without_a_fix_hides_none_behind_it() {
 struct OnDisk {
     log: Log,
     tally: Arc<Tally>,
-    drain: Drain<FaultyStore, Tail>,
+    drain: Drain<LaneWriter<SimDatabase>, Tail>,
 }
 
 impl OnDisk {
-    fn start(disk: &FaultyDisk, database: &FaultyDatabase, tag: i64) -> Self {
+    fn start(disk: &FaultyDisk, database: &SimDatabase, tag: i64) -> Self {
         let limits = Limits::with_pieces(80 << 10, 8 << 10, 3 << 10, Duration::from_hours(1)).unwrap();
         let options = Options { limits, recovery: RecoveryMode::Strict };
         let draw = Draw { id: JournalId::random(), tag, begin: Position(0) };
@@ -245,7 +246,7 @@ impl OnDisk {
         tally.recovered(opened.records);
         let metrics = (Arc::clone(&tally), Arc::clone(&health), JournalMetrics::new(&registry));
         let (contents, gaps) = (Arc::clone(log.contents()), GapFile::new(Arc::new(disk.clone())));
-        let store = FaultyStore::new(database, Lane::only(contents.id()));
+        let store = LaneWriter::over(database.clone(), Lane::only(contents.id()));
         let draining = Arc::new(Draining::new(contents, 1, gaps, false, opened.new_id, system_us, metrics));
         let batching =
             Batching { rows: 1000, linger: Duration::from_millis(1), window: ANY_TIME, remembered: Sizes::default() };
@@ -264,7 +265,7 @@ impl OnDisk {
 }
 
 /// Has a database do whatever it is asked.
-fn serve(database: &FaultyDatabase) -> tokio::task::JoinHandle<()> {
+fn serve(database: &SimDatabase) -> tokio::task::JoinHandle<()> {
     let database = database.clone();
     tokio::spawn(async move {
         loop {
@@ -277,7 +278,7 @@ fn serve(database: &FaultyDatabase) -> tokio::task::JoinHandle<()> {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_database_has_is_released_at_the_start_though_nothing_more_comes() {
-    let (disk, database) = (FaultyDisk::new(1), FaultyDatabase::new(None));
+    let (disk, database) = (FaultyDisk::new(1), SimDatabase::new(None));
     let serving = serve(&database);
     let finish = CancellationToken::new();
     finish.cancel();
@@ -299,7 +300,7 @@ async fn what_the_database_has_is_released_at_the_start_though_nothing_more_come
 
 #[tokio::test(start_paused = true)]
 async fn a_database_that_went_back_is_filled_again_though_nothing_more_comes() {
-    let (disk, database) = (FaultyDisk::new(1), FaultyDatabase::new(None));
+    let (disk, database) = (FaultyDisk::new(1), SimDatabase::new(None));
     let (serving, before) = (serve(&database), database.snapshot());
     let mut process = OnDisk::start(&disk, &database, 1);
     process.append(&record(T, 1));

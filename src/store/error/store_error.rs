@@ -42,8 +42,9 @@ impl StoreError {
         Self { class: kind.class(), doing, source: source.into(), kind, in_doubt: false }
     }
 
-    /// An error with which a server answers a statement and ends its transaction.
-    pub(crate) fn answered(doing: &'static str, code: &str, constraint: Option<&str>) -> Self {
+    /// An error with which a server answers a statement, and ends its transaction.
+    #[must_use]
+    pub fn answered(doing: &'static str, code: &str, constraint: Option<&str>) -> Self {
         let kind = SqlErrorKind::of_sqlstate(code, SqlErrorContext { constraint, ..SqlErrorContext::default() });
         let (message, constraint) = ("refused".to_owned(), constraint.map(str::to_owned));
         Self::of_kind(kind, doing, ServerAnswer { message, code: code.to_owned(), constraint, is_final: true })
@@ -150,7 +151,7 @@ impl StoreError {
     /// this process that ended, which the server has not noticed yet.
     #[must_use]
     pub fn lane_is_held(&self) -> bool {
-        self.doing == CLAIMING && self.kind == SqlErrorKind::Retry
+        self.doing == CLAIMING_LANE && self.kind == SqlErrorKind::Retry
     }
 
     /// The SQLSTATE, and the constraint if the server named one: what quarantine records about a row.
@@ -202,4 +203,4 @@ fn has_io_cause(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// What a session does while another one may hold the lane.
-pub(crate) const CLAIMING: &str = "waiting for the session that holds this journal's lane";
+pub const CLAIMING_LANE: &str = "waiting for the session that holds this journal's lane";

@@ -62,7 +62,7 @@ pub const APPLY_ORDER: [FlagStep; 9] = [
 ];
 
 /// The orders of both transactions.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlagOrder {
     /// Of the first one.
     pub record: &'static [FlagStep],

@@ -13,7 +13,7 @@ use super::sql::{
 };
 use crate::store::commit::quarantine_input::{QuarantineCap, QuarantineInput};
 use crate::store::error::class::ErrorClass;
-use crate::store::error::store_error::{CLAIMING, StoreError};
+use crate::store::error::store_error::{CLAIMING_LANE, StoreError};
 use crate::store::flags::cache::LedgerEntry;
 use crate::store::model::batch::Message;
 use crate::store::model::column_set::ColumnSet;
@@ -24,7 +24,7 @@ use crate::store::statements::{BatchSession, PartTable};
 
 impl BatchSession for Connection {
     async fn claim_lane(&mut self, lane: Lane) -> Result<(), StoreError> {
-        self.execute(CLAIMING, LOCK_LANE, &[&key_of(lane)]).await.map(drop)
+        self.execute(CLAIMING_LANE, LOCK_LANE, &[&key_of(lane)]).await.map(drop)
     }
 
     async fn schema(&mut self) -> Result<Schema, StoreError> {

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use odograph::health::Reason;
-use odograph::store::{FaultyDatabase, Key, StoredRow, Tables};
+use odograph::store::Key;
+
+use crate::database::{SimDatabase, StoredRow, Tables};
 use teltonika_codecs::encode::NewRecord;
 use uuid::Uuid;
 
-use super::plan::Plan;
-use super::process::{Process, held_by};
-use super::sent::{Item, Sent, What};
+use crate::plan::Plan;
+use crate::process::{Process, held_by};
+use crate::sent::{Item, Sent, What};
 
 #[derive(Default)]
 pub struct Oracle {
@@ -48,13 +50,10 @@ impl Oracle {
     }
 
     /// After every step.
-    pub fn check(
-        &mut self,
-        rng: &mut Rng,
-        plan: &Plan,
-        processes: &mut [Process],
-        database: &FaultyDatabase,
-    ) -> Checked {
+    pub fn check(&mut self, rng: &mut Rng, plan: &Plan, processes: &mut [Process], database: &SimDatabase) -> Checked {
+        if let Some(breach) = database.breach() {
+            return Err(format!("a client breaks the contract of the database: {breach}"));
+        }
         let changes = database.changes();
         if self.looked_at != Some(changes) {
             self.looked_at = Some(changes);
@@ -178,7 +177,7 @@ impl Oracle {
     }
 
     /// At rest: everything acknowledged is stored, what is gone was reported, and flags and latest positions are right.
-    pub fn at_rest(&mut self, plan: &Plan, database: &FaultyDatabase) -> Checked {
+    pub fn at_rest(&mut self, plan: &Plan, database: &SimDatabase) -> Checked {
         database.look(|tables| {
             for (number, item) in self.sent.items.iter().enumerate().filter(|(_, item)| item.acked && !item.gone) {
                 if !item.is_in(tables) {
@@ -226,11 +225,11 @@ fn newest(tables: &Tables) -> Checked {
     }
     for (imei, at) in &expected {
         // The same record may have come again at a time at which it was not ahead any more.
-        if tables.newest.get(imei).is_none_or(|newest| newest < at) {
-            return Err(format!("newest of {imei} is {:?} and not {at:?}", tables.newest.get(imei)));
+        if tables.latest.get(imei).is_none_or(|newest| newest < at) {
+            return Err(format!("newest of {imei} is {:?} and not {at:?}", tables.latest.get(imei)));
         }
     }
-    for (imei, (ts_ms, fingerprint)) in &tables.newest {
+    for (imei, (ts_ms, fingerprint)) in &tables.latest {
         let key = Key { imei: *imei, ts_ms: *ts_ms, fingerprint: *fingerprint };
         if tables.positions.get(&key).is_none_or(|stored| stored.faulty || !stored.row.valid) {
             return Err(format!("newest of {imei} is {key:?}, which is none"));

@@ -4,11 +4,11 @@ use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
-use odograph::store::{
-    Batch, BatchSpan, Checkpoint, CommitOutcome, Fate, FaultyDatabase, FaultyStore, Lane, Schema, Store, StoreError,
-};
+use odograph::store::{Batch, BatchSpan, Checkpoint, CommitOutcome, Lane, LaneWriter, Schema, Store, StoreError};
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::{Storage, StorageFile};
+
+use crate::database::{Fate, SimDatabase};
 
 /// A disk that says it has synced.
 #[derive(Debug)]
@@ -71,12 +71,12 @@ impl StorageFile for LyingFile {
 
 /// A store that has its proof of commit from another database.
 pub struct EmptyCommit {
-    inner: FaultyStore,
+    inner: LaneWriter<SimDatabase>,
     lane: Lane,
 }
 
 impl EmptyCommit {
-    pub fn new(inner: FaultyStore, lane: Lane) -> Self {
+    pub fn new(inner: LaneWriter<SimDatabase>, lane: Lane) -> Self {
         Self { inner, lane }
     }
 }
@@ -96,8 +96,8 @@ impl Store for EmptyCommit {
         if !batch.offered().is_multiple_of(3) || batch.offered() == 0 {
             return self.inner.commit(batch, step).await;
         }
-        let elsewhere = FaultyDatabase::new(None);
-        let mut store = FaultyStore::new(&elsewhere, self.lane);
+        let elsewhere = SimDatabase::new(None);
+        let mut store = LaneWriter::over(elsewhere.clone(), self.lane);
         let claimed = served(&elsewhere, store.open_lane()).await?;
         let there = BatchSpan { from: claimed.mark, to: step.to };
         served(&elsewhere, store.commit(batch, &there)).await
@@ -117,7 +117,7 @@ impl Store for EmptyCommit {
 }
 
 /// Runs something against a database where all goes well.
-async fn served<T: Send>(database: &FaultyDatabase, work: impl Future<Output = T> + Send) -> T {
+async fn served<T: Send>(database: &SimDatabase, work: impl Future<Output = T> + Send) -> T {
     let mut work = std::pin::pin!(work);
     std::future::poll_fn(|context| {
         for _ in 0..64 {

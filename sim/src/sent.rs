@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use fastrand::Rng;
-use odograph::store::{Key, Tables};
+use odograph::store::Key;
+
+use crate::database::Tables;
 use teltonika_codecs::encode::{self, NewElement, NewRecord, NewValue};
 use teltonika_codecs::{AvlCodec, Imei, crc16};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 
-use odograph::store::Fate;
+use crate::database::Fate;
 use odograph_journal::Turn;
 
 /// One step.
@@ -44,6 +44,8 @@ pub enum Fault {
     Accept,
     RowsRefused,
     RowsTaken,
+    RowsDropped,
+    RowsKept,
     Restart,
     Snapshot,
     WentBack,
@@ -53,7 +55,8 @@ pub enum Fault {
 
 impl Fault {
     /// What it is counted as.
-    pub fn kind(&self) -> &'static str {
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
         match self {
             Self::Kill { .. } => "process killed",
             Self::PowerCut { .. } => "power cut",
@@ -61,11 +64,14 @@ impl Fault {
             Self::FailWriteAfter { .. } => "write fails",
             Self::FailSyncAfter { .. } => "sync fails",
             Self::DiskFull { .. } => "disk full",
-            Self::DiskRoom { .. } | Self::Accept | Self::RowsTaken | Self::Snapshot => "(end of a fault)",
+            Self::DiskRoom { .. } | Self::Accept | Self::RowsTaken | Self::RowsKept | Self::Snapshot => {
+                "(end of a fault)"
+            }
             Self::Stop { .. } => "orderly stop",
             Self::Clone { .. } => "directory copied, two processes",
             Self::Refuse => "database refuses connections",
             Self::RowsRefused => "database refuses rows",
+            Self::RowsDropped => "a trigger drops rows",
             Self::Restart => "database restarts",
             Self::WentBack => "database goes back",
             Self::Clock { .. } => "clock jumps",
@@ -106,7 +112,8 @@ impl Trace {
     }
 
     /// The number of steps so far.
-    pub fn len(&self) -> usize {
+    #[must_use]
+    pub fn count_steps(&self) -> usize {
         self.steps.len()
     }
 
@@ -125,6 +132,7 @@ impl Trace {
     }
 
     /// The same for the same schedule.
+    #[must_use]
     pub fn hash(&self) -> u32 {
         self.hasher.clone().finalize()
     }

@@ -1,7 +1,15 @@
-//! The simulated world around the service's own code: see `docs/simulation.md`.
+//! A simulated world around the service's own code: see `docs/simulation.md`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    missing_docs,
+    reason = "support for tests: it fails by panicking"
+)]
 
 mod acts;
 mod clock;
+pub mod database;
 mod executor;
 mod faults;
 mod flags;
@@ -19,9 +27,9 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use self::plan::Mutant;
-use self::trace::Trace;
-use self::world::World;
+use crate::plan::Mutant;
+use crate::trace::Trace;
+use crate::world::World;
 
 /// What came of one schedule.
 pub struct Outcome {
@@ -33,6 +41,7 @@ pub struct Outcome {
 }
 
 /// Runs the schedule of a seed.
+#[must_use]
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Outcome {
     let trace = Arc::new(Mutex::new(Trace::default()));
     let ran = catch_unwind(AssertUnwindSafe(|| {
@@ -65,7 +74,7 @@ impl Outcome {
         let wrong = self.wrong.as_deref().unwrap_or("nothing");
         let trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner);
         format!(
-            "{trace}\nseed {seed}: {wrong}\nagain: SIM_SEED={seed} SIM_SCHEDULES=1 cargo test --test simulation any_schedule"
+            "{trace}\nseed {seed}: {wrong}\nagain: SIM_SEED={seed} SIM_SCHEDULES=1 cargo test -p odograph-sim any_schedule"
         )
     }
 }

@@ -6,11 +6,13 @@ use std::task::Waker;
 use uuid::Uuid;
 
 use super::tables::Place;
-use crate::store::model::row::Key;
+use odograph::store::Key;
 
 /// What can be locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lock {
+    /// The table of positions, by those who insert.
+    Table,
     /// A lane of a journal, by a session.
     Lane(Place),
     /// A row of checkpoints.
@@ -18,7 +20,7 @@ pub(super) enum Lock {
     /// A row of positions: also one that is being inserted.
     Row(Key),
     /// A row of latest positions.
-    Newest(u64),
+    Latest(u64),
     /// The ledger of flags.
     Ledger,
     /// The flags of a device.
@@ -100,6 +102,15 @@ impl Locks {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    pub(super) fn holds(&self, backend: u64, lock: Lock) -> bool {
+        self.held.get(&lock).into_iter().flatten().any(|(holder, ..)| *holder == backend)
+    }
+
+    /// Whether anybody has it.
+    pub(super) fn is_held(&self, lock: Lock) -> bool {
+        self.held.contains_key(&lock)
     }
 
     /// Whether somebody waits for what this one holds.

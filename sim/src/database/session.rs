@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Fate;
 use super::server::{Server, Stop};
-use crate::store::flags::cache::FlagCache;
-use crate::store::{ErrorClass, StoreError};
+use super::{Fate, SimDatabase};
+use odograph::store::{Connect, ErrorClass, Session, StoreError};
 
 /// The server, shared.
 pub(super) type Shared = Arc<Mutex<Server>>;
@@ -20,20 +19,22 @@ pub(super) fn locked(server: &Shared) -> MutexGuard<'_, Server> {
 }
 
 /// A connection that we own: dropping it leaves its backend behind, until the server notices.
-pub(super) struct Session {
+pub struct SimSession {
     server: Shared,
-    pub(super) backend: u64,
-    pub(super) has_lane: bool,
-    pub(super) flags: FlagCache,
+    backend: u64,
 }
 
-impl Session {
-    pub(super) fn open(server: &Shared) -> Result<Self, StoreError> {
-        let backend = locked(server).connect()?;
-        Ok(Self { server: Arc::clone(server), backend, has_lane: false, flags: FlagCache::default() })
-    }
+impl Connect for SimDatabase {
+    type Session = SimSession;
 
-    pub(super) fn server(&self) -> MutexGuard<'_, Server> {
+    async fn connect(&mut self) -> Result<SimSession, StoreError> {
+        let backend = locked(&self.server).connect()?;
+        Ok(SimSession { server: Arc::clone(&self.server), backend })
+    }
+}
+
+impl SimSession {
+    fn server(&self) -> MutexGuard<'_, Server> {
         locked(&self.server)
     }
 
@@ -41,7 +42,7 @@ impl Session {
     pub(super) async fn statement<T>(
         &mut self,
         doing: &'static str,
-        mut run: impl FnMut(&mut Server, u64, &mut FlagCache) -> Result<T, Stop> + Send,
+        mut run: impl FnMut(&mut Server, u64) -> Result<T, Stop> + Send,
     ) -> Result<T, StoreError> {
         let fate = self.sent(doing).await;
         if let Fate::NotSent = fate {
@@ -51,22 +52,29 @@ impl Session {
             self.server().abort(self.backend);
             return Err(StoreError::answered(doing, "40P01", None));
         }
-        let Self { server, backend, flags, .. } = self;
-        let (server, backend) = (&*server, *backend);
+        let (server, backend) = (&self.server, self.backend);
         let ran = poll_fn(|context| {
             let mut server = locked(server);
             if !server.backends.contains_key(&backend) {
                 return Poll::Ready(Err(broken(doing)));
             }
-            match run(&mut server, backend, flags) {
-                Ok(done) => Poll::Ready(Ok(done)),
+            match run(&mut server, backend) {
+                Ok(done) => {
+                    if !server.backend(backend).in_transaction {
+                        server.commit(backend);
+                    }
+                    Poll::Ready(Ok(done))
+                }
                 Err(Stop::Wait(lock)) if server.locks.wait(backend, lock, context.waker().clone()) => Poll::Pending,
                 Err(Stop::Wait(_)) => {
                     server.abort(backend);
                     Poll::Ready(Err(StoreError::answered(doing, "40P01", None)))
                 }
                 Err(Stop::Fail(code, constraint)) => {
-                    server.abort(backend);
+                    // Within a savepoint the client goes back to it.
+                    if !server.backend(backend).has_savepoint() {
+                        server.abort(backend);
+                    }
                     Poll::Ready(Err(StoreError::answered(doing, code, constraint)))
                 }
             }
@@ -81,14 +89,32 @@ impl Session {
         if let Fate::NotAnswered = fate { Err(broken(doing)) } else { ran }
     }
 
-    /// Commits. An error says whether it is in doubt.
-    pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
-        const COMMITTING: &str = "committing";
+    async fn sent(&mut self, doing: &'static str) -> Fate {
+        let statement = locked(&self.server).send(self.backend, doing);
+        let sent = Sent { server: &self.server, statement };
+        poll_fn(|context| locked(sent.server).fate(sent.statement, context)).await
+    }
+}
+
+impl Session for SimSession {
+    fn is_closed(&self) -> bool {
+        false
+    }
+
+    async fn begin(&mut self, doing: &'static str) -> Result<(), StoreError> {
+        self.statement(doing, |server, backend| {
+            server.backend(backend).in_transaction = true;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn commit(&mut self, doing: &'static str) -> Result<(), StoreError> {
         self.server().sent_commit(self.backend);
-        let fate = self.sent(COMMITTING).await;
+        let fate = self.sent(doing).await;
         let mut server = locked(&self.server);
         if !server.backends.contains_key(&self.backend) {
-            return Err(broken(COMMITTING).doubtful());
+            return Err(broken(doing));
         }
         match fate {
             Fate::Done => {
@@ -97,30 +123,23 @@ impl Session {
             }
             Fate::Victim => {
                 server.abort(self.backend);
-                Err(StoreError::answered(COMMITTING, "40001", None).doubtful())
+                Err(StoreError::answered(doing, "40001", None))
             }
             // Whether it had arrived shows when the server notices.
-            Fate::NotSent | Fate::NotAnswered => Err(broken(COMMITTING).doubtful()),
+            Fate::NotSent | Fate::NotAnswered => Err(broken(doing)),
         }
     }
 
-    /// Ends a transaction without effect.
-    pub(super) async fn rollback(&mut self) -> Result<(), StoreError> {
-        self.statement("ending a transaction", |server, backend, _| {
+    async fn rollback(&mut self) -> Result<(), StoreError> {
+        self.statement("ending a transaction", |server, backend| {
             server.abort(backend);
             Ok(())
         })
         .await
     }
-
-    async fn sent(&mut self, doing: &'static str) -> Fate {
-        let statement = locked(&self.server).send(self.backend, doing);
-        let sent = Sent { server: &self.server, statement };
-        poll_fn(|context| locked(sent.server).fate(sent.statement, context)).await
-    }
 }
 
-impl Drop for Session {
+impl Drop for SimSession {
     fn drop(&mut self) {
         self.server().leave(self.backend);
     }

@@ -5,15 +5,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support_sim;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use odograph::store::Flaw;
-use support_sim::plan::Mutant;
-use support_sim::run;
+use odograph_sim::database::Flaw;
+use odograph_sim::plan::Mutant;
+use odograph_sim::run;
 
 fn set(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -49,7 +47,7 @@ fn any_schedule_keeps_the_promise() {
                         }
                         assert!(outcome.wrong.is_none(), "{}", outcome.tell(seed));
                         let trace = outcome.trace.lock().unwrap();
-                        total.steps += trace.len() as u64;
+                        total.steps += trace.count_steps() as u64;
                         total.items += outcome.items as u64;
                         total.images += outcome.images;
                         for (kind, count) in &trace.faults {
@@ -105,7 +103,7 @@ fn the_simulation_finds_what_is_broken_on_purpose() {
         Mutant::Database(Flaw::PlainLedger),
         Mutant::Database(Flaw::NoSeq),
         Mutant::Database(Flaw::NoVersion),
-        Mutant::Database(Flaw::NewestByArrival),
+        Mutant::Database(Flaw::LatestByArrival),
     ];
     let most = set("SIM_MUTANT_SCHEDULES").unwrap_or(400);
     let mut not_found = Vec::new();

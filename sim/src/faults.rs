@@ -3,10 +3,10 @@
 use odograph::store::ErrorClass;
 use odograph_faulty_disk::{Faults, FaultyDisk};
 
-use super::plan::Mutant;
-use super::process::{NotStarted, Process, Surrounds};
-use super::trace::{Fault, Step};
-use super::world::World;
+use crate::plan::Mutant;
+use crate::process::{NotStarted, Process, Surrounds};
+use crate::trace::{Fault, Step};
+use crate::world::World;
 
 impl World {
     /// Something goes wrong, of what this seed has.
@@ -22,7 +22,7 @@ impl World {
     fn try_fault(&mut self) -> Result<bool, String> {
         let process = self.rng.usize(..self.processes.len());
         let runs = self.processes[process].running.is_some();
-        let fault = match self.rng.u8(0..22) {
+        let fault = match self.rng.u8(0..24) {
             // Most of what goes wrong ends: a process begins again.
             0..6 if !runs => {
                 self.start(process)?;
@@ -48,6 +48,13 @@ impl World {
                 let refuses = self.rng.bool();
                 self.database.refuse_faster_than(refuses.then_some(150));
                 if refuses { Fault::RowsRefused } else { Fault::RowsTaken }
+            }
+            21 if self.plan.drops_rows => {
+                let drops = self.rng.bool();
+                if !self.database.drop_rows(drops) {
+                    return Ok(false);
+                }
+                if drops { Fault::RowsDropped } else { Fault::RowsKept }
             }
             _ => return Ok(false),
         };

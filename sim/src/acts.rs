@@ -1,13 +1,13 @@
 //! What goes on where nothing is wrong, and what goes wrong on the way of a message.
 
-use odograph::store::Fate;
+use crate::database::Fate;
 use odograph_journal::Turn;
 
-use super::network::Wire;
-use super::plan::Mutant;
-use super::trace::Step;
-use super::tracker::{Connection, Owed};
-use super::world::World;
+use crate::network::Wire;
+use crate::plan::Mutant;
+use crate::trace::Step;
+use crate::tracker::{Connection, Owed};
+use crate::world::World;
 
 impl World {
     /// Polls a task that was woken.

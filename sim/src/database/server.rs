@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
 
 use super::locks::{Lock, Locks, Mode, Until};
-use super::tables::{Tables, Writes};
+use super::tables::{Place, Tables, Writes};
 use super::{Fate, Flaw, Left, Waiting};
-use crate::store::model::flag::FlagChange;
-use crate::store::{ErrorClass, StoreError};
+use odograph::store::{ErrorClass, FlagChange, StoreError};
 
 #[derive(Default)]
 pub(super) struct Server {
@@ -18,6 +17,10 @@ pub(super) struct Server {
     /// Rows faster than this are refused.
     pub(super) fastest: Option<u16>,
     pub(super) refuses: Option<ErrorClass>,
+    /// Somebody's trigger drops every row that is inserted.
+    pub(super) drops_rows: bool,
+    /// What a client did against the contract of the port.
+    pub(super) breach: Option<String>,
     /// Counts transactions that changed something, and restores.
     pub(super) changes: u64,
     /// The sequence behind the ledger's versions; not rolled back with a transaction.
@@ -32,11 +35,28 @@ pub(super) struct Server {
 /// One session on the server's side.
 #[derive(Debug, Default)]
 pub(super) struct Backend {
-    pub(super) writes: Writes,
+    writes: Writes,
+    /// As they were at the savepoint.
+    savepoint: Option<Writes>,
+    pub(super) in_transaction: bool,
+    /// The checkpoint that the transaction has read under its lock.
+    pub(super) fence: Option<Place>,
+    /// The transaction has looked for triggers.
+    pub(super) is_guarded: bool,
+    /// The first version of the ledger that the session has read.
+    pub(super) first_version: Option<i64>,
     /// The commit was sent.
     committing: bool,
-    /// Nobody is at the other end.
-    left: bool,
+    client: Client,
+}
+
+/// Who is at the other end of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Client {
+    #[default]
+    Connected,
+    /// Nobody, and the server has not noticed.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -108,7 +128,7 @@ impl Server {
     }
 
     pub(super) fn left(&self) -> Vec<Left> {
-        let left = self.backends.iter().filter(|(_, backend)| backend.left);
+        let left = self.backends.iter().filter(|(_, backend)| backend.client == Client::Gone);
         let standing = |(id, backend): (&u64, &Backend)| Left {
             backend: *id,
             committing: backend.committing,
@@ -120,9 +140,12 @@ impl Server {
     /// The transaction stands.
     pub(super) fn commit(&mut self, backend: u64) {
         if let Some(ended) = self.backends.get_mut(&backend) {
-            self.tables.take(std::mem::take(&mut ended.writes));
-            ended.committing = false;
-            self.changes += 1;
+            let writes = std::mem::take(&mut ended.writes);
+            ended.end_transaction();
+            if writes != Writes::default() {
+                self.tables.take(writes);
+                self.changes += 1;
+            }
         }
         self.locks.release(backend, Until::EndOfTransaction);
     }
@@ -130,7 +153,7 @@ impl Server {
     /// The transaction never was.
     pub(super) fn abort(&mut self, backend: u64) {
         if let Some(ended) = self.backends.get_mut(&backend) {
-            (ended.writes, ended.committing) = (Writes::default(), false);
+            ended.end_transaction();
         }
         self.locks.release(backend, Until::EndOfTransaction);
     }
@@ -139,7 +162,7 @@ impl Server {
     pub(super) fn leave(&mut self, backend: u64) {
         self.locks.stop_waiting(backend);
         if let Some(backend) = self.backends.get_mut(&backend) {
-            backend.left = true;
+            backend.client = Client::Gone;
         }
     }
 
@@ -166,9 +189,30 @@ impl Server {
         self.lock(backend, lock, Mode::Alone, Until::EndOfTransaction)
     }
 
-    /// What the transaction is about to change. A backend that has ended has nobody who reads it.
-    pub(super) fn writes(&mut self, backend: u64) -> &mut Writes {
-        &mut self.backends.entry(backend).or_default().writes
+    /// A backend. One that has ended has nobody who reads it.
+    pub(super) fn backend(&mut self, backend: u64) -> &mut Backend {
+        self.backends.entry(backend).or_default()
+    }
+
+    /// What the transaction is about to change.
+    pub(super) fn writes_of(&mut self, backend: u64) -> &mut Writes {
+        &mut self.backend(backend).writes
+    }
+
+    /// Nothing of a batch may be written before the fence was read: an owner that was superseded would hold up the new one,
+    /// and rows of its commit in doubt would pass for somebody else's.
+    pub(super) fn writes(&mut self, backend: u64, what: &str) {
+        if self.backend(backend).fence.is_none() {
+            self.breach.get_or_insert(format!("{what} written before the fence was read"));
+        }
+    }
+
+    /// The same; and nothing that takes long may run under the lock of the ledger, which flags wait for.
+    pub(super) fn writes_slowly(&mut self, backend: u64, what: &str) {
+        self.writes(backend, what);
+        if self.locks.holds(backend, Lock::Ledger) {
+            self.breach.get_or_insert(format!("{what} written under the lock of the ledger"));
+        }
     }
 
     pub(super) fn declare(&mut self, change: FlagChange) {
@@ -176,5 +220,32 @@ impl Server {
         if held.seq < change.seq {
             *held = change;
         }
+    }
+}
+
+impl Backend {
+    pub(super) fn set_savepoint(&mut self) {
+        self.savepoint = Some(self.writes.clone());
+    }
+
+    pub(super) fn drop_savepoint(&mut self) {
+        self.savepoint = None;
+    }
+
+    pub(super) fn undo_to_savepoint(&mut self) {
+        if let Some(writes) = self.savepoint.take() {
+            self.writes = writes;
+        }
+    }
+
+    pub(super) const fn has_savepoint(&self) -> bool {
+        self.savepoint.is_some()
+    }
+
+    fn end_transaction(&mut self) {
+        let Self { writes, savepoint, in_transaction, fence, is_guarded, first_version: _, committing, client: _ } =
+            self;
+        (*writes, *savepoint, *in_transaction, *fence) = (Writes::default(), None, false, None);
+        (*is_guarded, *committing) = (false, false);
     }
 }

@@ -5,13 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use crate::store::Checkpoint;
-use crate::store::model::batch::{Message, Quarantined};
-use crate::store::model::digest::digest;
-use crate::store::model::fence::StoredCheckpoint;
-use crate::store::model::flag::{Correction, FlagChange, Window};
-use crate::store::model::row::{Key, Row};
+use odograph::store::{Checkpoint, Correction, FlagChange, Key, Message, Row, StoredCheckpoint, Window};
 use odograph_journal::JournalId;
+use sha2::{Digest, Sha256};
 
 /// The committed content of a database.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +15,7 @@ pub struct Tables {
     /// `positions`.
     pub positions: BTreeMap<Key, StoredRow>,
     /// `latest_positions`: device time and fingerprint by device.
-    pub newest: BTreeMap<u64, (i64, i32)>,
+    pub latest: BTreeMap<u64, (i64, i32)>,
     /// `quarantined_records`: device and digest.
     pub quarantined: BTreeSet<(u64, [u8; 32])>,
     /// `device_messages`: device and payload by journal and position.
@@ -51,7 +47,7 @@ pub struct StoredRow {
 /// A row of the ledger of flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flagged {
-    /// The newest change.
+    /// The latest change.
     pub seq: i64,
     /// Grows with each row that is written.
     pub version: i64,
@@ -75,7 +71,7 @@ impl Flagged {
 pub(super) type Place = (uuid::Bytes, u16);
 
 /// A message with its journal and position.
-type Told = ((uuid::Bytes, u64), (u64, Vec<u8>));
+type StoredMessage = ((uuid::Bytes, u64), (u64, Vec<u8>));
 
 /// A window that change `seq` of a flag took away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,13 +82,13 @@ pub(super) struct Replaced {
 }
 
 /// What a transaction is about to change.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Writes {
     pub(super) rows: BTreeMap<Key, StoredRow>,
     pub(super) marks: BTreeMap<Key, bool>,
-    pub(super) newest: BTreeMap<u64, Option<(i64, i32)>>,
+    pub(super) latest: BTreeMap<u64, Option<(i64, i32)>>,
     pub(super) quarantined: Vec<(u64, [u8; 32])>,
-    pub(super) messages: Vec<Told>,
+    pub(super) messages: Vec<StoredMessage>,
     pub(super) checkpoints: BTreeMap<Place, Option<StoredCheckpoint>>,
     pub(super) ledger: BTreeMap<Uuid, Flagged>,
     pub(super) applied: BTreeMap<Uuid, i64>,
@@ -102,10 +98,6 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    pub(super) fn quarantine(&mut self, records: &[Quarantined]) {
-        self.quarantined.extend(records.iter().map(|record| (record.imei.get(), digest(&record.bytes))));
-    }
-
     pub(super) fn messages(&mut self, journal: JournalId, messages: &[Message]) {
         self.messages.extend(messages.iter().map(|message| {
             let place = (journal.to_bytes(), message.frame.0);
@@ -124,7 +116,7 @@ impl Tables {
     /// Whether bytes of a device are in quarantine.
     #[must_use]
     pub fn holds_quarantined(&self, imei: u64, bytes: &[u8]) -> bool {
-        !self.quarantined.is_empty() && self.quarantined.contains(&(imei, digest(bytes)))
+        !self.quarantined.is_empty() && self.quarantined.contains(&(imei, Sha256::digest(bytes).into()))
     }
 
     /// The windows that are declared faulty.
@@ -146,7 +138,7 @@ impl Tables {
         let Writes {
             rows,
             marks,
-            newest,
+            latest,
             quarantined,
             messages,
             checkpoints,
@@ -164,10 +156,10 @@ impl Tables {
                 stored.faulty = faulty;
             }
         }
-        for (imei, at) in newest {
+        for (imei, at) in latest {
             match at {
-                Some(at) => drop(self.newest.insert(imei, at)),
-                None => drop(self.newest.remove(&imei)),
+                Some(at) => drop(self.latest.insert(imei, at)),
+                None => drop(self.latest.remove(&imei)),
             }
         }
         self.quarantined.extend(quarantined);

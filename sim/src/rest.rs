@@ -6,8 +6,8 @@ use odograph::store::FlagState;
 use odograph_faulty_disk::Faults;
 use tokio::time::Instant;
 
-use super::trace::Step;
-use super::world::World;
+use crate::trace::Step;
+use crate::world::World;
 
 impl World {
     pub async fn come_to_rest(&mut self) -> Result<(), String> {
@@ -57,6 +57,8 @@ impl World {
     /// Everything that can be done, once.
     fn round(&mut self) -> Result<bool, String> {
         let mut busy = false;
+        // Waits for transactions, as DROP TRIGGER does.
+        let _ = self.database.drop_rows(false);
         for number in 0..self.processes.len() {
             if self.processes[number].running.is_none() && !self.processes[number].held {
                 self.start(number)?;

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, VecDeque};
 use fastrand::Rng;
 use teltonika_codecs::{Imei, encode};
 
-use super::network::Wire;
-use super::sent::Sent;
+use crate::network::Wire;
+use crate::sent::Sent;
 
 pub struct Tracker {
     pub imei: Imei,

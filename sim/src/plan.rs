@@ -1,7 +1,9 @@
 //! What a seed stands for: how often what happens, which faults it has at all, and in mutants what is broken.
 
 use fastrand::Rng;
-use odograph::store::Flaw;
+use odograph::store::{CommitStep, FlagOrder};
+
+use crate::database::Flaw;
 
 /// Something that is broken on purpose, for the simulation to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,10 @@ pub enum Mutant {
     DeafConsumer,
     /// A database that does what none should.
     Database(Flaw),
+    /// The steps of a batch's transaction in another order, or without one of them.
+    CommitOrder(&'static [CommitStep]),
+    /// The steps of a flag's transactions in another order, or without one of them.
+    FlagOrder(FlagOrder),
 }
 
 /// How likely steps are. Each seed has its own mixture, and most lack some faults altogether, so that each fault is met
@@ -45,6 +51,8 @@ pub struct Plan {
     pub goes_back: bool,
     pub clocks: bool,
     pub refuses_rows: bool,
+    /// Now and then a trigger drops every row that is inserted.
+    pub drops_rows: bool,
     pub links: u8,
     /// Bytes that a connection takes from the service before its tracker reads.
     pub room: usize,
@@ -59,6 +67,7 @@ impl Plan {
         let (kills, disk, full, clones) = (often(170), often(120), often(60), often(50));
         let (database, goes_back, clocks, refuses_rows) = (often(150), often(80), often(70), often(40));
         let small_journal = often(90);
+        let drops_rows = often(60);
         Self {
             mutant,
             steps: rng.usize(120..420),
@@ -76,6 +85,7 @@ impl Plan {
             goes_back: goes_back && !commit_mode,
             clocks,
             refuses_rows,
+            drops_rows,
             links: if rng.bool() { rng.u8(0..40) } else { 0 },
             room: if rng.u8(..) < 40 { rng.usize(1..6) } else { 4096 },
             small_journal,

@@ -11,7 +11,9 @@ use odograph::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, S
 use odograph::ingest::gateway::{CloseReason, Gateway, Timeouts, serve};
 use odograph::ingest::intake::Gate;
 use odograph::metrics::{DrainMetrics, GatewayMetrics, JournalMetrics, Registry, Tally};
-use odograph::store::{FaultyDatabase, FaultyStore, Lane};
+use odograph::store::{COMMIT_ORDER, FLAG_ORDER, FlagLedger, Lane, LaneWriter};
+
+use crate::database::SimDatabase;
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::{
     Contents, Draw, Entry, Limits, Log, NewEntry, OpenError, Options, RecoveryMode, Storage, Writer,
@@ -19,13 +21,13 @@ use odograph_journal::{
 use odograph_journal::{JournalId, Position};
 use tokio_util::sync::CancellationToken;
 
-use super::clock::wall;
-use super::executor::{Bell, Task};
-use super::flags::{Stream, consume};
-use super::mutants::{EmptyCommit, LyingDisk};
-use super::network::Wire;
-use super::plan::{Mutant, Plan};
-use super::sent::Sent;
+use crate::clock::wall;
+use crate::executor::{Bell, Task};
+use crate::flags::{Stream, consume};
+use crate::mutants::{EmptyCommit, LyingDisk};
+use crate::network::Wire;
+use crate::plan::{Mutant, Plan};
+use crate::sent::Sent;
 
 thread_local! {
     /// Of all processes: only the tally of each is looked at.
@@ -80,7 +82,7 @@ pub struct Journal {
 /// What all processes share.
 pub struct Surrounds<'a> {
     pub bell: &'a Arc<Bell>,
-    pub database: &'a FaultyDatabase,
+    pub database: &'a SimDatabase,
     pub stream: &'a Stream,
     pub plan: &'a Plan,
 }
@@ -167,7 +169,12 @@ impl Process {
             Timeouts { login: Duration::from_secs(10), frame: Duration::from_secs(20), idle: Duration::from_mins(5) };
         let gateway = Arc::new(Gateway::new(gate, timeouts, gateway_metrics, Arc::clone(&tally), None, None, wall));
         let deaf = plan.mutant == Some(Mutant::DeafConsumer);
-        let consumer = consume(number, around.stream.clone(), around.database.clone(), deaf);
+        let order = match plan.mutant {
+            Some(Mutant::FlagOrder(order)) => order,
+            _ => FLAG_ORDER,
+        };
+        let ledger = FlagLedger::over(around.database.clone()).in_order(order);
+        let consumer = consume(number, around.stream.clone(), ledger, deaf);
         self.running = Some(Running {
             journal,
             gateway,
@@ -239,7 +246,12 @@ fn lane<F: Feed + 'static>(
     // So few that it forgets.
     let remembered = Sizes { devices: 2, perhaps: 64 };
     let batching = Batching { rows: around.plan.batch_rows, linger: Duration::from_millis(50), window, remembered };
-    let (store, surroundings) = (FaultyStore::new(around.database, feed.lane()), surroundings.clone());
+    let order = match around.plan.mutant {
+        Some(Mutant::CommitOrder(order)) => order,
+        _ => &COMMIT_ORDER,
+    };
+    let store = LaneWriter::over(around.database.clone(), feed.lane()).in_order(order);
+    let surroundings = surroundings.clone();
     let (finish, give_up) = (finish.clone(), give_up.clone());
     if around.plan.mutant == Some(Mutant::EmptyCommit) {
         let store = EmptyCommit::new(store, feed.lane());

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use odograph::flags::parse;
-use odograph::store::{FaultyDatabase, FaultyLedger, FlagChange, FlagState, Ledger, StoreError, Window};
+use odograph::store::{FlagChange, FlagLedger, FlagState, Ledger, StoreError, Window};
 use teltonika_codecs::Imei;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
+
+use crate::database::SimDatabase;
 
 type Fields = Vec<(&'static str, String)>;
 
@@ -83,8 +85,7 @@ impl Stream {
 }
 
 /// Consumes for one process, until it is dropped.
-pub async fn consume(process: usize, stream: Stream, database: FaultyDatabase, deaf: bool) {
-    let mut ledger = FaultyLedger::new(&database);
+pub async fn consume(process: usize, stream: Stream, mut ledger: FlagLedger<SimDatabase>, deaf: bool) {
     let (mut restarted, mut reconcile_at) = (true, Instant::now());
     loop {
         if Instant::now() >= reconcile_at && !deaf {
@@ -118,7 +119,7 @@ pub async fn consume(process: usize, stream: Stream, database: FaultyDatabase, d
     }
 }
 
-async fn reconcile(ledger: &mut FaultyLedger) -> Result<(), StoreError> {
+async fn reconcile(ledger: &mut FlagLedger<SimDatabase>) -> Result<(), StoreError> {
     let behind = ledger.behind(GROUP).await?;
     ledger.apply(&behind).await?;
     while ledger.finish(GROUP).await? == GROUP {}
@@ -142,7 +143,7 @@ impl Marshals {
         most: usize,
         imeis: &[Imei],
         base_ms: u64,
-        database: &FaultyDatabase,
+        database: &SimDatabase,
     ) -> (u128, i64, usize) {
         let at = if self.flags.len() < most && rng.bool() { self.flags.len() } else { rng.usize(..most) };
         let old = self.flags.get(at).and_then(|flag| match &flag.state {

@@ -1,35 +1,34 @@
-//! A database in memory that does to a transaction all that a real one may do: what [`FaultyDisk`](odograph_faulty_disk::FaultyDisk) is to
-//! files. It is for simulations, and nothing is durable.
+//! A database in memory that does to a transaction all that a real one may do: what `FaultyDisk` is to files. Nothing is
+//! durable.
 //!
-//! Statements wait until somebody serves them, with the fate of his choice: done, never sent, done and not answered, or a victim of
-//! others. A backend whose client is gone stays, with its locks and perhaps with a commit that had arrived, until somebody has
-//! the server notice. Transactions see what is committed and what is their own (READ COMMITTED); rows and advisory locks are
-//! waited for, and a circle of waiting has a victim. What is decided about a batch or a flag is decided by the same code as for
-//! the real databases, as far as that is not SQL.
+//! It implements the port of statements, so the scripts that drive it are the ones that ship. A statement waits until the
+//! world serves it, with a fate: done, never sent, done and not answered, or a victim of others. A backend whose client is
+//! gone stays, with its locks and perhaps with a commit that had arrived, until the world has the server notice.
+//! Transactions see what is committed and their own writes (READ COMMITTED). They wait for row locks and advisory locks, and
+//! a circle of waiting has a victim. Outside of a transaction each statement commits by itself.
 
-mod ledger;
+mod batch_session;
+mod flag_session;
 mod locks;
-mod look;
+mod mark_session;
 mod server;
 mod session;
-mod steps;
-mod store;
 mod tables;
-mod transaction;
 
 use std::fmt;
-use std::sync::{Arc, MutexGuard};
+use std::sync::MutexGuard;
 
-pub use self::ledger::FaultyLedger;
+use odograph::store::{ErrorClass, FlagChange};
+
+use self::locks::Lock;
 use self::server::Server;
+pub use self::session::SimSession;
 use self::session::{Shared, locked};
-pub use self::store::FaultyStore;
 pub use self::tables::{Flagged, StoredRow, Tables};
-use super::{ErrorClass, FlagChange};
 
 /// The database. Clones are the same one.
 #[derive(Clone, Default)]
-pub struct FaultyDatabase {
+pub struct SimDatabase {
     server: Shared,
 }
 
@@ -69,7 +68,7 @@ pub struct Left {
 /// What a database is to do that none should: a simulation has to notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Flaw {
-    /// Rows go in beside others of the same key.
+    /// Rows are inserted next to others of the same key.
     NoKey,
     /// The checkpoint is read without any lock, and no session owns a lane.
     PlainFence,
@@ -80,7 +79,7 @@ pub enum Flaw {
     /// A connection never looks at what is newer in the ledger than its first look.
     NoVersion,
     /// Latest positions are written by arrival.
-    NewestByArrival,
+    LatestByArrival,
 }
 
 /// What a database held at one moment.
@@ -90,7 +89,7 @@ pub struct Snapshot {
     version: i64,
 }
 
-impl FaultyDatabase {
+impl SimDatabase {
     /// An empty database with its schema.
     #[must_use]
     pub fn new(flaw: Option<Flaw>) -> Self {
@@ -140,6 +139,28 @@ impl FaultyDatabase {
         self.server().fastest = kmh;
     }
 
+    /// A trigger that drops every inserted row appears or goes. Tells whether it did: CREATE TRIGGER waits for transactions
+    /// that have inserted rows.
+    ///
+    /// Between the guard of a transaction and its rows PostgreSQL would let the trigger appear, and the guard would not see
+    /// it. That is known and open, so it does not happen here.
+    #[must_use]
+    pub fn drop_rows(&self, drops: bool) -> bool {
+        let mut server = self.server();
+        let guarded = server.backends.values().any(|backend| backend.is_guarded);
+        let free = !server.locks.is_held(Lock::Table) && !guarded;
+        if free {
+            server.drops_rows = drops;
+        }
+        free
+    }
+
+    /// What a client did against the contract of the port, if any did.
+    #[must_use]
+    pub fn breach(&self) -> Option<String> {
+        self.server().breach.clone()
+    }
+
     /// What it holds now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -180,14 +201,10 @@ impl FaultyDatabase {
     fn server(&self) -> MutexGuard<'_, Server> {
         locked(&self.server)
     }
-
-    fn shared(&self) -> Shared {
-        Arc::clone(&self.server)
-    }
 }
 
-impl fmt::Debug for FaultyDatabase {
+impl fmt::Debug for SimDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultyDatabase").finish_non_exhaustive()
+        f.debug_struct("SimDatabase").finish_non_exhaustive()
     }
 }

@@ -3,20 +3,20 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::database::{SimDatabase, Snapshot};
 use fastrand::Rng;
-use odograph::store::{FaultyDatabase, Snapshot};
 use odograph_faulty_disk::FaultyDisk;
 use teltonika_codecs::Imei;
 use tokio::time::Instant;
 
-use super::clock;
-use super::executor::Bell;
-use super::flags::{Marshals, Stream};
-use super::oracle::Oracle;
-use super::plan::{Mutant, Plan};
-use super::process::Process;
-use super::trace::{Step, Trace};
-use super::tracker::{Connection, Tracker};
+use crate::clock;
+use crate::executor::Bell;
+use crate::flags::{Marshals, Stream};
+use crate::oracle::Oracle;
+use crate::plan::{Mutant, Plan};
+use crate::process::Process;
+use crate::trace::{Step, Trace};
+use crate::tracker::{Connection, Tracker};
 
 pub struct World {
     pub rng: Rng,
@@ -24,7 +24,7 @@ pub struct World {
     pub bell: Arc<Bell>,
     pub trace: Arc<Mutex<Trace>>,
     pub oracle: Oracle,
-    pub database: FaultyDatabase,
+    pub database: SimDatabase,
     pub snapshots: Vec<Snapshot>,
     pub refusing: bool,
     pub processes: Vec<Process>,
@@ -64,7 +64,7 @@ impl World {
         // Back-off and filters of the service draw from here.
         fastrand::seed(rng.u64(..));
         let plan = Plan::new(&mut rng, mutant);
-        let database = FaultyDatabase::new(match mutant {
+        let database = SimDatabase::new(match mutant {
             Some(Mutant::Database(flaw)) => Some(flaw),
             _ => None,
         });
