@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::SinkExt as _;
-use odograph_journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
+use odograph_journal::{EntryKind, Files, Journal, Limits, NewEntry, Options, RecoveryMode};
 use teltonika_codecs::Imei;
 
 fn main() {
@@ -106,7 +106,7 @@ fn journal(directory: &Path, sessions: usize, bytes: usize, time: Duration) -> (
     let stop = Arc::new(AtomicBool::new(false));
     // Stands for a drain that keeps up: segments are used again.
     let drain = std::thread::spawn({
-        let (contents, stop) = (Arc::clone(journal.contents()), Arc::clone(&stop));
+        let (contents, stop) = (Arc::clone(journal.catalog()), Arc::clone(&stop));
         move || {
             while !stop.load(Ordering::Relaxed) {
                 contents.release(contents.status().end).unwrap();
@@ -128,7 +128,8 @@ fn journal(directory: &Path, sessions: usize, bytes: usize, time: Duration) -> (
                 let mut took = Vec::new();
                 while !over.load(Ordering::Relaxed) {
                     let begun = Instant::now();
-                    let entry = NewEntry { kind: Kind::Frame, imei, received_at_us: 1, records: 10, bytes: &frame };
+                    let entry =
+                        NewEntry { kind: EntryKind::Frame, imei, received_at_us: 1, records: 10, bytes: &frame };
                     let receipt = appender.append(entry).await.unwrap().await.unwrap();
                     assert_eq!(receipt.into_records(), 10);
                     if counting.load(Ordering::Relaxed) {

@@ -119,7 +119,7 @@ pub struct Scan {
 
 /// What stands in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum ScanItem {
     /// A whole group.
     Group(GroupView),
     /// From this byte of the file on something is damaged.
@@ -151,10 +151,10 @@ pub struct GroupView {
 impl Scan {
     /// What comes next; `None` at the end.
     #[expect(clippy::should_implement_trait, reason = "the entries are lent between two calls")]
-    pub fn next(&mut self) -> Result<Option<Found>, OpenError> {
+    pub fn next(&mut self) -> Result<Option<ScanItem>, OpenError> {
         let failed = |wrong| OpenError::io("reading", &self.name, wrong);
         if let Some(offset) = self.damage.take() {
-            return Ok(Some(Found::Damage { offset }));
+            return Ok(Some(ScanItem::Damage { offset }));
         }
         let group = match self.walk.step_again(self.size).map_err(failed)? {
             Step::Group(header) => header,
@@ -166,13 +166,13 @@ impl Scan {
                     Step::Group(later) => match self.walk.step_back(offset, later, self.size).map_err(failed)? {
                         Step::Group(header) => header,
                         Step::Nothing if self.was_given_away() => return Ok(None),
-                        Step::Nothing => return Ok(Some(Found::Damage { offset })),
+                        Step::Nothing => return Ok(Some(ScanItem::Damage { offset })),
                     },
                 }
             }
         };
         self.current = Some(group);
-        Ok(Some(Found::Group(GroupView {
+        Ok(Some(ScanItem::Group(GroupView {
             offset: self.walk.group_at(),
             number: group.number,
             position: group.position,
@@ -263,13 +263,13 @@ impl Entries<'_> {
     fn next_group(&mut self) -> Result<bool, OpenError> {
         loop {
             match self.scan.as_mut().map(Scan::next).transpose()?.flatten() {
-                Some(Found::Group(group)) => {
+                Some(ScanItem::Group(group)) => {
                     self.given_away +=
                         u64::from(std::mem::take(&mut self.may_be_cut) && group.position > self.position);
                     (self.next, self.position) = (0, group.position);
                     return Ok(true);
                 }
-                Some(Found::Damage { .. }) => self.damages += 1,
+                Some(ScanItem::Damage { .. }) => self.damages += 1,
                 None => {
                     self.may_be_cut |= self.scan.as_ref().is_some_and(Scan::was_given_away);
                     let Some(number) = self.left.next() else { return Ok(false) };

@@ -9,9 +9,9 @@ use std::task::Waker;
 use super::error::Poisoned;
 use super::history::History;
 use super::limits::Limits;
-use super::recovery::{Found, RecoveryMode};
+use super::recovery::{RecoveredState, RecoveryMode};
 use super::segment::Segment;
-use super::status::{Full, State, Status};
+use super::status::{FullCause, JournalState, Status};
 use super::storage::StorageFile;
 use crate::position::{Mark, Position};
 
@@ -32,7 +32,7 @@ pub(super) struct Catalog {
     pub(super) keeper: Keeper,
     /// The writer waits for a spare.
     pub(super) stuck: bool,
-    pub(super) full: Option<Full>,
+    pub(super) full: Option<FullCause>,
     /// There was no space; not to be tried before.
     pub(super) no_space_until_us: Option<i64>,
     pub(super) poisoned: Option<Poisoned>,
@@ -90,8 +90,8 @@ pub(super) enum Done {
 }
 
 impl Catalog {
-    pub(super) fn new(limits: Limits, recovery: RecoveryMode, found: Found) -> Self {
-        let Found { segments, unused, end, released, next_number, opened } = found;
+    pub(super) fn new(limits: Limits, recovery: RecoveryMode, found: RecoveredState) -> Self {
+        let RecoveredState { segments, unused, end, released, next_number, opened } = found;
         // The note lags: what was given away since had been released.
         let released = released.max(segments.first().map_or(end, |first| first.start).position);
         let counts = Counts { damage_skipped_bytes: opened.damage_skipped_bytes, ..Counts::default() };
@@ -123,7 +123,7 @@ impl Catalog {
         let chore = self.choose(now_us);
         self.keeper.busy = chore.is_some();
         if chore.is_none() && self.spares.is_empty() && self.stuck && self.full.is_none() {
-            self.full = Some(if self.no_space_until_us.is_some() { Full::NoSpace } else { Full::Limit });
+            self.full = Some(if self.no_space_until_us.is_some() { FullCause::NoSpace } else { FullCause::Limit });
         }
         chore
     }
@@ -197,7 +197,7 @@ impl Catalog {
     /// Begins the next segment, if there is a file for it and the state *full* may end.
     pub(super) fn roll(&mut self, tag: i64) -> Option<Spare> {
         self.keeper.due = true;
-        let over = self.full == Some(Full::Limit) && self.uncommitted_bytes() > self.limits.max_bytes() / 10 * 9;
+        let over = self.full == Some(FullCause::Limit) && self.uncommitted_bytes() > self.limits.max_bytes() / 10 * 9;
         let spare = if over { None } else { self.spares.pop_front() };
         let Some(spare) = spare else {
             self.stuck = true;
@@ -254,9 +254,9 @@ impl Catalog {
         let used: u64 = self.segments.iter().map(|segment| segment.used).sum();
         let uncommitted_bytes = self.uncommitted_bytes();
         let state = match (&self.poisoned, self.full) {
-            (Some(_), _) => State::Poisoned,
-            (None, Some(full)) => State::Full(full),
-            (None, None) => State::Open,
+            (Some(_), _) => JournalState::Poisoned,
+            (None, Some(full)) => JournalState::Full(full),
+            (None, None) => JournalState::Open,
         };
         let Counts { groups, entries, keep_shortened, damage_skipped_bytes } = self.counts;
         Status {

@@ -6,7 +6,7 @@ use crate::position::Position;
 
 /// What an entry's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum EntryKind {
     /// The data field of a frame with records.
     Frame,
     /// A data field whose checksum is right and whose structure is not.
@@ -15,7 +15,7 @@ pub enum Kind {
     Message,
 }
 
-impl Kind {
+impl EntryKind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::Frame, Self::Undecodable, Self::Message];
 
@@ -48,7 +48,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewEntry<'a> {
     /// What the bytes are.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// The device that sent them.
     pub imei: Imei,
     /// Receive time, microseconds since 1970-01-01 UTC.
@@ -96,7 +96,7 @@ pub(super) fn decode(payload: &[u8], position: Position) -> Option<(Entry<'_>, u
     let [l0, l1, l2, l3, kind, records, _, _, i0, i1, i2, i3, i4, i5, i6, i7, time @ ..] = *header;
     let bytes = rest.get(..usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).ok()?)?;
     let entry = NewEntry {
-        kind: Kind::of(kind)?,
+        kind: EntryKind::of(kind)?,
         imei: Imei::try_from(u64::from_le_bytes([i0, i1, i2, i3, i4, i5, i6, i7])).ok()?,
         received_at_us: i64::from_le_bytes(time),
         records,
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn entries_come_back_and_halves_do_not() {
-        for kind in Kind::ALL {
+        for kind in EntryKind::ALL {
             let imei = Imei::try_from(1_000_000_000_042).unwrap();
             let entry = NewEntry { kind, imei, received_at_us: -5, records: 255, bytes: b"abc" };
             let mut bytes = Vec::new();

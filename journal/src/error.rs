@@ -91,7 +91,7 @@ pub enum AppendError {
         /// Its length.
         bytes: usize,
     },
-    /// There is no room now: see [`State`](super::State). Waiting helps.
+    /// There is no room now: see [`JournalState`](super::JournalState). Waiting helps.
     #[error("the journal has no room now")]
     NoRoom,
     /// The journal was closed.

@@ -201,7 +201,7 @@ mod tests {
     fn any_flipped_bit_is_seen() {
         let mut group = Group::default();
         let imei = "356307042441013".parse().unwrap();
-        let kind = crate::Kind::Frame;
+        let kind = crate::EntryKind::Frame;
         group.push(&NewEntry { kind, imei, received_at_us: 1, records: 1, bytes: b"some bytes" });
         let length = group.length();
         let content = GROUP_HEADER + length as usize;

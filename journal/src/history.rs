@@ -13,7 +13,7 @@ pub struct History {
 
 /// How a checkpoint of the database and a journal fit together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum HistoryMatch {
     /// Go on at the checkpoint.
     Agrees,
     /// The journal begins after the checkpoint: `bytes` of positions are missing. The operator must accept that.
@@ -22,12 +22,12 @@ pub enum Standing {
         bytes: u64,
     },
     /// The checkpoint was not made from this journal as it is now: take a new id and drain all that is kept.
-    Reidentify(Why),
+    Reidentify(HistoryMismatch),
 }
 
 /// Why a journal cannot go on under its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum HistoryMismatch {
     /// It ends before the checkpoint: it was put back from a copy, or lost its end.
     EndsBefore {
         /// Length of what was committed and is not here.
@@ -69,15 +69,19 @@ impl History {
 
     /// Compares the checkpoint that the database holds.
     #[must_use]
-    pub fn compare(&self, checkpoint: Mark) -> Standing {
+    pub fn compare(&self, checkpoint: Mark) -> HistoryMatch {
         let at = checkpoint.position;
         if at > self.end.position {
-            return Standing::Reidentify(Why::EndsBefore { bytes: at.0 - self.end.position.0 });
+            return HistoryMatch::Reidentify(HistoryMismatch::EndsBefore { bytes: at.0 - self.end.position.0 });
         }
         if at < self.begin.position {
-            return Standing::Gap { bytes: self.begin.position.0 - at.0 };
+            return HistoryMatch::Gap { bytes: self.begin.position.0 - at.0 };
         }
-        if self.tag_at(at) == Some(checkpoint.tag) { Standing::Agrees } else { Standing::Reidentify(Why::OtherHistory) }
+        if self.tag_at(at) == Some(checkpoint.tag) {
+            HistoryMatch::Agrees
+        } else {
+            HistoryMatch::Reidentify(HistoryMismatch::OtherHistory)
+        }
     }
 }
 
@@ -115,36 +119,39 @@ mod tests {
     #[test]
     fn a_checkpoint_of_this_journal_agrees() {
         for checkpoint in [mark(100, 5), mark(120, 7), mark(200, 7), mark(300, 8)] {
-            assert_eq!(history().compare(checkpoint), Standing::Agrees);
+            assert_eq!(history().compare(checkpoint), HistoryMatch::Agrees);
         }
         let empty = History::new(Mark::START, Mark::START, std::iter::empty());
-        assert_eq!(empty.compare(Mark::START), Standing::Agrees);
+        assert_eq!(empty.compare(Mark::START), HistoryMatch::Agrees);
     }
 
     #[test]
     fn a_journal_that_ends_before_its_checkpoint_needs_a_new_id() {
-        assert_eq!(history().compare(mark(310, 8)), Standing::Reidentify(Why::EndsBefore { bytes: 10 }));
+        assert_eq!(
+            history().compare(mark(310, 8)),
+            HistoryMatch::Reidentify(HistoryMismatch::EndsBefore { bytes: 10 })
+        );
         let empty = History::new(Mark::START, Mark::START, std::iter::empty());
-        assert_eq!(empty.compare(mark(1, 8)), Standing::Reidentify(Why::EndsBefore { bytes: 1 }));
+        assert_eq!(empty.compare(mark(1, 8)), HistoryMatch::Reidentify(HistoryMismatch::EndsBefore { bytes: 1 }));
     }
 
     #[test]
     fn a_journal_that_went_another_way_needs_a_new_id() {
         for checkpoint in [mark(100, 7), mark(200, 8), mark(300, 7), mark(250, 0)] {
-            assert_eq!(history().compare(checkpoint), Standing::Reidentify(Why::OtherHistory));
+            assert_eq!(history().compare(checkpoint), HistoryMatch::Reidentify(HistoryMismatch::OtherHistory));
         }
     }
 
     #[test]
     fn a_journal_that_begins_after_the_checkpoint_has_a_gap() {
-        assert_eq!(history().compare(mark(60, 1)), Standing::Gap { bytes: 40 });
-        assert_eq!(history().compare(Mark::START), Standing::Gap { bytes: 100 });
+        assert_eq!(history().compare(mark(60, 1)), HistoryMatch::Gap { bytes: 40 });
+        assert_eq!(history().compare(Mark::START), HistoryMatch::Gap { bytes: 100 });
     }
 
     #[test]
     fn a_checkpoint_in_a_hole_left_by_damage_needs_a_new_id() {
         let segments = [(mark(0, 0), Position(10), 1), (mark(20, 1), Position(30), 2)];
         let history = History::new(Mark::START, mark(30, 2), segments.into_iter());
-        assert_eq!(history.compare(mark(15, 1)), Standing::Reidentify(Why::OtherHistory));
+        assert_eq!(history.compare(mark(15, 1)), HistoryMatch::Reidentify(HistoryMismatch::OtherHistory));
     }
 }

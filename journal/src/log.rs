@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use super::catalog::Spare;
-use super::contents::Contents;
 use super::error::Poisoned;
 use super::group::{Group, Header, SECTOR, extent};
-use super::status::Full;
+use super::shared_catalog::SharedCatalog;
+use super::status::FullCause;
 use super::storage::is_no_space;
 use crate::position::{Mark, Position};
 
@@ -29,7 +29,7 @@ impl Synced {
 
 /// What became of a group.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum LogOutcome {
     /// It survives a power cut.
     Synced(Synced),
     /// Nothing was written for good; the group is as it was. Chores, a release, or time may help.
@@ -39,7 +39,7 @@ pub enum Outcome {
 /// The one that writes.
 #[derive(Debug)]
 pub struct Log {
-    contents: Arc<Contents>,
+    shared: Arc<SharedCatalog>,
     tag: i64,
     end: Mark,
     active: Option<Active>,
@@ -56,22 +56,22 @@ struct Active {
 
 impl Log {
     /// A log that goes on at the end of what was recovered, in a new segment, and writes `tag`.
-    pub(super) fn new(contents: Arc<Contents>, tag: i64) -> Self {
-        let end = contents.catalog().end;
-        Self { contents, tag, end, active: None }
+    pub(super) fn new(shared: Arc<SharedCatalog>, tag: i64) -> Self {
+        let end = shared.lock().end;
+        Self { shared, tag, end, active: None }
     }
 
     /// What it holds, for those who read, release and compare.
     #[must_use]
-    pub fn contents(&self) -> &Arc<Contents> {
-        &self.contents
+    pub fn catalog(&self) -> &Arc<SharedCatalog> {
+        &self.shared
     }
 
     /// Writes a group and syncs it. Also an empty one, which only notes how far the journal was released.
     ///
     /// # Errors
     /// [`Poisoned`], now and at every later call.
-    pub fn commit(&mut self, group: &mut Group) -> Result<Outcome, Poisoned> {
+    pub fn commit(&mut self, group: &mut Group) -> Result<LogOutcome, Poisoned> {
         let length = u64::from(group.length());
         let needed = extent(length);
         let Some(end) = self.end.position.0.checked_add(length).filter(|end| i64::try_from(*end).is_ok()) else {
@@ -80,24 +80,24 @@ impl Log {
             return Err(self.poison("placing a group", wrong));
         };
         let released = {
-            let mut catalog = self.contents.catalog();
+            let mut catalog = self.shared.lock();
             if let Some(poisoned) = &catalog.poisoned {
                 return Err(poisoned.clone());
             }
             let has_room = |active: &Active| active.offset + needed <= active.segment.size;
             if !self.active.as_ref().is_some_and(has_room) {
                 let rolled = catalog.roll(self.tag);
-                self.contents.chores.notify_one();
-                let Some(segment) = rolled else { return Ok(Outcome::NoRoom) };
+                self.shared.chores.notify_one();
+                let Some(segment) = rolled else { return Ok(LogOutcome::NoRoom) };
                 self.active = Some(Active { segment, offset: SECTOR, number: 0 });
             }
             catalog.released
         };
-        let Some(active) = &mut self.active else { return Ok(Outcome::NoRoom) };
+        let Some(active) = &mut self.active else { return Ok(LogOutcome::NoRoom) };
         let header = Header {
             length: group.length(),
             entries: group.entries(),
-            origin: self.contents.origin,
+            origin: self.shared.origin,
             segment: active.segment.number,
             number: active.number,
             position: self.end.position,
@@ -109,8 +109,8 @@ impl Log {
         if let Err(wrong) = file.write_at(active.offset, group.seal(&header, active.offset, active.segment.size)) {
             if is_no_space(&wrong) {
                 // Not synced, so not promised: the same place takes the same group later.
-                self.contents.catalog().full = Some(Full::NoSpace);
-                return Ok(Outcome::NoRoom);
+                self.shared.lock().full = Some(FullCause::NoSpace);
+                return Ok(LogOutcome::NoRoom);
             }
             return Err(self.poison("writing a group", wrong));
         }
@@ -121,12 +121,12 @@ impl Log {
         active.number += 1;
         self.end = Mark { position: Position(end), tag: header.tag_at_end() };
         self.publish(group);
-        Ok(Outcome::Synced(Synced { end: self.end }))
+        Ok(LogOutcome::Synced(Synced { end: self.end }))
     }
 
     /// Lets readers see what was synced.
     fn publish(&mut self, group: &Group) {
-        let mut catalog = self.contents.catalog();
+        let mut catalog = self.shared.lock();
         catalog.end = self.end;
         catalog.full = None;
         catalog.counts.groups += 1;
@@ -136,10 +136,10 @@ impl Log {
             segment.used = active.offset;
             segment.newest_us = segment.newest_us.max(group.newest_us());
         }
-        self.contents.tell(catalog);
+        self.shared.tell(catalog);
     }
 
     fn poison(&self, doing: &'static str, wrong: std::io::Error) -> Poisoned {
-        self.contents.poison(Poisoned::new(doing, wrong))
+        self.shared.poison(Poisoned::new(doing, wrong))
     }
 }

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use super::catalog::Catalog;
 use super::chores::remove_if_there;
-use super::contents::Contents;
 use super::error::{OpenError, Poisoned};
 use super::group::Group;
 use super::identity::{self, Identity, Origin};
 use super::limits::Limits;
-use super::log::{Log, Outcome};
+use super::log::{Log, LogOutcome};
 use super::queue::Appender;
-use super::recovery::{Opened, RecoveryMode, Released, recover};
+use super::recovery::{OpeningReport, RecoveryMode, Released, recover};
 use super::segment::{self, SPARE, SegmentHeader};
+use super::shared_catalog::SharedCatalog;
 use super::storage::Storage;
 use super::writer::{OnSync, Threads};
 use crate::position::{JournalId, Position};
@@ -31,7 +31,7 @@ pub struct Options {
 
 /// What an opening draws at random. Given from outside, so that a simulation can repeat itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Draw {
+pub struct OpeningDraw {
     /// The id of a journal that is made now.
     pub id: JournalId,
     /// The tag of this opening; not 0.
@@ -40,7 +40,7 @@ pub struct Draw {
     pub begin: Position,
 }
 
-impl Draw {
+impl OpeningDraw {
     /// From the system's random numbers.
     #[must_use]
     pub fn random() -> Self {
@@ -50,10 +50,10 @@ impl Draw {
     }
 }
 
-/// An open journal with its threads. Sessions hold its [`Appender`], the drain its [`Contents`].
+/// An open journal with its threads. Sessions hold its [`Appender`], the drain its [`SharedCatalog`].
 #[derive(Debug)]
 pub struct Journal {
-    contents: Arc<Contents>,
+    shared: Arc<SharedCatalog>,
     threads: Threads,
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -64,16 +64,20 @@ impl Journal {
     ///
     /// # Errors
     /// See [`OpenError`]. Damage is found before anything is changed.
-    pub fn open(storage: Arc<dyn Storage>, options: Options, on_sync: OnSync) -> Result<(Self, Opened), OpenError> {
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        on_sync: OnSync,
+    ) -> Result<(Self, OpeningReport), OpenError> {
         let lock = storage.lock().map_err(|wrong| match wrong.kind() {
             io::ErrorKind::WouldBlock => OpenError::Locked,
             _ => OpenError::io("locking", "lock", wrong),
         })?;
-        let (log, opened) = Log::open(storage, options, Draw::random(), system_us())?;
-        let contents = Arc::clone(log.contents());
+        let (log, opened) = Log::open(storage, options, OpeningDraw::random(), system_us())?;
+        let shared = Arc::clone(log.catalog());
         let threads = Threads::start(log, options.limits.group_bytes(), on_sync);
         let threads = threads.map_err(|wrong| OpenError::io("starting a thread for", ".", wrong))?;
-        Ok((Self { contents, threads, _lock: lock }, opened))
+        Ok((Self { shared, threads, _lock: lock }, opened))
     }
 
     /// For sessions.
@@ -84,8 +88,8 @@ impl Journal {
 
     /// For the drain and whoever asks how it stands.
     #[must_use]
-    pub fn contents(&self) -> &Arc<Contents> {
-        &self.contents
+    pub fn catalog(&self) -> &Arc<SharedCatalog> {
+        &self.shared
     }
 
     /// Takes no entry any more. Those that were taken in are written, unless there is no room for them: their tickets say so.
@@ -99,9 +103,9 @@ impl Journal {
     /// # Errors
     /// When the journal failed.
     pub fn close(self) -> Result<(), Poisoned> {
-        let Self { contents, threads, _lock } = self;
+        let Self { shared, threads, _lock } = self;
         drop(threads);
-        let poisoned = contents.catalog().poisoned.clone();
+        let poisoned = shared.lock().poisoned.clone();
         poisoned.map_or(Ok(()), Err)
     }
 }
@@ -114,9 +118,9 @@ impl Log {
     pub fn open(
         storage: Arc<dyn Storage>,
         options: Options,
-        draw: Draw,
+        draw: OpeningDraw,
         now_us: i64,
-    ) -> Result<(Self, Opened), OpenError> {
+    ) -> Result<(Self, OpeningReport), OpenError> {
         let names = storage.names().map_err(|wrong| OpenError::io("listing", ".", wrong))?;
         let (identity, trust) = identify(&*storage, &names, options.recovery, draw)?;
         let mut found = recover(&*storage, &names, identity.origin, options.recovery, trust)?;
@@ -124,14 +128,14 @@ impl Log {
         if found.segments.is_empty() {
             (found.end.position, found.released) = (draw.begin, draw.begin);
         }
-        let opened = Opened { new_id: trust == Released::Nothing, ..found.opened };
+        let opened = OpeningReport { new_id: trust == Released::Nothing, ..found.opened };
         let catalog = Catalog::new(options.limits, options.recovery, found);
-        let contents = Arc::new(Contents::new(storage, identity, catalog));
-        while contents.catalog().spares.is_empty() && contents.chore(now_us) {}
-        let mut log = Self::new(Arc::clone(&contents), draw.tag);
+        let shared = Arc::new(SharedCatalog::new(storage, identity, catalog));
+        while shared.lock().spares.is_empty() && shared.chore(now_us) {}
+        let mut log = Self::new(Arc::clone(&shared), draw.tag);
         // The first group of this opening proves where the journal ended before it. Without room it comes later.
-        if let Outcome::NoRoom = log.commit(&mut Group::default())? {
-            contents.chore(now_us);
+        if let LogOutcome::NoRoom = log.commit(&mut Group::default())? {
+            shared.chore(now_us);
         }
         Ok((log, opened))
     }
@@ -142,7 +146,7 @@ fn identify(
     storage: &dyn Storage,
     names: &[String],
     recovery: RecoveryMode,
-    draw: Draw,
+    draw: OpeningDraw,
 ) -> Result<(Identity, Released), OpenError> {
     let beside_segments = names.iter().any(|name| segment::number(name).is_some());
     let origin = match Identity::read(storage, names) {

@@ -124,7 +124,7 @@ impl Future for Ticket {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// Something for the writer to do.
     work: Condvar,
     /// The last group that is synced, counted from 1.
@@ -133,7 +133,7 @@ pub(super) struct Queue {
 }
 
 #[derive(Debug)]
-struct State {
+struct QueueState {
     gathering: Group,
     /// The number of the group that gathers.
     number: u64,
@@ -167,7 +167,7 @@ pub(super) enum Work {
 
 impl Queue {
     pub(super) fn new(group_bytes: u32) -> Self {
-        let state = State {
+        let state = QueueState {
             gathering: Group::default(),
             number: 1,
             gathering_wakers: Vec::new(),
@@ -203,7 +203,7 @@ impl Queue {
         Poll::Pending
     }
 
-    fn push(&self, state: &mut State, entry: &NewEntry<'_>) -> Result<u64, AppendError> {
+    fn push(&self, state: &mut QueueState, entry: &NewEntry<'_>) -> Result<u64, AppendError> {
         if let Some(ended) = &state.ended {
             return Err(ended.clone());
         }
@@ -222,7 +222,7 @@ impl Queue {
     }
 
     /// Wakes the writer if it sleeps.
-    fn rouse(&self, mut state: MutexGuard<'_, State>) {
+    fn rouse(&self, mut state: MutexGuard<'_, QueueState>) {
         let asleep = std::mem::take(&mut state.asleep);
         drop(state);
         if asleep {
@@ -249,7 +249,7 @@ impl Queue {
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
             state.asleep = false;
         }
-        let State { gathering, number, gathering_wakers, writing_wakers, .. } = &mut *state;
+        let QueueState { gathering, number, gathering_wakers, writing_wakers, .. } = &mut *state;
         let group = std::mem::replace(gathering, empty);
         std::mem::swap(gathering_wakers, writing_wakers);
         let taken = *number;
@@ -271,7 +271,7 @@ impl Queue {
     }
 
     /// Wakes all of a list, through the relay where that is cheaper.
-    fn wake(mut state: MutexGuard<'_, State>, wakers: &mut Vec<Waker>) {
+    fn wake(mut state: MutexGuard<'_, QueueState>, wakers: &mut Vec<Waker>) {
         let relay = state.relay.clone().filter(|_| wakers.len() > 1);
         if relay.is_some() {
             state.relayed.append(wakers);
@@ -308,7 +308,7 @@ impl Queue {
     pub(super) fn end(&self, how: AppendError) {
         let mut state = self.state();
         state.ended.get_or_insert(how);
-        let State { gathering_wakers, writing_wakers, room_wakers, relayed, relay, .. } = &mut *state;
+        let QueueState { gathering_wakers, writing_wakers, room_wakers, relayed, relay, .. } = &mut *state;
         let lists = [gathering_wakers, writing_wakers, room_wakers, relayed];
         let waiting: Vec<Waker> = lists.into_iter().flat_map(std::mem::take).chain(relay.take()).collect();
         drop(state);
@@ -319,12 +319,12 @@ impl Queue {
         self.state().closed
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl QueueState {
     /// Those who wait for room, to be woken.
     fn room(&mut self) -> Vec<Waker> {
         self.room_round += 1;

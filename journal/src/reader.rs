@@ -8,17 +8,17 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::catalog::Catalog;
-use super::contents::Contents;
 use super::entry::{self, Entry};
 use super::error::ReadError;
 use super::recovery::RecoveryMode;
 use super::segment::{Step, Walk};
+use super::shared_catalog::SharedCatalog;
 use crate::position::{Mark, Position};
 
 /// Reads entries in order.
 #[derive(Debug)]
 pub struct Reader {
-    contents: Arc<Contents>,
+    shared: Arc<SharedCatalog>,
     /// Behind the entry last given.
     cursor: Mark,
     at: Option<At>,
@@ -37,10 +37,10 @@ struct At {
 }
 
 impl Reader {
-    pub(super) fn new(contents: Arc<Contents>, from: Position) -> Result<Self, ReadError> {
-        let history = contents.catalog().history();
+    pub(super) fn new(shared: Arc<SharedCatalog>, from: Position) -> Result<Self, ReadError> {
+        let history = shared.lock().history();
         let tag = history.tag_at(from).unwrap_or_default();
-        let mut reader = Self { contents, cursor: Mark { position: from, tag }, at: None };
+        let mut reader = Self { shared, cursor: Mark { position: from, tag }, at: None };
         reader.find()?;
         Ok(reader)
     }
@@ -76,7 +76,7 @@ impl Reader {
     /// Whether the entry after the cursor is synced, or reading it fails at once.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let catalog = self.contents.catalog();
+        let catalog = self.shared.lock();
         self.has_more(&catalog)
     }
 
@@ -84,13 +84,13 @@ impl Reader {
     #[must_use]
     pub fn wait(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
-        let mut catalog = self.contents.catalog();
+        let mut catalog = self.shared.lock();
         while !self.has_more(&catalog) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            let woken = self.contents.synced.wait_timeout(catalog, left);
+            let woken = self.shared.synced.wait_timeout(catalog, left);
             catalog = woken.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
         true
@@ -120,7 +120,7 @@ impl Reader {
         let offset = at.walk.offset();
         let mut step = at.walk.step(at.limit).map_err(failed)?;
         if step == Step::Nothing {
-            let catalog = self.contents.catalog();
+            let catalog = self.shared.lock();
             let kept = catalog.segments.iter().find(|kept| kept.number == segment).map(|kept| kept.end);
             let recovery = catalog.recovery;
             drop(catalog);
@@ -147,8 +147,8 @@ impl Reader {
 
     /// Looks how far this segment is synced now, and goes to the next one at its end.
     fn go_on(&mut self) -> Result<bool, ReadError> {
-        let contents = Arc::clone(&self.contents);
-        let catalog = contents.catalog();
+        let shared = Arc::clone(&self.shared);
+        let catalog = shared.lock();
         if catalog.end.position <= self.cursor.position {
             return match &catalog.poisoned {
                 Some(poisoned) => Err(poisoned.clone().into()),
@@ -182,7 +182,7 @@ impl Reader {
     fn find(&mut self) -> Result<(), ReadError> {
         let wanted = self.cursor.position;
         let (mut walk, tag, limit, end) = {
-            let catalog = self.contents.catalog();
+            let catalog = self.shared.lock();
             if wanted < catalog.begin().position || wanted > catalog.end.position {
                 drop(catalog);
                 return Err(self.not_kept());
@@ -191,7 +191,7 @@ impl Reader {
             let segment = catalog.segments.iter().rev().find(|segment| segment.start.position <= wanted);
             let Some(segment) = segment else { return Ok(()) };
             (
-                Walk::new(Arc::clone(&segment.file), self.contents.origin, segment.number),
+                Walk::new(Arc::clone(&segment.file), self.shared.origin, segment.number),
                 segment.tag,
                 segment.used,
                 segment.end,
@@ -204,7 +204,7 @@ impl Reader {
         while walk.offset() < limit && at.is_none_or(|at| at < end) {
             let offset = walk.offset();
             let mut step = walk.step(limit).map_err(failed)?;
-            if step == Step::Nothing && self.contents.catalog().recovery == RecoveryMode::SkipDamage {
+            if step == Step::Nothing && self.shared.lock().recovery == RecoveryMode::SkipDamage {
                 step = walk.search(limit).map_err(failed)?;
             }
             let Step::Group(header) = step else { return Err(ReadError::Damaged { segment, offset }) };
@@ -235,7 +235,7 @@ impl Reader {
     fn skip_to(&mut self, position: Position) {
         if position > self.cursor.position {
             let lost = position.0 - self.cursor.position.0;
-            self.contents.catalog().counts.damage_skipped_bytes += lost;
+            self.shared.lock().counts.damage_skipped_bytes += lost;
             self.cursor.position = position;
         }
     }
@@ -243,7 +243,7 @@ impl Reader {
     /// Nothing whole is left in the synced part of this segment: goes on behind it.
     fn skip_segment(&mut self) {
         let Some(at) = &mut self.at else { return };
-        let catalog = self.contents.catalog();
+        let catalog = self.shared.lock();
         if let Some(segment) = catalog.segments.iter().find(|segment| segment.number == at.walk.segment()) {
             at.limit = segment.used;
             at.walk.skip_to(at.limit);
@@ -252,7 +252,7 @@ impl Reader {
     }
 
     fn not_kept(&self) -> ReadError {
-        let catalog = self.contents.catalog();
+        let catalog = self.shared.lock();
         let (begin, end) = (catalog.begin().position, catalog.end.position);
         ReadError::NotKept { wanted: self.cursor.position, begin, end }
     }
@@ -269,7 +269,7 @@ impl Future for Ready<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut catalog = self.reader.contents.catalog();
+        let mut catalog = self.reader.shared.lock();
         if self.reader.has_more(&catalog) {
             return Poll::Ready(());
         }

@@ -28,7 +28,7 @@ pub enum RecoveryMode {
 
 /// What opening found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Opened {
+pub struct OpeningReport {
     /// Whether the journal has an id that no database knows: it was made just now, or had lost it.
     pub new_id: bool,
     /// Entries that are not released.
@@ -45,13 +45,13 @@ pub struct Opened {
 
 /// What a directory holds.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct RecoveredState {
     pub(super) segments: Vec<Segment>,
     pub(super) unused: Vec<Spare>,
     pub(super) end: Mark,
     pub(super) released: Position,
     pub(super) next_number: u64,
-    pub(super) opened: Opened,
+    pub(super) opened: OpeningReport,
 }
 
 /// A segment file with its first whole group.
@@ -76,10 +76,13 @@ pub(super) fn recover(
     origin: Origin,
     mode: RecoveryMode,
     trust: Released,
-) -> Result<Found, OpenError> {
+) -> Result<RecoveredState, OpenError> {
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
     numbers.sort_unstable();
-    let mut found = Found { next_number: numbers.last().map_or(1, |last| last.saturating_add(1)), ..Found::default() };
+    let mut found = RecoveredState {
+        next_number: numbers.last().map_or(1, |last| last.saturating_add(1)),
+        ..RecoveredState::default()
+    };
     let mut damage = Damage { mode, opened: &mut found.opened };
     let mut files = Vec::new();
     for number in numbers {
@@ -221,7 +224,7 @@ fn verify(
 }
 
 /// Counts what waits in the last segment.
-fn count(segment: &Segment, origin: Origin, released: Position, opened: &mut Opened) -> Result<(), OpenError> {
+fn count(segment: &Segment, origin: Origin, released: Position, opened: &mut OpeningReport) -> Result<(), OpenError> {
     let failed = |wrong| OpenError::io("reading", &segment::name(segment.number), wrong);
     let mut walk = Walk::new(Arc::clone(&segment.file), origin, segment.number);
     while walk.offset() < segment.used {
@@ -272,7 +275,7 @@ struct Last {
 /// Decides about damage as the operator did.
 struct Damage<'a> {
     mode: RecoveryMode,
-    opened: &'a mut Opened,
+    opened: &'a mut OpeningReport,
 }
 
 impl Damage<'_> {

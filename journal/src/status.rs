@@ -4,18 +4,18 @@ use crate::position::Position;
 
 /// Whether the journal takes entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum JournalState {
     /// It does.
     Open,
     /// It has no room; appending waits. It ends by itself.
-    Full(Full),
+    Full(FullCause),
     /// It failed, and the process must end.
     Poisoned,
 }
 
 /// Why there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Full {
+pub enum FullCause {
     /// What is not committed has reached the bound of the directory. It ends below 90 % of that.
     Limit,
     /// The file system has no space, or its quota is used up.
@@ -26,7 +26,7 @@ pub enum Full {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Whether it takes entries.
-    pub state: State,
+    pub state: JournalState,
     /// Where the oldest kept entry begins.
     pub begin: Position,
     /// Everything before is committed.

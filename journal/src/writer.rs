@@ -8,11 +8,11 @@ use std::task::Waker;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::contents::Contents;
 use super::error::{AppendError, Poisoned};
 use super::group::Group;
-use super::log::{Log, Outcome};
+use super::log::{Log, LogOutcome};
 use super::queue::{Appender, Queue, Work};
+use super::shared_catalog::SharedCatalog;
 use crate::wall_clock::system_us;
 
 /// Told how long each write with its sync took; called on the writer's thread.
@@ -20,7 +20,7 @@ pub type OnSync = Box<dyn Fn(Duration) + Send>;
 
 /// Both threads; dropping them closes the journal: what was taken in is written first.
 pub(super) struct Threads {
-    contents: Arc<Contents>,
+    shared: Arc<SharedCatalog>,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
     keeper: Option<JoinHandle<()>>,
@@ -28,15 +28,14 @@ pub(super) struct Threads {
 
 impl Threads {
     pub(super) fn start(log: Log, group_bytes: u32, on_sync: OnSync) -> io::Result<Self> {
-        let contents = Arc::clone(log.contents());
+        let shared = Arc::clone(log.catalog());
         let writer = Writer::new(log, group_bytes, on_sync);
         let queue = Arc::clone(&writer.queue);
-        let mut threads =
-            Self { contents: Arc::clone(&contents), queue: Arc::clone(&queue), writer: None, keeper: None };
+        let mut threads = Self { shared: Arc::clone(&shared), queue: Arc::clone(&queue), writer: None, keeper: None };
         let keeper = thread::Builder::new().name("odograph-keeper".to_owned());
         threads.keeper = Some(keeper.spawn({
             let queue = Arc::clone(&queue);
-            move || keep(&contents, &queue)
+            move || keep(&shared, &queue)
         })?);
         let thread = thread::Builder::new().name("odograph-journal".to_owned());
         threads.writer = Some(thread.spawn(move || writer.run())?);
@@ -45,7 +44,7 @@ impl Threads {
 
     pub(super) fn stop_taking(&self) {
         self.queue.close();
-        self.contents.room.notify_one();
+        self.shared.room.notify_one();
     }
 
     pub(super) fn appender(&self) -> Appender {
@@ -58,8 +57,8 @@ impl Drop for Threads {
         self.stop_taking();
         // The writer may need the keeper until its end. A thread that panicked has left its entries unanswered.
         let _ = self.writer.take().map(JoinHandle::join);
-        self.contents.catalog().keeper.stopped = true;
-        self.contents.chores.notify_one();
+        self.shared.lock().keeper.stopped = true;
+        self.shared.chores.notify_one();
         let _ = self.keeper.take().map(JoinHandle::join);
     }
 }
@@ -71,12 +70,12 @@ impl fmt::Debug for Threads {
 }
 
 /// The keeper: does chores until the writer has ended.
-fn keep(contents: &Contents, queue: &Queue) {
+fn keep(shared: &SharedCatalog, queue: &Queue) {
     loop {
-        if contents.chore(system_us()) {
+        if shared.chore(system_us()) {
             continue;
         }
-        let catalog = contents.catalog();
+        let catalog = shared.lock();
         if let Some(poisoned) = catalog.poisoned.clone() {
             drop(catalog);
             return queue.end(poisoned.into());
@@ -85,7 +84,7 @@ fn keep(contents: &Contents, queue: &Queue) {
             return;
         }
         if !catalog.keeper.due {
-            drop(contents.chores.wait_timeout(catalog, IDLE));
+            drop(shared.chores.wait_timeout(catalog, IDLE));
         }
     }
 }
@@ -105,7 +104,7 @@ pub struct Writer {
 
 /// What came of a turn of the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum WriterTurn {
     /// Nothing was waiting.
     Nothing,
     /// So many entries survive a power cut now, and their tickets became receipts.
@@ -151,7 +150,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`Poisoned`], and every ticket says so.
-    pub fn turn(&mut self) -> Result<Turn, Poisoned> {
+    pub fn turn(&mut self) -> Result<WriterTurn, Poisoned> {
         self.take(Duration::ZERO);
         self.write().inspect_err(|poisoned| {
             tracing::error!(doing = poisoned.doing, cause = %poisoned.source, "the journal failed; nothing is accepted any more");
@@ -159,25 +158,25 @@ impl Writer {
         })
     }
 
-    fn write(&mut self) -> Result<Turn, Poisoned> {
+    fn write(&mut self) -> Result<WriterTurn, Poisoned> {
         let Some((group, number)) = &mut self.under_way else {
             if !self.closed {
-                return Ok(Turn::Nothing);
+                return Ok(WriterTurn::Nothing);
             }
             // A last group proves the one before it: what is missing after this is damage, not a torn tail.
             self.log.commit(&mut self.spare)?;
-            return Ok(Turn::Closed);
+            return Ok(WriterTurn::Closed);
         };
         let begun = Instant::now();
-        let Outcome::Synced(synced) = self.log.commit(group)? else {
-            let catalog = self.log.contents().catalog();
+        let LogOutcome::Synced(synced) = self.log.commit(group)? else {
+            let catalog = self.log.catalog().lock();
             if catalog.full.is_some() {
                 self.queue.hold();
                 if self.queue.is_closed() {
-                    return Ok(Turn::Closed);
+                    return Ok(WriterTurn::Closed);
                 }
             }
-            return Ok(Turn::NoRoom);
+            return Ok(WriterTurn::NoRoom);
         };
         (self.on_sync)(begun.elapsed());
         self.queue.settle(*number, &synced, &mut self.wakers);
@@ -185,7 +184,7 @@ impl Writer {
         group.clear();
         self.spare = std::mem::take(group);
         self.under_way = None;
-        Ok(Turn::Synced(entries))
+        Ok(WriterTurn::Synced(entries))
     }
 
     /// Turns until the journal is closed or has failed.
@@ -196,19 +195,19 @@ impl Writer {
             self.take(IDLE);
             let begun = Instant::now();
             match self.turn() {
-                Ok(Turn::Nothing) => {}
-                Ok(Turn::Synced(entries)) => last = Some((begun, entries)),
-                Ok(Turn::NoRoom) => self.wait_for_room(),
-                Ok(Turn::Closed) | Err(_) => return,
+                Ok(WriterTurn::Nothing) => {}
+                Ok(WriterTurn::Synced(entries)) => last = Some((begun, entries)),
+                Ok(WriterTurn::NoRoom) => self.wait_for_room(),
+                Ok(WriterTurn::Closed) | Err(_) => return,
             }
         }
     }
 
     fn wait_for_room(&self) {
-        let contents = self.log.contents();
-        let catalog = contents.catalog();
+        let shared = self.log.catalog();
+        let catalog = shared.lock();
         if catalog.spares.is_empty() || catalog.full.is_some() {
-            drop(contents.room.wait_timeout(catalog, STUCK));
+            drop(shared.room.wait_timeout(catalog, STUCK));
         }
     }
 }

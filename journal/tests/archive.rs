@@ -38,8 +38,8 @@ fn segments_that_are_used_again_while_they_are_read_are_skipped_and_counted() {
     let begun = numbers(&mut overtaken, 3);
     // The writer goes round its whole directory.
     for number in 100..400 {
-        let end = log.contents().status().end;
-        log.contents().release(end).unwrap();
+        let end = log.catalog().status().end;
+        log.catalog().release(end).unwrap();
         must_commit(&mut log, [number]);
     }
     let rest = numbers(&mut overtaken, usize::MAX);

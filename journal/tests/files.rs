@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use odograph_journal::Position;
 use odograph_journal::{
-    Archive, Files, Filter, Full, Journal, Kind, Limits, NewEntry, OpenError, Opened, Options, RecoveryMode, State,
+    Archive, EntryKind, Files, Filter, FullCause, Journal, JournalState, Limits, NewEntry, OpenError, OpeningReport,
+    Options, RecoveryMode,
 };
 use teltonika_codecs::Imei;
 
@@ -22,7 +23,7 @@ fn options(max_bytes: u64) -> Options {
     Options { limits, recovery: RecoveryMode::Strict }
 }
 
-fn open(directory: &Path, max_bytes: u64) -> Result<(Journal, Opened), OpenError> {
+fn open(directory: &Path, max_bytes: u64) -> Result<(Journal, OpeningReport), OpenError> {
     let files =
         Files::new(directory).map_err(|source| OpenError::Io { doing: "making", name: String::new(), source })?;
     Journal::open(Arc::new(files), options(max_bytes), Box::new(|_| {}))
@@ -35,12 +36,12 @@ fn bytes(number: u64) -> String {
 fn new_entry(number: u64, bytes: &str) -> NewEntry<'_> {
     let imei = Imei::try_from(number % 7).unwrap();
     let received_at_us = i64::try_from(number).unwrap();
-    NewEntry { kind: Kind::Frame, imei, received_at_us, records: 1, bytes: bytes.as_bytes() }
+    NewEntry { kind: EntryKind::Frame, imei, received_at_us, records: 1, bytes: bytes.as_bytes() }
 }
 
 /// Reads everything, and wants the entries 0, 1, 2 and so on, whole; gives how many.
 fn count(journal: &Journal) -> u64 {
-    let mut reader = journal.contents().reader(Position(0)).unwrap();
+    let mut reader = journal.catalog().reader(Position(0)).unwrap();
     let mut next = 0;
     while let Some(entry) = reader.next().unwrap() {
         assert_eq!(entry.entry, new_entry(next, &bytes(next)));
@@ -115,7 +116,7 @@ fn a_killed_writer_has_every_entry_that_it_gave_a_receipt_for() {
         held = count(&journal);
         assert!(held >= promised, "{promised} entries have receipts, {held} are there");
         torn += u64::from(opened.torn_bytes > 0);
-        let end = journal.contents().history().end().position;
+        let end = journal.catalog().history().end().position;
         if end.0 > 30 << 20 {
             break;
         }
@@ -198,7 +199,7 @@ impl Drop for Mount {
 fn a_file_system_without_space_is_waited_for() {
     let Some(mount) = Mount::tmpfs("1200k") else { return };
     let (journal, _) = open(&mount.at.join("journal"), 64 << 20).unwrap();
-    let contents = Arc::clone(journal.contents());
+    let catalog = Arc::clone(journal.catalog());
     let appender = journal.appender();
     let runtime = runtime();
     let written = runtime.block_on(async {
@@ -208,14 +209,14 @@ fn a_file_system_without_space_is_waited_for() {
             if tokio::time::timeout(Duration::from_secs(5), done).await.is_err() {
                 return number;
             }
-            if contents.status().state == State::Full(Full::NoSpace) {
+            if catalog.status().state == JournalState::Full(FullCause::NoSpace) {
                 return number + 1;
             }
         }
         unreachable!()
     });
     assert!(written > 100);
-    assert_eq!(contents.status().state, State::Full(Full::NoSpace));
+    assert_eq!(catalog.status().state, JournalState::Full(FullCause::NoSpace));
     assert!(!mount.at.join("journal/spare.tmp").exists(), "half a segment is not left behind");
     // What is there can be drained meanwhile.
     let read = count(&journal);
@@ -225,7 +226,7 @@ fn a_file_system_without_space_is_waited_for() {
         let late = async { appender.append(new_entry(9, "late")).await.unwrap().await.unwrap() };
         tokio::time::timeout(Duration::from_secs(20), late).await.expect("space helps");
     });
-    assert_eq!(contents.status().state, State::Open);
+    assert_eq!(catalog.status().state, JournalState::Open);
     journal.close().unwrap();
 }
 
@@ -258,18 +259,18 @@ fn readers_beside_a_writer_see_every_entry_once_and_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, _) = open(directory.path(), 2 << 20).unwrap();
     let total = 30_000;
-    let contents = Arc::clone(journal.contents());
+    let catalog = Arc::clone(journal.catalog());
     let drain = std::thread::spawn(move || {
-        let mut reader = contents.reader(Position(0)).unwrap();
+        let mut reader = catalog.reader(Position(0)).unwrap();
         let mut next = 0;
         while next < total {
-            assert!(reader.wait(Duration::from_secs(20)), "{:?}", contents.status());
+            assert!(reader.wait(Duration::from_secs(20)), "{:?}", catalog.status());
             while let Some(entry) = reader.next().unwrap() {
                 assert_eq!(entry.entry, new_entry(next, &bytes(next)));
                 next += 1;
             }
-            assert!(reader.cursor().position <= contents.status().end);
-            contents.release(reader.cursor().position).unwrap();
+            assert!(reader.cursor().position <= catalog.status().end);
+            catalog.release(reader.cursor().position).unwrap();
         }
     });
     // Another process' view: whatever it sees is whole, and goes up.

@@ -8,16 +8,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use odograph_journal::{Draw, Files, Group, Kind, Limits, Log, NewEntry, OpenError, Options, Outcome, RecoveryMode};
+use odograph_journal::{
+    EntryKind, Files, Group, Limits, Log, LogOutcome, NewEntry, OpenError, OpeningDraw, Options, RecoveryMode,
+};
 use odograph_journal::{JournalId, Position};
 use teltonika_codecs::Imei;
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/journal-v1");
 
 /// Data fields that the vendor published, one of them with its second count changed; with kind, count and receive time.
-const ENTRIES: [(Kind, u64, u8, i64, &str); 4] = [
+const ENTRIES: [(EntryKind, u64, u8, i64, &str); 4] = [
     (
-        Kind::Frame,
+        EntryKind::Frame,
         356_307_042_441_013,
         1,
         1_560_166_592_123_456,
@@ -25,21 +27,21 @@ const ENTRIES: [(Kind, u64, u8, i64, &str); 4] = [
          87A000E000000001DD7E06A000001",
     ),
     (
-        Kind::Frame,
+        EntryKind::Frame,
         42,
         1,
         1_560_161_137_000_000,
         "08010000016B40D9AD80010000000000000000000000000000000103021503010101425E10000001",
     ),
     (
-        Kind::Undecodable,
+        EntryKind::Undecodable,
         42,
         1,
         1_560_161_138_000_000,
         "08010000016B40D9AD80010000000000000000000000000000000103021503010101425E10000002",
     ),
     (
-        Kind::Message,
+        EntryKind::Message,
         356_307_042_441_013,
         0,
         1_560_161_139_000_000,
@@ -64,7 +66,7 @@ fn write(directory: &Path) {
     let entries: Vec<_> = ENTRIES.map(|(kind, imei, records, at, hex)| (kind, imei, records, at, from_hex(hex))).into();
     for (tag, groups) in [(0x1111, [(0, 1), (1, 3)].as_slice()), (0x2222, &[(3, 4)])] {
         let id = JournalId::from_bytes(*b"sample of v1 ...");
-        let draw = Draw { id, tag, begin: Position(0) };
+        let draw = OpeningDraw { id, tag, begin: Position(0) };
         let (mut log, _) = Log::open(storage.clone(), options(), draw, 0).unwrap();
         for (from, to) in groups.iter().copied() {
             let mut bytes = Group::default();
@@ -78,10 +80,10 @@ fn write(directory: &Path) {
                     bytes: content,
                 });
             }
-            assert!(matches!(log.commit(&mut bytes), Ok(Outcome::Synced(_))));
-            let mut reader = log.contents().reader(Position(0)).unwrap();
+            assert!(matches!(log.commit(&mut bytes), Ok(LogOutcome::Synced(_))));
+            let mut reader = log.catalog().reader(Position(0)).unwrap();
             reader.next().unwrap();
-            log.contents().release(reader.cursor().position).unwrap();
+            log.catalog().release(reader.cursor().position).unwrap();
         }
     }
 }
@@ -120,12 +122,12 @@ fn what_is_written_today_is_the_sample_byte_for_byte() {
 #[test]
 fn the_sample_opens() {
     let (_guard, directory) = copy();
-    let draw = Draw { id: JournalId::random(), tag: 3, begin: Position(0) };
+    let draw = OpeningDraw { id: JournalId::random(), tag: 3, begin: Position(0) };
     let (log, opened) = Log::open(Arc::new(Files::new(&directory).unwrap()), options(), draw, 0).unwrap();
-    assert_eq!(log.contents().id(), JournalId::from_bytes(*b"sample of v1 ..."));
+    assert_eq!(log.catalog().id(), JournalId::from_bytes(*b"sample of v1 ..."));
     assert_eq!((opened.entries, opened.records, opened.torn_bytes, opened.new_id), (3, 2, 0, false));
-    let history = log.contents().history();
-    let mut reader = log.contents().reader(Position(0)).unwrap();
+    let history = log.catalog().history();
+    let mut reader = log.catalog().reader(Position(0)).unwrap();
     for (at, (kind, imei, records, received_at_us, hex)) in ENTRIES.into_iter().enumerate() {
         let (imei, bytes) = (Imei::try_from(imei).unwrap(), from_hex(hex));
         assert_eq!(
@@ -218,13 +220,13 @@ fn no_content_of_the_files_can_surprise() {
             disk.put(name, content);
         }
         let recovery = if rng.bool() { RecoveryMode::Strict } else { RecoveryMode::SkipDamage };
-        let draw = Draw { id: JournalId::random(), tag: 3, begin: Position(0) };
+        let draw = OpeningDraw { id: JournalId::random(), tag: 3, begin: Position(0) };
         match Log::open(Arc::new(disk.clone()), Options { recovery, ..options() }, draw, 0) {
             Err(OpenError::Poisoned(wrong)) => panic!("seed {seed}: {wrong}"),
             Err(_) => outcomes[0] += 1,
             Ok((log, _)) => {
-                let begin = log.contents().history().begin().position;
-                let mut reader = log.contents().reader(begin).unwrap();
+                let begin = log.catalog().history().begin().position;
+                let mut reader = log.catalog().reader(begin).unwrap();
                 let mut found = Vec::new();
                 while let Some(entry) = reader.next().unwrap() {
                     found.push((entry.entry.imei.get(), entry.entry.bytes.to_vec()));

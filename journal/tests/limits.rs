@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use odograph_faulty_disk::{Faults, FaultyDisk};
 use odograph_journal::{
-    Full, InvalidLimits, Limits, Log, Options, Outcome, ReadError, RecoveryMode, Standing, State, Why,
+    FullCause, HistoryMatch, HistoryMismatch, InvalidLimits, JournalState, Limits, Log, LogOutcome, Options, ReadError,
+    RecoveryMode,
 };
 use odograph_journal::{JournalId, Position};
 use support::{commit, draw, limits, must_commit, numbers, open, options};
@@ -17,14 +18,14 @@ use support::{commit, draw, limits, must_commit, numbers, open, options};
 /// Commits one entry a group until there is no room; gives the number of the entry that was not taken.
 fn fill(log: &mut Log, first: u64) -> u64 {
     let mut number = first;
-    while let Outcome::Synced(_) = commit(log, [number]).unwrap() {
+    while let LogOutcome::Synced(_) = commit(log, [number]).unwrap() {
         number += 1;
     }
     number
 }
 
-fn state(log: &Log) -> State {
-    log.contents().status().state
+fn state(log: &Log) -> JournalState {
+    log.catalog().status().state
 }
 
 #[test]
@@ -32,25 +33,25 @@ fn a_full_journal_goes_on_below_nine_tenths() {
     let disk = FaultyDisk::new(1);
     let (mut log, _) = open(&disk, 1).unwrap();
     let refused = fill(&mut log, 0);
-    let status = log.contents().status();
-    assert_eq!(status.state, State::Full(Full::Limit));
+    let status = log.catalog().status();
+    assert_eq!(status.state, JournalState::Full(FullCause::Limit));
     assert!(status.uncommitted_bytes > status.max_bytes / 10 * 9 && status.uncommitted_bytes <= status.max_bytes);
     assert_eq!(status.keep_shortened, 0, "nothing that is not committed is given up");
 
     // A segment's worth is released, then another: room comes when a tenth is free.
-    let mut reader = log.contents().reader(Position(0)).unwrap();
+    let mut reader = log.catalog().reader(Position(0)).unwrap();
     let mut released = 0;
-    while !matches!(commit(&mut log, [refused]).unwrap(), Outcome::Synced(_)) {
-        assert!(state(&log) != State::Open);
+    while !matches!(commit(&mut log, [refused]).unwrap(), LogOutcome::Synced(_)) {
+        assert!(state(&log) != JournalState::Open);
         reader.next().unwrap().unwrap();
-        log.contents().release(reader.cursor().position).unwrap();
+        log.catalog().release(reader.cursor().position).unwrap();
         released += 1;
     }
-    let status = log.contents().status();
-    assert_eq!(status.state, State::Open);
+    let status = log.catalog().status();
+    assert_eq!(status.state, JournalState::Open);
     assert!(status.uncommitted_bytes <= status.max_bytes, "{status:?}");
     assert!(released > 0 && status.keep_shortened > 0, "committed segments are given up when room is needed");
-    let left = numbers(log.contents());
+    let left = numbers(log.catalog());
     assert_eq!(left.last(), Some(&refused));
     assert!(left.is_sorted() && left.len() as u64 <= refused);
 }
@@ -62,16 +63,16 @@ fn a_full_journal_opens_full_and_drains() {
     let refused = fill(&mut log, 0);
     drop(log);
     let (mut log, opened) = open(&disk, 2).unwrap();
-    assert_eq!((state(&log), opened.entries), (State::Full(Full::Limit), refused));
-    assert_eq!(numbers(log.contents()), (0..refused).collect::<Vec<_>>());
-    log.contents().release(log.contents().history().end().position).unwrap();
+    assert_eq!((state(&log), opened.entries), (JournalState::Full(FullCause::Limit), refused));
+    assert_eq!(numbers(log.catalog()), (0..refused).collect::<Vec<_>>());
+    log.catalog().release(log.catalog().history().end().position).unwrap();
     must_commit_soon(&mut log, refused);
 }
 
 #[track_caller]
 fn must_commit_soon(log: &mut Log, number: u64) {
     let mut tries = 0..3;
-    while !matches!(commit(log, [number]).unwrap(), Outcome::Synced(_)) {
+    while !matches!(commit(log, [number]).unwrap(), LogOutcome::Synced(_)) {
         tries.next().expect("room");
     }
 }
@@ -82,18 +83,18 @@ fn a_full_file_system_is_no_failure_and_passes() {
     disk.set_faults(Faults { capacity: Some(30_000), ..Faults::default() });
     let (mut log, _) = open(&disk, 1).unwrap();
     let refused = fill(&mut log, 0);
-    assert_eq!(state(&log), State::Full(Full::NoSpace));
+    assert_eq!(state(&log), JournalState::Full(FullCause::NoSpace));
 
     // Releasing helps: the same files are used again, nothing new is needed.
-    log.contents().release(log.contents().history().end().position).unwrap();
+    log.catalog().release(log.catalog().history().end().position).unwrap();
     must_commit_soon(&mut log, refused);
-    assert_eq!(state(&log), State::Open);
+    assert_eq!(state(&log), JournalState::Open);
 
     // Space helps, after a pause.
     let refused = fill(&mut log, refused + 1);
     disk.set_faults(Faults::default());
-    assert!(!log.contents().chore(999_999), "not before the pause is over");
-    assert!(log.contents().chore(2_000_000));
+    assert!(!log.catalog().chore(999_999), "not before the pause is over");
+    assert!(log.catalog().chore(2_000_000));
     must_commit(&mut log, [refused]);
 }
 
@@ -108,14 +109,14 @@ fn a_journal_opens_on_a_full_file_system() {
         drop(open(&disk, tag).unwrap());
     }
     let (log, _) = open(&disk, 9).unwrap();
-    assert_eq!(numbers(log.contents()), [1, 2]);
-    let end = log.contents().history().end();
-    log.contents().release(end.position).unwrap();
-    while log.contents().chore(9_000_000) {}
+    assert_eq!(numbers(log.catalog()), [1, 2]);
+    let end = log.catalog().history().end();
+    log.catalog().release(end.position).unwrap();
+    while log.catalog().chore(9_000_000) {}
     drop(log);
     disk.set_faults(Faults::default());
     let (log, _) = open(&disk, 10).unwrap();
-    assert_eq!(log.contents().history().end().position, end.position, "positions never start again");
+    assert_eq!(log.catalog().history().end().position, end.position, "positions never start again");
 }
 
 #[test]
@@ -126,7 +127,7 @@ fn starting_again_and_again_uses_nothing_up() {
     for tag in 2..100 {
         drop(log);
         log = open(&disk, tag).unwrap().0;
-        assert_eq!(state(&log), State::Open);
+        assert_eq!(state(&log), JournalState::Open);
         if tag % 10 == 0 {
             disk.power_cycle();
             log = open(&disk, tag + 1000).unwrap().0;
@@ -134,7 +135,7 @@ fn starting_again_and_again_uses_nothing_up() {
     }
     assert!(support::segments(&disk).len() <= 4);
     must_commit(&mut log, [3]);
-    assert_eq!(numbers(log.contents()), [1, 2, 3]);
+    assert_eq!(numbers(log.catalog()), [1, 2, 3]);
 }
 
 #[test]
@@ -149,32 +150,32 @@ fn committed_segments_are_kept_for_their_time_and_then_used_again() {
         at_us += 1_000_000;
         let mut group = odograph_journal::Group::default();
         let imei = teltonika_codecs::Imei::try_from(1).unwrap();
-        let kind = odograph_journal::Kind::Frame;
+        let kind = odograph_journal::EntryKind::Frame;
         let bytes = [7; 2000];
         group.push(&odograph_journal::NewEntry { kind, imei, received_at_us: at_us, records: 1, bytes: &bytes });
-        assert!(matches!(log.commit(&mut group), Ok(Outcome::Synced(_))));
-        log.contents().release(log.contents().history().end().position).unwrap();
-        while log.contents().chore(at_us) {}
-        let mut reader = log.contents().reader(log.contents().history().begin().position).unwrap();
+        assert!(matches!(log.commit(&mut group), Ok(LogOutcome::Synced(_))));
+        log.catalog().release(log.catalog().history().end().position).unwrap();
+        while log.catalog().chore(at_us) {}
+        let mut reader = log.catalog().reader(log.catalog().history().begin().position).unwrap();
         let oldest = reader.next().unwrap().unwrap().entry.received_at_us;
         assert!(at_us - oldest < 14_000_000, "a segment holds four, so the oldest is not much older than ten seconds");
         assert!(at_us < 10_000_000 || at_us - oldest >= 9_000_000, "and not younger");
     }
-    assert_eq!(log.contents().status().keep_shortened, 0);
-    assert!(matches!(log.contents().reader(Position(0)), Err(ReadError::NotKept { .. })));
+    assert_eq!(log.catalog().status().keep_shortened, 0);
+    assert!(matches!(log.catalog().reader(Position(0)), Err(ReadError::NotKept { .. })));
 }
 
 #[test]
 fn a_reader_whose_segment_was_given_away_says_so() {
     let disk = FaultyDisk::new(6);
     let (mut log, _) = open(&disk, 1).unwrap();
-    let mut reader = log.contents().reader(Position(0)).unwrap();
+    let mut reader = log.catalog().reader(Position(0)).unwrap();
     let refused = fill(&mut log, 0);
     reader.next().unwrap().unwrap();
-    log.contents().release(log.contents().history().end().position).unwrap();
+    log.catalog().release(log.catalog().history().end().position).unwrap();
     for number in refused..refused * 3 {
         let _ = commit(&mut log, [number]).unwrap();
-        log.contents().release(log.contents().history().end().position).unwrap();
+        log.catalog().release(log.catalog().history().end().position).unwrap();
     }
     let wrong = std::iter::from_fn(|| reader.next().map(|entry| entry.map(|_| ())).transpose()).find_map(Result::err);
     assert!(matches!(wrong, Some(ReadError::NotKept { .. })), "{wrong:?}");
@@ -185,19 +186,19 @@ fn what_was_released_is_remembered_and_can_be_taken_back() {
     let disk = FaultyDisk::new(7);
     let (mut log, _) = open(&disk, 1).unwrap();
     must_commit(&mut log, [1, 2]);
-    let mut reader = log.contents().reader(Position(0)).unwrap();
+    let mut reader = log.catalog().reader(Position(0)).unwrap();
     reader.next().unwrap();
     let first = reader.cursor().position;
-    log.contents().release(log.contents().history().end().position).unwrap();
+    log.catalog().release(log.catalog().history().end().position).unwrap();
     must_commit(&mut log, [3]);
     drop(log);
     let (mut log, opened) = open(&disk, 2).unwrap();
     assert_eq!(opened.entries, 1, "the last one is not released");
-    log.contents().rewind(first).unwrap();
+    log.catalog().rewind(first).unwrap();
     must_commit(&mut log, []);
     drop(log);
     let (log, opened) = open(&disk, 3).unwrap();
-    assert_eq!((opened.entries, log.contents().status().released), (2, first));
+    assert_eq!((opened.entries, log.catalog().status().released), (2, first));
 }
 
 #[test]
@@ -205,18 +206,18 @@ fn a_new_id_is_durable_and_holds_everything() {
     let disk = FaultyDisk::new(8);
     let (mut log, _) = open(&disk, 1).unwrap();
     must_commit(&mut log, [1, 2]);
-    let contents = Arc::clone(log.contents());
-    let end = contents.history().end();
-    contents.release(end.position).unwrap();
+    let catalog = Arc::clone(log.catalog());
+    let end = catalog.history().end();
+    catalog.release(end.position).unwrap();
 
     let ahead = odograph_journal::Mark { position: Position(end.position.0 + 5), tag: end.tag };
-    assert_eq!(contents.history().compare(ahead), Standing::Reidentify(Why::EndsBefore { bytes: 5 }));
+    assert_eq!(catalog.history().compare(ahead), HistoryMatch::Reidentify(HistoryMismatch::EndsBefore { bytes: 5 }));
     let new = JournalId::random();
-    contents.reidentify(new).unwrap();
+    catalog.reidentify(new).unwrap();
     disk.power_cycle();
     let (log, _) = open(&disk, 2).unwrap();
-    assert_eq!(log.contents().id(), new);
-    assert_eq!(numbers(log.contents()), [1, 2], "content stays, and positions with it");
+    assert_eq!(log.catalog().id(), new);
+    assert_eq!(numbers(log.catalog()), [1, 2], "content stays, and positions with it");
 }
 
 #[test]
@@ -231,19 +232,19 @@ fn after_a_failed_sync_every_call_says_so() {
         disk.set_faults(faults);
         let operations = disk.operations();
         assert_eq!(commit(&mut log, [2]).unwrap_err().doing, doing);
-        let contents = log.contents();
-        assert_eq!(state(&log), State::Poisoned);
+        let catalog = log.catalog();
+        assert_eq!(state(&log), JournalState::Poisoned);
         let after = disk.operations();
         assert!(after.writes <= operations.writes + 1 && after.syncs == operations.syncs);
 
-        let mut reader = contents.reader(Position(0)).unwrap();
+        let mut reader = catalog.reader(Position(0)).unwrap();
         assert!(reader.next().unwrap().is_some(), "what was synced can be read");
         assert!(matches!(reader.next(), Err(ReadError::Poisoned(_))), "and then it says so");
         assert!(reader.wait(Duration::ZERO));
-        assert_eq!(contents.release(Position(0)).unwrap_err().doing, doing);
-        assert_eq!(contents.rewind(Position(0)).unwrap_err().doing, doing);
-        assert_eq!(contents.reidentify(JournalId::random()).unwrap_err().doing, doing);
-        assert!(!contents.chore(0));
+        assert_eq!(catalog.release(Position(0)).unwrap_err().doing, doing);
+        assert_eq!(catalog.rewind(Position(0)).unwrap_err().doing, doing);
+        assert_eq!(catalog.reidentify(JournalId::random()).unwrap_err().doing, doing);
+        assert!(!catalog.chore(0));
         assert_eq!(commit(&mut log, [3]).unwrap_err().doing, doing);
         assert_eq!(disk.operations(), after, "nothing is tried again");
     }
@@ -254,7 +255,7 @@ fn a_chore_that_fails_poisons_too() {
     let disk = FaultyDisk::new(10);
     let (mut log, _) = open(&disk, 1).unwrap();
     disk.set_faults(Faults { fail_sync_after: Some(0), ..Faults::default() });
-    assert!(log.contents().chore(0));
+    assert!(log.catalog().chore(0));
     assert_eq!(log.commit(&mut odograph_journal::Group::default()).unwrap_err().doing, "making a segment");
 }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use odograph_faulty_disk::{Faults, FaultyDisk};
 use odograph_journal::Position;
-use odograph_journal::{Group, Log, OpenError, Outcome, State};
+use odograph_journal::{Group, JournalState, Log, LogOutcome, OpenError};
 use support::{open, push, read};
 
 /// What the journal must hold.
@@ -66,7 +66,7 @@ impl Run {
             0..50 => self.commit(),
             50..60 => self.release(),
             60..65 => self.check_all(),
-            65..72 => while self.log.contents().chore(0) {},
+            65..72 => while self.log.catalog().chore(0) {},
             72..80 => self.crash(),
             80..90 => {
                 let after = Some(self.rng.u64(0..12));
@@ -98,34 +98,34 @@ impl Run {
             self.model.next += 1;
         }
         match self.log.commit(&mut group) {
-            Ok(Outcome::Synced(proof)) => {
+            Ok(LogOutcome::Synced(proof)) => {
                 self.tally.commits += 1;
                 assert_eq!(proof.end().position, at);
                 self.model.promise(numbers, at, self.tag);
             }
-            Ok(Outcome::NoRoom) => {
-                while self.log.contents().chore(0) {}
-                self.tally.full += u64::from(matches!(self.log.contents().status().state, State::Full(_)));
+            Ok(LogOutcome::NoRoom) => {
+                while self.log.catalog().chore(0) {}
+                self.tally.full += u64::from(matches!(self.log.catalog().status().state, JournalState::Full(_)));
             }
             Err(_) => {
                 (self.model.perhaps, self.model.perhaps_end) = (numbers, at);
                 self.tally.failed_syncs_and_writes += 1;
                 assert!(self.log.commit(&mut group).is_err(), "a failed journal takes nothing more");
-                assert!(self.log.contents().release(Position(0)).is_err());
+                assert!(self.log.catalog().release(Position(0)).is_err());
                 self.crash();
             }
         }
         if self.rng.bool() {
-            self.log.contents().chore(0);
+            self.log.catalog().chore(0);
         }
-        if self.log.contents().status().state == State::Poisoned {
+        if self.log.catalog().status().state == JournalState::Poisoned {
             self.crash();
         }
     }
 
     fn release(&mut self) {
         let to = Position(self.rng.u64(self.model.released.0..=self.model.end.0));
-        if self.log.contents().release(to).is_ok() {
+        if self.log.catalog().release(to).is_ok() {
             self.model.released = to;
         }
     }
@@ -133,17 +133,17 @@ impl Run {
     /// Everything that is kept, and from a place in the middle.
     fn check_all(&mut self) {
         self.disk.set_faults(Faults::default());
-        if self.log.contents().status().state == State::Poisoned {
+        if self.log.catalog().status().state == JournalState::Poisoned {
             return self.crash();
         }
-        let contents = self.log.contents();
-        let begin = contents.history().begin().position;
+        let catalog = self.log.catalog();
+        let begin = catalog.history().begin().position;
         assert!(begin <= self.model.released, "kept from {begin}, released to {}", self.model.released);
-        self.model.assert_holds(&read(contents, begin), begin);
+        self.model.assert_holds(&read(catalog, begin), begin);
         let kept: Vec<_> = self.model.entries.range(begin..).collect();
         if !kept.is_empty() {
             let from = *kept[self.rng.usize(0..kept.len())].0;
-            self.model.assert_holds(&read(contents, from), from);
+            self.model.assert_holds(&read(catalog, from), from);
         }
     }
 
@@ -180,26 +180,26 @@ impl Run {
 
     /// Takes note of whether the group that was under way is there.
     fn adopt(&mut self) {
-        let contents = self.log.contents();
-        let (begin, end) = (contents.history().begin().position, contents.history().end().position);
-        assert!(contents.status().released <= self.model.released, "a hint is never ahead of the truth");
+        let catalog = self.log.catalog();
+        let (begin, end) = (catalog.history().begin().position, catalog.history().end().position);
+        assert!(catalog.status().released <= self.model.released, "a hint is never ahead of the truth");
         assert!(begin <= self.model.released);
         let perhaps = std::mem::take(&mut self.model.perhaps);
         if end > self.model.end {
             assert_eq!(end, self.model.perhaps_end, "a group is there as a whole or not at all");
-            let tag = contents.history().tag_at(end).unwrap();
+            let tag = catalog.history().tag_at(end).unwrap();
             self.model.promise(perhaps, end, tag);
             self.tally.groups_found += 1;
         } else {
             assert_eq!(end, self.model.end, "what was promised is there");
             self.tally.groups_lost += u64::from(!perhaps.is_empty());
         }
-        self.model.assert_holds(&read(contents, begin), begin);
+        self.model.assert_holds(&read(catalog, begin), begin);
         for (position, tag) in self.model.tags.range(begin..) {
-            assert_eq!(contents.history().tag_at(*position), Some(*tag), "at {position}");
+            assert_eq!(catalog.history().tag_at(*position), Some(*tag), "at {position}");
         }
         // The drain says again how far it is.
-        contents.release(self.model.released).unwrap();
+        catalog.release(self.model.released).unwrap();
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use odograph_faulty_disk::{Faults, FaultyDisk};
 use odograph_journal::Position;
-use odograph_journal::{Journal, Log, OpenError, Outcome, ReadError, Storage as _};
+use odograph_journal::{Journal, Log, LogOutcome, OpenError, ReadError, Storage as _};
 use support::{commit, draw, last_segment, must_commit, numbers, open, open_skipping_damage, options};
 
 /// A journal of three groups in one segment: entries 1, 2; 3; 4, 5.
@@ -39,7 +39,7 @@ fn a_group_whose_sectors_came_out_of_order_is_there_whole_or_not_at_all() {
         assert!(log.commit(&mut group_of(&[2, 3, 4, 5, 6])).is_err());
         disk.power_cycle();
         let (log, opened) = open(&disk, 2).unwrap();
-        match numbers(log.contents()).as_slice() {
+        match numbers(log.catalog()).as_slice() {
             [1] => torn += u64::from(opened.torn_bytes > 0),
             [1, 2, 3, 4, 5, 6] => whole += 1,
             other => panic!("seed {seed}: {other:?}"),
@@ -73,10 +73,10 @@ fn a_flipped_bit_in_a_synced_group_of_the_last_segment_is_damage() {
         assert_eq!(image.content(&name), before, "nothing was changed");
 
         let (log, opened) = open_skipping_damage(&image, 2).unwrap();
-        assert_eq!(numbers(log.contents()), [1, 2, 4, 5]);
+        assert_eq!(numbers(log.catalog()), [1, 2, 4, 5]);
         assert_eq!(opened.damages, 1);
         assert!(opened.damage_skipped_bytes > 0);
-        assert_eq!(log.contents().status().damage_skipped_bytes, opened.damage_skipped_bytes * 2, "opened, then read");
+        assert_eq!(log.catalog().status().damage_skipped_bytes, opened.damage_skipped_bytes * 2, "opened, then read");
     }
 }
 
@@ -89,10 +89,10 @@ fn a_flipped_bit_in_the_very_last_group_is_a_torn_tail_until_something_follows_i
     let image = disk.image(1);
     assert!(image.flip(&name, (begin + 90) * 8));
     let (log, opened) = open(&image, 2).unwrap();
-    assert_eq!(numbers(log.contents()), [1, 2, 3]);
+    assert_eq!(numbers(log.catalog()), [1, 2, 3]);
     assert!(opened.torn_bytes > 0);
 
-    // Opened once more, the next segment says where this one ended.
+    // OpeningReport once more, the next segment says where this one ended.
     drop(open(&disk, 2).unwrap());
     assert!(disk.flip(&name, (begin + 90) * 8));
     assert!(matches!(open(&disk, 3), Err(OpenError::Damaged { .. })));
@@ -121,7 +121,7 @@ fn a_crash_while_recovering_twice_over_changes_nothing() {
         disk.set_faults(Faults { power_off_after: Some(seed % 2), ..Faults::default() });
         assert!(log.commit(&mut group_of(&[6, 7, 8])).is_err());
         disk.power_cycle();
-        let wanted = numbers(open(&disk.image(seed), 3).unwrap().0.contents());
+        let wanted = numbers(open(&disk.image(seed), 3).unwrap().0.catalog());
         assert!(wanted == [1, 2, 3, 4, 5] || wanted == [1, 2, 3, 4, 5, 6, 7, 8]);
         for cut in 0..25 {
             let disk = disk.image(seed + cut);
@@ -130,7 +130,7 @@ fn a_crash_while_recovering_twice_over_changes_nothing() {
                 let _ = open(&disk, 3);
                 disk.power_cycle();
             }
-            assert_eq!(numbers(open(&disk, 4).unwrap().0.contents()), wanted, "seed {seed}, cut {cut}");
+            assert_eq!(numbers(open(&disk, 4).unwrap().0.catalog()), wanted, "seed {seed}, cut {cut}");
         }
     }
 }
@@ -146,10 +146,10 @@ fn a_group_that_a_failed_sync_left_in_memory_alone_is_made_durable_or_dropped() 
         assert!(commit(&mut log, [2]).is_err());
         disk.kill();
         let (log, _) = open(&disk, 2).unwrap();
-        let seen = numbers(log.contents());
+        let seen = numbers(log.catalog());
         disk.power_cycle();
         let (log, _) = open(&disk, 3).unwrap();
-        assert_eq!(numbers(log.contents()), seen, "what was given to read is durable");
+        assert_eq!(numbers(log.catalog()), seen, "what was given to read is durable");
         if seen.len() == 2 { kept += 1 } else { dropped += 1 }
     }
     assert!(kept > 0 && dropped > 0, "{kept} kept, {dropped} dropped");
@@ -164,7 +164,7 @@ fn damage_met_while_reading_stops_or_is_skipped_as_the_operator_said() {
     let image = disk.image(2);
     let (log, _) = open(&image, 2).unwrap();
     assert!(image.flip(&name, (begin + 90) * 8));
-    let mut reader = log.contents().reader(Position(0)).unwrap();
+    let mut reader = log.catalog().reader(Position(0)).unwrap();
     assert!(reader.next().unwrap().is_some() && reader.next().unwrap().is_some());
     let cursor = reader.cursor();
     assert!(matches!(reader.next(), Err(ReadError::Damaged { offset, .. }) if offset == begin));
@@ -172,8 +172,8 @@ fn damage_met_while_reading_stops_or_is_skipped_as_the_operator_said() {
 
     let (log, _) = open_skipping_damage(&disk, 2).unwrap();
     assert!(disk.flip(&name, (begin + 90) * 8));
-    assert_eq!(numbers(log.contents()), [1, 2, 4, 5]);
-    assert!(log.contents().status().damage_skipped_bytes > 0);
+    assert_eq!(numbers(log.catalog()), [1, 2, 4, 5]);
+    assert!(log.catalog().status().damage_skipped_bytes > 0);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_missing_segment_in_the_middle_is_damage() {
     disk.remove(&names[1]).unwrap();
     assert!(matches!(open(&disk, 2), Err(OpenError::Damaged { name, .. }) if name == names[0]));
     let (log, opened) = open_skipping_damage(&disk, 2).unwrap();
-    let left = numbers(log.contents());
+    let left = numbers(log.catalog());
     assert!(left.len() < 60 && left.contains(&0) && left.contains(&59));
     assert!(opened.damage_skipped_bytes > 0);
 }
@@ -258,31 +258,31 @@ fn a_later_format_is_not_touched() {
 fn a_lost_identity_is_damage_and_skipping_it_draws_a_new_id() {
     let disk = three_groups(8);
     let (log, _) = open(&disk, 2).unwrap();
-    let (id, end) = (log.contents().id(), log.contents().history().end().position);
-    log.contents().release(end).unwrap();
+    let (id, end) = (log.catalog().id(), log.catalog().history().end().position);
+    log.catalog().release(end).unwrap();
     drop(log);
     disk.remove("identity").unwrap();
     assert!(matches!(open(&disk, 3), Err(OpenError::Damaged { name, .. }) if name == "identity"));
     let (log, opened) = open_skipping_damage(&disk, 3).unwrap();
-    assert!(opened.new_id && log.contents().id() != id);
-    assert_eq!((opened.entries, log.contents().status().released), (5, Position(0)), "everything is drained again");
-    assert_eq!(numbers(log.contents()), [1, 2, 3, 4, 5]);
+    assert!(opened.new_id && log.catalog().id() != id);
+    assert_eq!((opened.entries, log.catalog().status().released), (5, Position(0)), "everything is drained again");
+    assert_eq!(numbers(log.catalog()), [1, 2, 3, 4, 5]);
 }
 
 #[test]
 fn positions_end_and_never_wrap() {
     let disk = FaultyDisk::new(10);
     let begin = Position(i64::MAX.unsigned_abs() - 300);
-    let draw = odograph_journal::Draw { begin, ..draw(1) };
+    let draw = odograph_journal::OpeningDraw { begin, ..draw(1) };
     let (mut log, _) = Log::open(Arc::new(disk.clone()), options(), draw, 0).unwrap();
-    assert_eq!(log.contents().history().end().position, begin);
+    assert_eq!(log.catalog().history().end().position, begin);
     let mut written = 0;
-    while let Ok(Outcome::Synced(proof)) = commit(&mut log, [written]) {
+    while let Ok(LogOutcome::Synced(proof)) = commit(&mut log, [written]) {
         assert!(i64::try_from(proof.end().position.0).is_ok());
         written += 1;
         assert!(written < 20, "it has to end");
     }
     assert!(commit(&mut log, [written]).is_err(), "and stays ended");
     let (log, _) = open(&disk, 2).unwrap();
-    assert_eq!(numbers(log.contents()).len() as u64, written);
+    assert_eq!(numbers(log.catalog()).len() as u64, written);
 }

@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::Position;
-use odograph_journal::{AppendError, Full, Journal, Kind, Limits, NewEntry, OpenError, Options, State, Storage};
+use odograph_journal::{
+    AppendError, EntryKind, FullCause, Journal, JournalState, Limits, NewEntry, OpenError, Options, Storage,
+};
 use support::gated::{GatedDisk, OpenAtEnd};
 use support::options;
 use teltonika_codecs::Imei;
 
 fn entry(records: u8, bytes: &[u8]) -> NewEntry<'_> {
     let imei = Imei::try_from(356_307_042_441_013).unwrap();
-    NewEntry { kind: Kind::Frame, imei, received_at_us: 5, records, bytes }
+    NewEntry { kind: EntryKind::Frame, imei, received_at_us: 5, records, bytes }
 }
 
 fn journal(storage: impl Storage + 'static) -> Journal {
@@ -42,7 +44,7 @@ fn there_is_no_receipt_and_nothing_to_read_before_the_sync() {
     let _open = OpenAtEnd(Arc::clone(&disk.gate));
     disk.gate.close();
     let appender = journal.appender();
-    let mut reader = journal.contents().reader(Position(0)).unwrap();
+    let mut reader = journal.catalog().reader(Position(0)).unwrap();
     let mut first = pin!(appender.try_append(&entry(7, b"first")).unwrap());
     assert!(poll_once(first.as_mut()).is_pending());
     disk.gate.wait_for_sync();
@@ -89,7 +91,7 @@ fn at_two_groups_of_memory_appending_waits_and_loses_nothing() {
         waits.await.unwrap().await.unwrap()
     });
     assert_eq!(last.into_records(), 2);
-    assert_eq!(journal.contents().status().entries, 5, "the one that was given up is not there");
+    assert_eq!(journal.catalog().status().entries, 5, "the one that was given up is not there");
     assert!(matches!(appender.try_append(&entry(1, &[0; 4000])), Err(AppendError::TooLarge { bytes: 4000 })));
 }
 
@@ -124,7 +126,7 @@ fn many_sessions_each_get_their_own_count() {
         }
         taken
     });
-    let mut reader = journal.contents().reader(Position(0)).unwrap();
+    let mut reader = journal.catalog().reader(Position(0)).unwrap();
     let mut next = [(0, 0); 200];
     let mut read = 0;
     while let Some(entry) = reader.next().unwrap() {
@@ -136,7 +138,7 @@ fn many_sessions_each_get_their_own_count() {
         read += 1;
     }
     assert_eq!(read, taken);
-    let status = journal.contents().status();
+    let status = journal.catalog().status();
     assert_eq!(status.entries, taken);
     assert!(status.groups < taken / 2, "sessions share syncs: {} groups", status.groups);
 }
@@ -162,29 +164,29 @@ fn a_full_journal_holds_sessions_until_it_drains() {
     let journal = journal(FaultyDisk::new(5));
     let appender = journal.appender();
     let bytes = [1; 2000];
-    let contents = Arc::clone(journal.contents());
+    let catalog = Arc::clone(journal.catalog());
     block_on(async {
         let writer = tokio::spawn(async move {
             for _ in 0..80 {
                 appender.append(entry(1, &bytes)).await.unwrap().await.unwrap();
             }
         });
-        while contents.status().state != State::Full(Full::Limit) {
+        while catalog.status().state != JournalState::Full(FullCause::Limit) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(!writer.is_finished());
-        let mut reader = contents.reader(Position(0)).unwrap();
+        let mut reader = catalog.reader(Position(0)).unwrap();
         let mut read = 0;
         while read < 80 {
             reader.ready().await;
             while reader.next().unwrap().is_some() {
                 read += 1;
             }
-            contents.release(reader.cursor().position).unwrap();
+            catalog.release(reader.cursor().position).unwrap();
         }
         writer.await.unwrap();
     });
-    assert_eq!(journal.contents().status().state, State::Open);
+    assert_eq!(journal.catalog().status().state, JournalState::Open);
     journal.close().unwrap();
 }
 
@@ -195,10 +197,10 @@ fn closing_a_full_journal_tells_those_who_wait() {
     let bytes = [1; 2000];
     let mut ticket = loop {
         let mut ticket = Box::pin(block_on(appender.append(entry(1, &bytes))).unwrap());
-        while poll_once(ticket.as_mut()).is_pending() && journal.contents().status().state == State::Open {
+        while poll_once(ticket.as_mut()).is_pending() && journal.catalog().status().state == JournalState::Open {
             std::thread::yield_now();
         }
-        if journal.contents().status().state != State::Open {
+        if journal.catalog().status().state != JournalState::Open {
             break ticket;
         }
     };
@@ -228,9 +230,9 @@ fn a_failed_sync_answers_nobody_and_says_so_to_everybody() {
         assert!(matches!(waits.await, Err(AppendError::Poisoned(_))));
         assert!(matches!(appender.append(entry(1, b"later")).await, Err(AppendError::Poisoned(_))));
     });
-    let mut reader = journal.contents().reader(Position(0)).unwrap();
+    let mut reader = journal.catalog().reader(Position(0)).unwrap();
     assert!(reader.wait(Duration::ZERO) && reader.next().is_err());
-    assert_eq!(journal.contents().status().state, State::Poisoned);
+    assert_eq!(journal.catalog().status().state, JournalState::Poisoned);
     assert_eq!(journal.close().unwrap_err().doing, "syncing a group");
 }
 
@@ -277,13 +279,13 @@ fn the_segment_that_knows_where_the_journal_ends_stays_until_the_next_one_does()
     // The third begins the next segment; everything that is synced stands in the first, and is released.
     let third = appender.try_append(&entry(1, &bytes)).unwrap();
     disk.gate.wait_for_sync();
-    journal.contents().release(journal.contents().status().end).unwrap();
+    journal.catalog().release(journal.catalog().status().end).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(support::segments(&disk.disk)[0], "00000000000000000001.seg");
     disk.gate.open();
     block_on(third).unwrap();
     let first_goes = || support::segments(&disk.disk)[0] != "00000000000000000001.seg";
-    journal.contents().release(journal.contents().status().end).unwrap();
+    journal.catalog().release(journal.catalog().status().end).unwrap();
     while !first_goes() {
         std::thread::yield_now();
     }

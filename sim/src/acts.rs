@@ -1,7 +1,7 @@
 //! What goes on where nothing is wrong, and what goes wrong on the way of a message.
 
 use crate::database::Fate;
-use odograph_journal::Turn;
+use odograph_journal::WriterTurn;
 
 use crate::network::Wire;
 use crate::plan::Mutant;
@@ -124,14 +124,14 @@ impl World {
         if turn.is_ok() {
             journal.read(&self.oracle.sent)?;
         }
-        journal.stopped = matches!(turn, Ok(Turn::Closed));
+        journal.stopped = matches!(turn, Ok(WriterTurn::Closed));
         if self.plan.mutant == Some(Mutant::EarlyRelease) && self.rng.u8(..) < 20 {
-            let _ = journal.contents.release(journal.contents.status().end);
+            let _ = journal.catalog.release(journal.catalog.status().end);
         }
-        if matches!(turn, Ok(Turn::Nothing)) {
+        if matches!(turn, Ok(WriterTurn::Nothing)) {
             return Ok(false);
         }
-        let (failed, waits) = (turn.is_err(), matches!(turn, Ok(Turn::NoRoom)));
+        let (failed, waits) = (turn.is_err(), matches!(turn, Ok(WriterTurn::NoRoom)));
         self.note(Step::Wrote { process, turn: turn.map_err(|wrong| wrong.doing) });
         if failed {
             // As in `app`: the lanes end, and the process with them.
@@ -150,10 +150,10 @@ impl World {
         else {
             return false;
         };
-        if !journal.contents.chore(super::clock::wall()) {
+        if !journal.catalog.chore(super::clock::wall()) {
             return false;
         }
-        let failed = journal.contents.status().state == odograph_journal::State::Poisoned;
+        let failed = journal.catalog.status().state == odograph_journal::JournalState::Poisoned;
         self.note(Step::Chore { process });
         if failed {
             self.end_process(process);

@@ -123,7 +123,7 @@ impl Oracle {
             return Err(format!("the counts do not add up: {counts:?}"));
         }
         let Some(journal) = &mut running.journal else { return Ok(()) };
-        let released = journal.contents.status().released;
+        let released = journal.catalog.status().released;
         if released > journal.released {
             for (position, items) in journal.entries.range(journal.released.0..released.0) {
                 if let Some(item) = items.iter().find(|item| !self.sent.items[**item].was_stored) {

@@ -16,7 +16,7 @@ use odograph::store::{COMMIT_ORDER, FLAG_ORDER, FlagLedger, Lane, LaneWriter};
 use crate::database::SimDatabase;
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::{
-    Contents, Draw, Entry, Limits, Log, NewEntry, OpenError, Options, RecoveryMode, Storage, Writer,
+    Entry, Limits, Log, NewEntry, OpenError, OpeningDraw, Options, RecoveryMode, SharedCatalog, Storage, Writer,
 };
 use odograph_journal::{JournalId, Position};
 use tokio_util::sync::CancellationToken;
@@ -71,7 +71,7 @@ pub struct Running {
 /// The journal's part of a process, and what the harness knows of it.
 pub struct Journal {
     pub writer: Writer,
-    pub contents: Arc<Contents>,
+    pub catalog: Arc<SharedCatalog>,
     /// Items by the positions of their entries, as they were read back.
     pub entries: BTreeMap<u64, Vec<usize>>,
     read_to: Position,
@@ -137,7 +137,7 @@ impl Process {
         } else {
             let (draw, options) = (draw(rng), Options { limits: limits(plan), recovery: RecoveryMode::Strict });
             let (log, opened) = Log::open(Arc::clone(&storage), options, draw, wall()).map_err(not_opened)?;
-            let contents = Arc::clone(log.contents());
+            let catalog = Arc::clone(log.catalog());
             let writer = Writer::new(log, options.limits.group_bytes(), Box::new(|_| ()));
             tally.recovered(opened.records);
             found = opened.records;
@@ -147,16 +147,16 @@ impl Process {
             }
             let shared = (Arc::clone(&tally), Arc::clone(&health), journal_metrics);
             let draining =
-                Arc::new(Draining::new(Arc::clone(&contents), lanes, gaps, false, opened.new_id, wall, shared));
+                Arc::new(Draining::new(Arc::clone(&catalog), lanes, gaps, false, opened.new_id, wall, shared));
             for number in 0..lanes {
                 let tail = Tail::new(Arc::clone(&draining), number).map_err(|_| NotStarted::Disk)?;
                 tasks.push(lane(around, tail, &surroundings, &finish, &give_up));
             }
             let gate = Gate::journal(writer.appender(), INFLIGHT, Arc::clone(&tally));
-            let status = contents.status();
+            let status = catalog.status();
             let mut journal = Journal {
                 writer,
-                contents,
+                catalog,
                 entries: BTreeMap::new(),
                 read_to: status.begin,
                 released: Position(0),
@@ -203,7 +203,7 @@ impl Running {
 impl Journal {
     /// Reads what was synced since the last time. What was not sent must not be there.
     pub fn read(&mut self, sent: &Sent) -> Result<(), String> {
-        let Ok(mut reader) = self.contents.reader(self.read_to) else { return Ok(()) };
+        let Ok(mut reader) = self.catalog.reader(self.read_to) else { return Ok(()) };
         while let Ok(Some(Entry { position, entry })) = reader.next() {
             let NewEntry { imei, bytes, .. } = entry;
             let Some(items) = sent.of_entry(imei.get(), bytes) else {
@@ -220,11 +220,11 @@ impl Journal {
 pub fn held_by(image: FaultyDisk, plan: &Plan, sent: &Sent) -> Result<Vec<bool>, String> {
     let mut held = vec![false; sent.items.len()];
     let options = Options { limits: limits(plan), recovery: RecoveryMode::Strict };
-    let draw = Draw { id: JournalId::from_bytes([9; 16]), tag: 9, begin: Position(0) };
+    let draw = OpeningDraw { id: JournalId::from_bytes([9; 16]), tag: 9, begin: Position(0) };
     let opened = Log::open(Arc::new(image), options, draw, wall());
     let (log, _) = opened.map_err(|wrong| format!("what a power cut leaves cannot be opened: {wrong}"))?;
-    let contents = log.contents();
-    let reader = contents.reader(contents.status().begin);
+    let catalog = log.catalog();
+    let reader = catalog.reader(catalog.status().begin);
     let mut reader = reader.map_err(|wrong| format!("what a power cut leaves cannot be read: {wrong}"))?;
     while let Some(found) = reader.next().map_err(|wrong| format!("what a power cut leaves cannot be read: {wrong}"))? {
         let items = sent.of_entry(found.entry.imei.get(), found.entry.bytes).ok_or("bytes that nobody sent")?;
@@ -267,8 +267,8 @@ fn not_opened(wrong: OpenError) -> NotStarted {
     }
 }
 
-fn draw(rng: &mut Rng) -> Draw {
-    Draw { id: JournalId::from_bytes(rng.u128(..).to_le_bytes()), tag: rng.i64(1..), begin: Position(0) }
+fn draw(rng: &mut Rng) -> OpeningDraw {
+    OpeningDraw { id: JournalId::from_bytes(rng.u128(..).to_le_bytes()), tag: rng.i64(1..), begin: Position(0) }
 }
 
 /// Small enough to be looked at whole, and to be full now and then.

@@ -124,9 +124,9 @@ impl World {
                 unrest.push(format!("{waiting} records wait in process {number}"));
             }
             if let Some(journal) = &running.journal {
-                let status = journal.contents.status();
+                let status = journal.catalog.status();
                 if status.released < status.end {
-                    let id = journal.contents.id();
+                    let id = journal.catalog.id();
                     let stands = self.database.look(|tables| [0, 1].map(|lane| tables.checkpoint(id, lane)));
                     let (released, end) = (status.released, status.end);
                     unrest.push(format!(

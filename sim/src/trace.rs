@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 
 use crate::database::Fate;
-use odograph_journal::Turn;
+use odograph_journal::WriterTurn;
 
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +14,7 @@ pub enum Step {
     Serve { doing: &'static str, fate: Fate },
     Noticed { backend: u64, commits: bool },
     Take { process: usize },
-    Wrote { process: usize, turn: Result<Turn, &'static str> },
+    Wrote { process: usize, turn: Result<WriterTurn, &'static str> },
     Chore { process: usize },
     Connect { tracker: usize, process: usize },
     Send { tracker: usize, what: &'static str, records: Vec<usize> },

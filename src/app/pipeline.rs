@@ -15,7 +15,7 @@ use crate::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Surr
 use crate::ingest::intake::Gate;
 use crate::metrics::{DrainMetrics, JournalMetrics, Registry};
 use crate::store::{DatabaseStore, DatabaseUrl, Lane, QuarantineCap, Store};
-use odograph_journal::{Files, Journal, JournalId, Opened, Options, system_us};
+use odograph_journal::{Files, Journal, JournalId, OpeningReport, Options, system_us};
 
 /// What the pipeline needs to know.
 pub(super) struct PipelineConfig {
@@ -86,7 +86,7 @@ async fn with_journal(
     tally.recovered(opened.records);
     let gaps = gaps(config, &health)?;
     let draining = Arc::new(Draining::new(
-        Arc::clone(journal.contents()),
+        Arc::clone(journal.catalog()),
         config.lanes,
         gaps,
         config.accept_clock,
@@ -109,7 +109,7 @@ async fn with_journal(
     Ok((Gate::journal(appender, config.inflight_max, tally), pipeline))
 }
 
-async fn open(config: &PipelineConfig, metrics: &JournalMetrics) -> Result<(Journal, Opened), StartError> {
+async fn open(config: &PipelineConfig, metrics: &JournalMetrics) -> Result<(Journal, OpeningReport), StartError> {
     let (directory, options, metrics) = (config.data_dir.join("journal"), config.journal, metrics.clone());
     let shown = directory.display().to_string();
     let opening = tokio::task::spawn_blocking(move || {
@@ -118,9 +118,9 @@ async fn open(config: &PipelineConfig, metrics: &JournalMetrics) -> Result<(Jour
         Journal::open(Arc::new(files), options, on_sync).map_err(|e| StartError::Journal(e.into()))
     });
     let (journal, opened) = opening.await.map_err(|e| StartError::Thread(io::Error::other(e)))??;
-    let Opened { entries, records, torn_bytes, damages, damage_skipped_bytes, new_id } = opened;
+    let OpeningReport { entries, records, torn_bytes, damages, damage_skipped_bytes, new_id } = opened;
     tracing::info!(
-        directory = shown, id = %journal.contents().id(), new_id, entries, records, torn_bytes,
+        directory = shown, id = %journal.catalog().id(), new_id, entries, records, torn_bytes,
         "the journal is open; entries that may not be in the database are drained now"
     );
     if damages > 0 {

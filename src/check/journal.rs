@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::finding::{Check, Finding, size};
 use crate::ingest::drain::GapFile;
 use odograph_journal::JournalId;
-use odograph_journal::{Archive, Files, Found, OpenError};
+use odograph_journal::{Archive, Files, OpenError, ScanItem};
 
 /// What stands there.
 #[derive(Debug)]
@@ -82,8 +82,8 @@ fn read(archive: &Archive) -> Result<Kept, OpenError> {
         let Some(mut scan) = archive.scan(number)? else { continue };
         while let Some(found) = scan.next()? {
             match found {
-                Found::Damage { .. } => kept.damages += 1,
-                Found::Group(group) => {
+                ScanItem::Damage { .. } => kept.damages += 1,
+                ScanItem::Group(group) => {
                     kept.end = kept.end.max(group.end.0);
                     let newest = scan.entries().map(|entry| entry.entry.received_at_us).max();
                     kept.newest_us = kept.newest_us.max(newest);

@@ -9,7 +9,7 @@ use teltonika_codecs::{Imei, crc16};
 
 use super::error::CommandError;
 use super::setup::{lookup, settings};
-use odograph_journal::{Archive, Files, Filter, Found, GroupView, Kind, OpenError};
+use odograph_journal::{Archive, EntryKind, Files, Filter, GroupView, OpenError, ScanItem};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -111,11 +111,11 @@ fn inspect(archive: &Archive, print_groups: bool, out: &mut impl io::Write) -> R
         let mut sum = SegmentSummary::default();
         while let Some(found) = scan.next()? {
             match found {
-                Found::Damage { offset } => {
+                ScanItem::Damage { offset } => {
                     damages += 1;
                     writeln!(out, "segment {number}: DAMAGED at byte {offset}")?;
                 }
-                Found::Group(group) => {
+                ScanItem::Group(group) => {
                     for entry in scan.entries() {
                         sum.entry(entry.entry.kind, entry.entry.received_at_us);
                     }
@@ -158,12 +158,12 @@ struct SegmentSummary {
 }
 
 impl SegmentSummary {
-    fn entry(&mut self, kind: Kind, us: i64) {
+    fn entry(&mut self, kind: EntryKind, us: i64) {
         let [frames, undecodable, messages] = &mut self.kinds;
         *match kind {
-            Kind::Frame => frames,
-            Kind::Undecodable => undecodable,
-            Kind::Message => messages,
+            EntryKind::Frame => frames,
+            EntryKind::Undecodable => undecodable,
+            EntryKind::Message => messages,
         } += 1;
         let (first, last) = self.times.unwrap_or((us, us));
         self.times = Some((first.min(us), last.max(us)));

@@ -16,7 +16,7 @@ use crate::ingest::drain::lane_of;
 use crate::metrics::Tally;
 use crate::store::Committed;
 use odograph_journal;
-use odograph_journal::{AppendError, Appender, Kind, NewEntry};
+use odograph_journal::{AppendError, Appender, EntryKind, NewEntry};
 
 /// Proof that the records of one frame survive a power cut.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl From<odograph_journal::Receipt> for Receipt {
 #[derive(Debug)]
 pub struct Submission {
     /// What the bytes are.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// The device that sent it.
     pub imei: Imei,
     /// Receive time, microseconds since 1970-01-01 UTC.

@@ -4,8 +4,8 @@ use teltonika_codecs::{AvlData, Message, MessageCodec};
 
 use crate::ingest::drain::{BuiltRow, Frame, Seen, SeenKeys, Sizes, TimeWindow, open_frame, stored_message};
 use crate::store::{QuarantineReason, ReplayBatch};
+use odograph_journal::{EntryKind, NewEntry};
 use odograph_journal::{JournalId, Position};
-use odograph_journal::{Kind, NewEntry};
 
 /// Gathers what entries hold, until it is written.
 pub struct Decoder {
@@ -52,13 +52,13 @@ impl Decoder {
     /// Adds an entry of the journal.
     pub fn entry(&mut self, position: Position, entry: &NewEntry<'_>) {
         let read = match entry.kind {
-            Kind::Message => self.message(position, entry),
-            Kind::Frame => {
+            EntryKind::Message => self.message(position, entry),
+            EntryKind::Frame => {
                 let NewEntry { imei, received_at_us, records, bytes: data, .. } = *entry;
                 let frame = Frame { imei, received_at_us, position, data, records };
                 open_frame(&frame).ok().map(|avl| self.rows(&frame, &avl, 0))
             }
-            Kind::Undecodable => self.whole(position, entry),
+            EntryKind::Undecodable => self.whole(position, entry),
         };
         match read {
             Some(true) => self.again.add_whole_frame(entry.imei, entry.bytes),
@@ -74,7 +74,7 @@ impl Decoder {
     /// Adds a whole frame that is in quarantine; says why it stays there, if so.
     pub fn quarantined_frame(&mut self, position: Position, entry: &NewEntry<'_>) -> Option<QuarantineReason> {
         let before = self.refused;
-        self.entry(position, &NewEntry { kind: Kind::Undecodable, ..*entry });
+        self.entry(position, &NewEntry { kind: EntryKind::Undecodable, ..*entry });
         match self.refused {
             now if now.frames > before.frames => Some(QuarantineReason::Undecodable),
             now if now.time_window > before.time_window => Some(QuarantineReason::TimeWindow),

@@ -211,7 +211,7 @@ mod tests {
     use teltonika_codecs::Imei;
 
     use super::*;
-    use odograph_journal::{Kind, NewEntry};
+    use odograph_journal::{EntryKind, NewEntry};
 
     #[test]
     fn an_entry_is_committed_where_its_own_lane_has_passed_it() {
@@ -222,7 +222,8 @@ mod tests {
             imeis.into_iter().find(|imei| lane_of(*imei, 2) == lane).unwrap()
         };
         let holds = |lane, position| {
-            let entry = NewEntry { kind: Kind::Frame, imei: of_lane(lane), received_at_us: 0, records: 1, bytes: &[] };
+            let entry =
+                NewEntry { kind: EntryKind::Frame, imei: of_lane(lane), received_at_us: 0, records: 1, bytes: &[] };
             committed.holds(&Entry { position: Position(position), entry })
         };
         assert!(holds(0, 99) && !holds(0, 100));

@@ -7,7 +7,7 @@ use crate::ingest::drain::TimeWindow;
 use crate::store::{
     Differences, Quarantine, QuarantineEntry, QuarantineFilter, QuarantineReason, RewriteReport, Rewriter, StoreError,
 };
-use odograph_journal::{Kind, NewEntry};
+use odograph_journal::{EntryKind, NewEntry};
 
 /// What became of what was tried again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +63,7 @@ async fn some(
     let (mut decoder, mut stay) = (Decoder::new(first.journal, window), [0; QuarantineReason::ALL.len()]);
     for one in kept {
         let QuarantineEntry { imei, received_at_us, position, codec, record_index, ref bytes, .. } = *one;
-        let entry = NewEntry { kind: Kind::Undecodable, imei, received_at_us, records: 0, bytes };
+        let entry = NewEntry { kind: EntryKind::Undecodable, imei, received_at_us, records: 0, bytes };
         let refused = match record_index {
             Some(index) => decoder.quarantined_record(position, (codec, index), &entry),
             None => decoder.quarantined_frame(position, &entry),

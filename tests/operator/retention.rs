@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use odograph_journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
+use odograph_journal::{EntryKind, Files, Journal, Limits, NewEntry, Options, RecoveryMode};
 use odograph_testkit::service::AFTER_COMMIT;
 use odograph_testkit::{Service, TestDatabase, count, eventually, frame, imei, readiness, record};
 
@@ -21,7 +21,7 @@ async fn journal(data_dir: &Path, received: SystemTime) {
     let whole = frame(&[record(u64::try_from(received.as_millis()).unwrap(), 1)]);
     let bytes = &whole[8..whole.len() - 4];
     let received_at_us = i64::try_from(received.as_micros()).unwrap();
-    let entry = NewEntry { kind: Kind::Frame, imei: imei(1), received_at_us, records: 1, bytes };
+    let entry = NewEntry { kind: EntryKind::Frame, imei: imei(1), received_at_us, records: 1, bytes };
     journal.appender().append(entry).await.unwrap().await.unwrap();
     journal.close().unwrap();
 }

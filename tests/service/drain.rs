@@ -17,7 +17,9 @@ use odograph::store::{
 };
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::system_us;
-use odograph_journal::{Draw, Group, Kind, Limits, Log, NewEntry, Options, Outcome as Written, RecoveryMode};
+use odograph_journal::{
+    EntryKind, Group, Limits, Log, LogOutcome as Written, NewEntry, OpeningDraw, Options, RecoveryMode,
+};
 use odograph_journal::{JournalId, Position};
 use odograph_sim::database::{Fate, SimDatabase};
 use odograph_testkit::{TestDatabase, frame, imei, record};
@@ -92,7 +94,7 @@ impl Bench {
         let bytes = frame(records);
         let bytes = &bytes[8..bytes.len() - 4];
         let records = u8::try_from(records.len()).unwrap();
-        let entry = NewEntry { kind: Kind::Frame, imei: imei(device), received_at_us: 0, records, bytes };
+        let entry = NewEntry { kind: EntryKind::Frame, imei: imei(device), received_at_us: 0, records, bytes };
         let budget = self.gate.reserve(100).await.unwrap();
         self.gate.submit(&entry, budget).await.unwrap()
     }
@@ -239,15 +241,15 @@ impl OnDisk {
     fn start(disk: &FaultyDisk, database: &SimDatabase, tag: i64) -> Self {
         let limits = Limits::with_pieces(80 << 10, 8 << 10, 3 << 10, Duration::from_hours(1)).unwrap();
         let options = Options { limits, recovery: RecoveryMode::Strict };
-        let draw = Draw { id: JournalId::random(), tag, begin: Position(0) };
+        let draw = OpeningDraw { id: JournalId::random(), tag, begin: Position(0) };
         let (log, opened) = Log::open(Arc::new(disk.clone()), options, draw, system_us()).unwrap();
         let (registry, health) = (Registry::new(), Arc::new(Health::default()));
         let tally = registry.tally();
         tally.recovered(opened.records);
         let metrics = (Arc::clone(&tally), Arc::clone(&health), JournalMetrics::new(&registry));
-        let (contents, gaps) = (Arc::clone(log.contents()), GapFile::new(Arc::new(disk.clone())));
-        let store = LaneWriter::over(database.clone(), Lane::only(contents.id()));
-        let draining = Arc::new(Draining::new(contents, 1, gaps, false, opened.new_id, system_us, metrics));
+        let (catalog, gaps) = (Arc::clone(log.catalog()), GapFile::new(Arc::new(disk.clone())));
+        let store = LaneWriter::over(database.clone(), Lane::only(catalog.id()));
+        let draining = Arc::new(Draining::new(catalog, 1, gaps, false, opened.new_id, system_us, metrics));
         let batching =
             Batching { rows: 1000, linger: Duration::from_millis(1), window: ANY_TIME, remembered: Sizes::default() };
         let around = Surroundings { metrics: DrainMetrics::new(&registry), tally: Arc::clone(&tally), health };
@@ -258,7 +260,7 @@ impl OnDisk {
     fn append(&mut self, record: &NewRecord) {
         let frame = frame(std::slice::from_ref(record));
         let (bytes, mut group) = (&frame[8..frame.len() - 4], Group::default());
-        group.push(&NewEntry { kind: Kind::Frame, imei: imei(1), received_at_us: system_us(), records: 1, bytes });
+        group.push(&NewEntry { kind: EntryKind::Frame, imei: imei(1), received_at_us: system_us(), records: 1, bytes });
         assert!(matches!(self.log.commit(&mut group), Ok(Written::Synced(_))));
         self.tally.recovered(1);
     }
@@ -284,16 +286,16 @@ async fn what_the_database_has_is_released_at_the_start_though_nothing_more_come
     finish.cancel();
     let mut first = OnDisk::start(&disk, &database, 1);
     first.append(&record(T, 1));
-    let contents = Arc::clone(first.log.contents());
+    let catalog = Arc::clone(first.log.catalog());
     assert!(first.drain.run(finish.clone(), CancellationToken::new()).await);
-    assert_eq!(contents.status().released, contents.status().end);
+    assert_eq!(catalog.status().released, catalog.status().end);
     // Only the next group would have noted it, and a full journal takes none before something is released.
     disk.kill();
     let second = OnDisk::start(&disk, &database, 2);
-    let contents = Arc::clone(second.log.contents());
-    assert_eq!((contents.status().released, second.tally.read().waiting), (Position(0), 1));
+    let catalog = Arc::clone(second.log.catalog());
+    assert_eq!((catalog.status().released, second.tally.read().waiting), (Position(0), 1));
     assert!(second.drain.run(finish, CancellationToken::new()).await);
-    assert_eq!(contents.status().released, contents.status().end, "nothing is held back that the database has");
+    assert_eq!(catalog.status().released, catalog.status().end, "nothing is held back that the database has");
     assert_eq!((second.tally.read().duplicate, second.tally.read().waiting), (1, 0));
     serving.abort();
 }

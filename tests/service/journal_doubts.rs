@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use odograph_journal::{Files, Journal, Kind, Limits, NewEntry, Options, RecoveryMode};
+use odograph_journal::{EntryKind, Files, Journal, Limits, NewEntry, Options, RecoveryMode};
 use odograph_testkit::{
     ServiceProcess, TestDatabase, Tracker, count, eventually, eventually_within, frame, imei, readiness, record,
 };
@@ -212,7 +212,7 @@ async fn with_a_clock_well_before_the_journal_the_drain_waits_and_trackers_do_no
     let (journal, _) = Journal::open(Arc::new(files), options, Box::new(|_| {})).unwrap();
     let bytes = frame(&[record(T, 1)]);
     let bytes = &bytes[8..bytes.len() - 4];
-    let entry = NewEntry { kind: Kind::Frame, imei: imei(2), received_at_us: later_us, records: 1, bytes };
+    let entry = NewEntry { kind: EntryKind::Frame, imei: imei(2), received_at_us: later_us, records: 1, bytes };
     journal.appender().append(entry).await.unwrap().await.unwrap();
     journal.close().unwrap();
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::{
-    Contents, Draw, Group, Kind, Limits, Log, NewEntry, OpenError, Opened, Options, Outcome, Poisoned, RecoveryMode,
+    EntryKind, Group, Limits, Log, LogOutcome, NewEntry, OpenError, OpeningDraw, OpeningReport, Options, Poisoned,
+    RecoveryMode, SharedCatalog,
 };
 use odograph_journal::{JournalId, Position};
 use teltonika_codecs::Imei;
@@ -23,30 +24,30 @@ pub fn options() -> Options {
     Options { limits: limits(), recovery: RecoveryMode::Strict }
 }
 
-pub fn draw(tag: i64) -> Draw {
+pub fn draw(tag: i64) -> OpeningDraw {
     let mut id = [7; 16];
     id[..8].copy_from_slice(&tag.to_le_bytes());
-    Draw { id: JournalId::from_bytes(id), tag, begin: Position(0) }
+    OpeningDraw { id: JournalId::from_bytes(id), tag, begin: Position(0) }
 }
 
-pub fn open(disk: &FaultyDisk, tag: i64) -> Result<(Log, Opened), OpenError> {
+pub fn open(disk: &FaultyDisk, tag: i64) -> Result<(Log, OpeningReport), OpenError> {
     Log::open(Arc::new(disk.clone()), options(), draw(tag), 0)
 }
 
-pub fn open_skipping_damage(disk: &FaultyDisk, tag: i64) -> Result<(Log, Opened), OpenError> {
+pub fn open_skipping_damage(disk: &FaultyDisk, tag: i64) -> Result<(Log, OpeningReport), OpenError> {
     let options = Options { recovery: RecoveryMode::SkipDamage, ..options() };
     Log::open(Arc::new(disk.clone()), options, draw(tag), 0)
 }
 
 /// An entry that can be told from every other by its number.
-pub fn content(number: u64) -> (Kind, Imei, i64, u8, Vec<u8>) {
+pub fn content(number: u64) -> (EntryKind, Imei, i64, u8, Vec<u8>) {
     let mut rng = fastrand::Rng::with_seed(number);
     let length = if rng.u8(..) < 16 { rng.usize(800..1200) } else { rng.usize(0..200) };
     let mut bytes: Vec<u8> = number.to_le_bytes().into();
     // Headers of groups in the content must not confuse anybody.
     bytes.extend(if rng.bool() { b"ODG1".as_slice() } else { &[] });
     bytes.extend((0..length).map(|_| rng.u8(..)));
-    let kind = Kind::ALL[rng.usize(0..3)];
+    let kind = EntryKind::ALL[rng.usize(0..3)];
     (kind, Imei::try_from(rng.u64(0..1_000_000_000_000_000)).unwrap(), rng.i64(..), rng.u8(..), bytes)
 }
 
@@ -58,24 +59,24 @@ pub fn push(group: &mut Group, number: u64) -> u64 {
 }
 
 /// Commits entries with these numbers as one group.
-pub fn commit(log: &mut Log, numbers: impl IntoIterator<Item = u64>) -> Result<Outcome, Poisoned> {
+pub fn commit(log: &mut Log, numbers: impl IntoIterator<Item = u64>) -> Result<LogOutcome, Poisoned> {
     let mut group = Group::default();
     for number in numbers {
         push(&mut group, number);
     }
     let outcome = log.commit(&mut group);
-    while log.contents().chore(0) {}
+    while log.catalog().chore(0) {}
     outcome
 }
 
 /// Commits, and wants it to be durable.
 pub fn must_commit(log: &mut Log, numbers: impl IntoIterator<Item = u64>) {
-    assert!(matches!(commit(log, numbers), Ok(Outcome::Synced(_))));
+    assert!(matches!(commit(log, numbers), Ok(LogOutcome::Synced(_))));
 }
 
 /// The numbers of all entries from `from` on, each checked against what was put in; with their positions.
-pub fn read(contents: &Arc<Contents>, from: Position) -> Vec<(u64, Position)> {
-    let mut reader = contents.reader(from).unwrap();
+pub fn read(catalog: &Arc<SharedCatalog>, from: Position) -> Vec<(u64, Position)> {
+    let mut reader = catalog.reader(from).unwrap();
     let mut numbers = Vec::new();
     while let Some(entry) = reader.next().unwrap() {
         let number = u64::from_le_bytes(*entry.entry.bytes.first_chunk().unwrap());
@@ -84,7 +85,7 @@ pub fn read(contents: &Arc<Contents>, from: Position) -> Vec<(u64, Position)> {
         let (position, length) = (entry.position, entry.entry.stored_len() as u64);
         numbers.push((number, position));
         assert_eq!(reader.cursor().position, Position(position.0 + length));
-        let history = contents.history();
+        let history = catalog.history();
         assert_eq!(
             history.tag_at(reader.cursor().position),
             Some(reader.cursor().tag),
@@ -96,9 +97,9 @@ pub fn read(contents: &Arc<Contents>, from: Position) -> Vec<(u64, Position)> {
 }
 
 /// The numbers alone.
-pub fn numbers(contents: &Arc<Contents>) -> Vec<u64> {
-    let begin = contents.history().begin().position;
-    read(contents, begin).into_iter().map(|(number, _)| number).collect()
+pub fn numbers(catalog: &Arc<SharedCatalog>) -> Vec<u64> {
+    let begin = catalog.history().begin().position;
+    read(catalog, begin).into_iter().map(|(number, _)| number).collect()
 }
 
 /// The names of all segments, oldest first.

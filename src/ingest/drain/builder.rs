@@ -12,7 +12,7 @@ use super::rows::{BuiltRow, NotAsAccepted};
 use super::seen::{Seen, SeenKeys};
 use crate::store::{Batch, Committed, Message as StoredMessage, QuarantineReason, Quarantined};
 use odograph_journal::Position;
-use odograph_journal::{Kind, NewEntry};
+use odograph_journal::{EntryKind, NewEntry};
 
 /// A frame that was accepted.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,7 @@ impl BatchBuilder {
     /// Adds an entry of any kind.
     pub fn entry(&mut self, position: Position, entry: &NewEntry<'_>) {
         match entry.kind {
-            Kind::Frame => {
+            EntryKind::Frame => {
                 let NewEntry { imei, received_at_us, records, bytes, .. } = *entry;
                 // The session opened the same bytes, perhaps in another version of this program.
                 if let Err(wrong) = self.frame(&Frame { imei, received_at_us, position, data: bytes, records }) {
@@ -71,7 +71,7 @@ impl BatchBuilder {
                     self.whole_frame(position, entry, wrong.to_string());
                 }
             }
-            Kind::Undecodable => {
+            EntryKind::Undecodable => {
                 let why = undecodable(entry.bytes).map_or_else(
                     // A later version knows how: the frame was refused by an earlier one.
                     || "can be decoded by this version".to_owned(),
@@ -79,7 +79,7 @@ impl BatchBuilder {
                 );
                 self.whole_frame(position, entry, why);
             }
-            Kind::Message => self.message(position, entry),
+            EntryKind::Message => self.message(position, entry),
         }
     }
 

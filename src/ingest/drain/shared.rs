@@ -9,12 +9,12 @@ use super::gap::GapFile;
 use crate::health::{Health, Reason};
 use crate::metrics::{JournalMetrics, Tally};
 use odograph_journal::WallClock;
-use odograph_journal::{Contents, Poisoned, Why};
+use odograph_journal::{HistoryMismatch, Poisoned, SharedCatalog};
 use odograph_journal::{JournalId, Position};
 
 /// The draining of one journal.
 pub struct Draining {
-    pub(super) contents: Arc<Contents>,
+    pub(super) catalog: Arc<SharedCatalog>,
     pub(super) tally: Arc<Tally>,
     pub(super) health: Arc<Health>,
     /// The operator says that the clock is right, whatever the journal says.
@@ -57,7 +57,7 @@ impl Draining {
     /// The draining of an open journal in so many lanes. `is_renamed` says that opening it drew a new id.
     #[must_use]
     pub fn new(
-        contents: Arc<Contents>,
+        catalog: Arc<SharedCatalog>,
         lanes: u16,
         gaps: GapFile,
         accept_clock: bool,
@@ -65,7 +65,7 @@ impl Draining {
         wall: WallClock,
         (tally, health, metrics): (Arc<Tally>, Arc<Health>, JournalMetrics),
     ) -> Self {
-        let (released, id) = (contents.status().released, contents.id());
+        let (released, id) = (catalog.status().released, catalog.id());
         if is_renamed {
             gaps.drawn(id);
         }
@@ -75,7 +75,7 @@ impl Draining {
             drawn: gaps.is_drawn(id).then_some(id),
             moved: (released, Instant::now()),
         };
-        Self { contents, tally, health, accept_clock, wall, metrics, gaps, lanes: Mutex::new(lanes) }
+        Self { catalog, tally, health, accept_clock, wall, metrics, gaps, lanes: Mutex::new(lanes) }
     }
 
     pub(super) fn lanes(&self) -> u16 {
@@ -84,12 +84,12 @@ impl Draining {
 
     /// Brings the journal's gauges and reasons up to date.
     pub fn look(&self) {
-        use odograph_journal::State;
-        let status = self.contents.status();
+        use odograph_journal::JournalState;
+        let status = self.catalog.status();
         let (done, oldest) = self.behind(status.end);
         self.metrics.show(&status, status.end.0.saturating_sub(done.0), oldest);
-        self.health.set(Reason::JournalFull, 0, matches!(status.state, State::Full(_)));
-        self.health.set(Reason::JournalPoisoned, 0, status.state == State::Poisoned);
+        self.health.set(Reason::JournalFull, 0, matches!(status.state, JournalState::Full(_)));
+        self.health.set(Reason::JournalPoisoned, 0, status.state == JournalState::Poisoned);
         self.health.set(Reason::Backlog, 0, oldest > BACKLOG_AFTER);
     }
 
@@ -128,16 +128,16 @@ impl Draining {
             lanes.drawn = None;
             self.gaps.forget_drawn();
         }
-        self.contents.release(lanes.slowest())
+        self.catalog.release(lanes.slowest())
     }
 
     /// The lane is about to go on at `position`. Where that was released before it is not any more, for any lane: the others have
     /// lost as much, and may not have noticed yet.
     pub(super) fn begins(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
         let mut lanes = self.progress();
-        if position < self.contents.status().released {
+        if position < self.catalog.status().released {
             lanes.each.iter_mut().for_each(|lane| lane.done = lane.done.min(position));
-            self.contents.rewind(position)?;
+            self.catalog.rewind(position)?;
         }
         if let Some(progress) = lanes.each.get_mut(usize::from(lane)) {
             (progress.done, progress.begun) = (progress.done.min(position), true);
@@ -159,13 +159,13 @@ impl Draining {
         if let Some(progress) = lanes.each.get_mut(usize::from(lane)) {
             progress.done = position;
         }
-        self.contents.release(lanes.slowest())
+        self.catalog.release(lanes.slowest())
     }
 
     /// Gives the journal a new id, unless another lane has done so since `seen`.
-    pub(super) fn rename(&self, seen: JournalId, why: Why) -> Result<(), Poisoned> {
+    pub(super) fn rename(&self, seen: JournalId, why: HistoryMismatch) -> Result<(), Poisoned> {
         let mut lanes = self.progress();
-        if self.contents.id() != seen {
+        if self.catalog.id() != seen {
             return Ok(());
         }
         let id = JournalId::random();
@@ -175,9 +175,9 @@ impl Draining {
              end. It takes a new id, and everything that is kept is drained again; rows that are there already stay as they are"
         );
         self.gaps.drawn(id);
-        self.contents.reidentify(id)?;
+        self.catalog.reidentify(id)?;
         lanes.drawn = Some(id);
-        let begin = self.contents.status().begin;
+        let begin = self.catalog.status().begin;
         for lane in &mut lanes.each {
             (lane.done, lane.committed) = (begin, false);
         }

@@ -14,7 +14,7 @@ use super::shared::Draining;
 use crate::health::Reason;
 use crate::store::{Checkpoint, Committed, Lane};
 use odograph_journal::WallClock;
-use odograph_journal::{Entry, Kind, NewEntry, ReadError, Reader, Standing, Why};
+use odograph_journal::{Entry, EntryKind, HistoryMatch, HistoryMismatch, NewEntry, ReadError, Reader};
 use odograph_journal::{Mark, Position};
 
 /// One lane's view of the journal.
@@ -37,12 +37,12 @@ impl Tail {
     /// # Errors
     /// When that cannot be read.
     pub fn new(draining: Arc<Draining>, number: u16) -> Result<Self, ReadError> {
-        let lane = Lane { journal: draining.contents.id(), number, lanes: draining.lanes() };
-        let settled = draining.contents.status().released;
+        let lane = Lane { journal: draining.catalog.id(), number, lanes: draining.lanes() };
+        let settled = draining.catalog.status().released;
         // For the age of the oldest entry, should the database be away for long.
-        let oldest_us = draining.contents.reader(settled)?.next()?.map(|Entry { entry, .. }| entry.received_at_us);
+        let oldest_us = draining.catalog.reader(settled)?.next()?.map(|Entry { entry, .. }| entry.received_at_us);
         draining.waits(number, oldest_us);
-        let reader = draining.contents.reader(settled)?;
+        let reader = draining.catalog.reader(settled)?;
         Ok(Self {
             draining,
             lane,
@@ -59,19 +59,19 @@ impl Tail {
     }
 
     /// Where reading begins for a checkpoint; `None` where the journal is not the one that it was made from.
-    fn place(&self, at: Mark) -> Result<Result<Position, Why>, FeedError> {
-        let history = self.draining.contents.history();
+    fn place(&self, at: Mark) -> Result<Result<Position, HistoryMismatch>, FeedError> {
+        let history = self.draining.catalog.history();
         let place = match history.compare(at) {
-            Standing::Agrees => at.position,
-            Standing::Gap { .. } => {
+            HistoryMatch::Agrees => at.position,
+            HistoryMatch::Gap { .. } => {
                 let begin = history.begin().position;
                 self.draining.gap(self.lane.journal, at.position, begin);
                 begin
             }
-            Standing::Reidentify(why) => return Ok(Err(why)),
+            HistoryMatch::Reidentify(why) => return Ok(Err(why)),
         };
-        match self.draining.contents.reader(place) {
-            Err(ReadError::NoEntry { .. }) => Ok(Err(Why::OtherHistory)),
+        match self.draining.catalog.reader(place) {
+            Err(ReadError::NoEntry { .. }) => Ok(Err(HistoryMismatch::OtherHistory)),
             Err(wrong) => Err(wrong.into()),
             Ok(_) => Ok(Ok(place)),
         }
@@ -82,10 +82,10 @@ impl Tail {
             self.count_again(place)?;
             self.settled = place;
         }
-        let contents = Arc::clone(&self.draining.contents);
-        let (begin, newest) = (contents.status().begin, at.latest);
+        let catalog = Arc::clone(&self.draining.catalog);
+        let (begin, newest) = (catalog.status().begin, at.latest);
         let needed = newest.min(self.settled).max(begin).min(place);
-        let warm = contents.segment_before(Position(place.0.saturating_sub(WARM_BYTES))).max(begin);
+        let warm = catalog.segment_before(Position(place.0.saturating_sub(WARM_BYTES))).max(begin);
         let stored = match self.read_up(warm.min(needed), place, newest, builder) {
             // What was only to be remembered may be given away at any time.
             Err(ReadError::NotKept { .. }) => self.read_up(needed, place, newest, builder)?,
@@ -94,7 +94,7 @@ impl Tail {
         builder.remembered();
         self.draining.tally.committed(0, stored, Default::default());
         self.settled = place;
-        (self.cursor, self.reader, self.oldest_us) = (at, contents.reader(place)?, None);
+        (self.cursor, self.reader, self.oldest_us) = (at, catalog.reader(place)?, None);
         self.draining.waits(self.lane.number, None);
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Tail {
         newest: Position,
         builder: &mut BatchBuilder,
     ) -> Result<u64, ReadError> {
-        let (mut reader, mut stored) = (self.draining.contents.reader(from)?, 0);
+        let (mut reader, mut stored) = (self.draining.catalog.reader(from)?, 0);
         while reader.cursor().position < place
             && let Some(entry) = reader.next()?
         {
@@ -119,7 +119,7 @@ impl Tail {
             if position >= self.settled {
                 stored += u64::from(entry.records);
             }
-            if entry.kind == Kind::Frame {
+            if entry.kind == EntryKind::Frame {
                 let NewEntry { imei, received_at_us, records, bytes: data, .. } = entry;
                 builder.remember(&Frame { imei, received_at_us, position, data, records }, position >= newest);
             }
@@ -129,7 +129,7 @@ impl Tail {
 
     /// Records from `place` on that were settled already: the database lost them, and they wait again.
     fn count_again(&self, place: Position) -> Result<(), FeedError> {
-        let (mut reader, mut lost) = (self.draining.contents.reader(place)?, 0);
+        let (mut reader, mut lost) = (self.draining.catalog.reader(place)?, 0);
         while reader.cursor().position < self.settled
             && let Some(entry) = reader.next()?
         {
@@ -152,7 +152,7 @@ impl Feed for Tail {
     const LASTS: bool = true;
 
     fn lane(&self) -> Lane {
-        Lane { journal: self.draining.contents.id(), ..self.lane }
+        Lane { journal: self.draining.catalog.id(), ..self.lane }
     }
 
     fn begin(&mut self, lane: Lane, at: Checkpoint, builder: &mut BatchBuilder) -> Result<Option<()>, FeedError> {
@@ -169,7 +169,7 @@ impl Feed for Tail {
             }
         };
         // Before anything else: what is not committed must not be given away while it is read.
-        let begin = self.draining.contents.status().begin;
+        let begin = self.draining.catalog.status().begin;
         let done = place.min(at.latest.max(begin));
         self.draining.begins(lane.number, done)?;
         match self.go_to(place, at, builder) {
@@ -184,7 +184,7 @@ impl Feed for Tail {
     }
 
     fn is_current(&self) -> bool {
-        self.draining.contents.id() == self.lane.journal
+        self.draining.catalog.id() == self.lane.journal
     }
 
     fn fill(&mut self, builder: &mut BatchBuilder, load: &mut Load) -> Result<(), FeedError> {
@@ -237,7 +237,7 @@ impl Feed for Tail {
     }
 
     fn abandon(&mut self) -> Result<(), FeedError> {
-        self.reader = self.draining.contents.reader(self.settled)?;
+        self.reader = self.draining.catalog.reader(self.settled)?;
         Ok(())
     }
 
@@ -247,7 +247,7 @@ impl Feed for Tail {
     }
 
     fn is_pressed(&self, to: Mark) -> bool {
-        to.position.0.saturating_sub(self.cursor.latest.0) > self.draining.contents.max_bytes() / PRESSED
+        to.position.0.saturating_sub(self.cursor.latest.0) > self.draining.catalog.max_bytes() / PRESSED
     }
 
     fn clock_is_wrong(&mut self) -> bool {
@@ -255,7 +255,7 @@ impl Feed for Tail {
             return self.draining.health.holds(Reason::Clock);
         }
         self.looked_at_clock = Some(Instant::now());
-        let newest_us = self.draining.contents.status().newest_us.filter(|_| !self.draining.accept_clock);
+        let newest_us = self.draining.catalog.status().newest_us.filter(|_| !self.draining.accept_clock);
         let wrong = clock::judge((self.draining.wall)(), newest_us);
         let held = self.draining.health.holds(Reason::Clock);
         self.draining.health.set(Reason::Clock, self.lane.number, wrong.is_some());

@@ -25,15 +25,14 @@ impl Draining {
     /// # Errors
     /// When that cannot be said. Nothing may be concluded from it then.
     pub fn oldest_waiting_us(&self) -> Result<Option<i64>, NotKnown> {
-        let newest_us = self.contents.status().newest_us.filter(|_| !self.accept_clock);
+        let newest_us = self.catalog.status().newest_us.filter(|_| !self.accept_clock);
         if let Some(wrong) = clock::judge((self.wall)(), newest_us) {
             return Err(NotKnown::Clock(wrong));
         }
         let mut tries = 0;
         loop {
             let done = self.committed_up_to().ok_or(NotKnown::Beginning)?;
-            let first =
-                || self.contents.reader(done)?.next().map(|entry| entry.map(|entry| entry.entry.received_at_us));
+            let first = || self.catalog.reader(done)?.next().map(|entry| entry.map(|entry| entry.entry.received_at_us));
             match first() {
                 // It was committed, released and given away since.
                 Err(ReadError::NotKept { .. }) if tries < TRIES => tries += 1,

@@ -11,7 +11,7 @@ use super::{CloseReason, Step};
 use crate::ingest::admission::Verdict;
 use crate::ingest::intake::{Budget, Closed, Gate, NotTaken, Pending};
 use crate::metrics::{FrameCodec, LoginResult};
-use odograph_journal::{Kind, NewEntry};
+use odograph_journal::{EntryKind, NewEntry};
 
 /// Waits for room. Dropped before it completes, nothing was taken.
 pub(super) type Blocked = Pin<Box<dyn Future<Output = Unblocked> + Send>>;
@@ -58,7 +58,7 @@ impl<S> Connection<'_, S> {
                 }
                 Step::Submit { imei, avl, consumed } => {
                     self.gateway.metrics.avl_frame(avl.codec(), avl.count());
-                    self.hand_over(Kind::Frame, imei, Some(avl.count()), data(rest, consumed), now);
+                    self.hand_over(EntryKind::Frame, imei, Some(avl.count()), data(rest, consumed), now);
                     consumed
                 }
                 Step::Undecodable { imei, rejection, consumed } => {
@@ -67,7 +67,7 @@ impl<S> Connection<'_, S> {
                 }
                 Step::Message { imei, codec, consumed } => {
                     self.gateway.metrics.message(codec);
-                    self.hand_over(Kind::Message, imei, None, data(rest, consumed), now);
+                    self.hand_over(EntryKind::Message, imei, None, data(rest, consumed), now);
                     consumed
                 }
             };
@@ -136,11 +136,11 @@ impl<S> Connection<'_, S> {
         // Messages are never answered with a count.
         let is_message = codec.and_then(MessageCodec::from_id).is_some();
         let records = if is_message { None } else { Some(data.get(1).copied().unwrap_or(0)) };
-        self.hand_over(Kind::Undecodable, imei, records, data, now);
+        self.hand_over(EntryKind::Undecodable, imei, records, data, now);
     }
 
     /// Hands an entry over, to be answered with its receipt where it has a count.
-    fn hand_over(&mut self, kind: Kind, imei: Imei, records: Option<u8>, bytes: &[u8], now: Instant) {
+    fn hand_over(&mut self, kind: EntryKind, imei: Imei, records: Option<u8>, bytes: &[u8], now: Instant) {
         let received_at_us = (self.gateway.wall)();
         let entry = NewEntry { kind, imei, received_at_us, records: records.unwrap_or(0), bytes };
         match self.gateway.gate.try_submit(&entry) {
@@ -194,7 +194,7 @@ impl<S> Connection<'_, S> {
 struct Waiting {
     gate: Gate,
     held: Option<Budget>,
-    kind: Kind,
+    kind: EntryKind,
     imei: Imei,
     records: Option<u8>,
     received_at_us: i64,

@@ -12,9 +12,9 @@ use super::status::Status;
 use super::storage::Storage;
 use crate::position::{JournalId, Position};
 
-/// The contents of an open journal.
+/// The catalog of an open journal: the truth about what it holds, behind one lock.
 #[derive(Debug)]
-pub struct Contents {
+pub struct SharedCatalog {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) origin: Origin,
     identity: Mutex<Identity>,
@@ -27,7 +27,7 @@ pub struct Contents {
     pub(super) room: Condvar,
 }
 
-impl Contents {
+impl SharedCatalog {
     pub(super) fn new(storage: Arc<dyn Storage>, identity: Identity, catalog: Catalog) -> Self {
         Self {
             storage,
@@ -53,7 +53,7 @@ impl Contents {
     /// # Errors
     /// When the journal failed.
     pub fn release(&self, position: Position) -> Result<(), Poisoned> {
-        self.healthy_catalog()?.release(position);
+        self.lock_healthy()?.release(position);
         self.chores.notify_one();
         self.room.notify_one();
         Ok(())
@@ -65,7 +65,7 @@ impl Contents {
     /// # Errors
     /// When the journal failed.
     pub fn rewind(&self, position: Position) -> Result<(), Poisoned> {
-        self.healthy_catalog()?.rewind(position);
+        self.lock_healthy()?.rewind(position);
         Ok(())
     }
 
@@ -91,13 +91,13 @@ impl Contents {
     /// What it can vouch for, to compare a checkpoint with.
     #[must_use]
     pub fn history(&self) -> History {
-        self.catalog().history()
+        self.lock().history()
     }
 
     /// Where the segment begins that holds the entry before `position`: an entry begins there.
     #[must_use]
     pub fn segment_before(&self, position: Position) -> Position {
-        let catalog = self.catalog();
+        let catalog = self.lock();
         let segment = catalog.segments.iter().rev().find(|segment| segment.start.position < position);
         segment.map_or(catalog.begin().position, |segment| segment.start.position)
     }
@@ -105,21 +105,21 @@ impl Contents {
     /// Bound of the directory.
     #[must_use]
     pub fn max_bytes(&self) -> u64 {
-        self.catalog().limits.max_bytes()
+        self.lock().limits.max_bytes()
     }
 
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.catalog().status()
+        self.lock().status()
     }
 
     /// Does the most urgent chore, such as making a segment ahead of time; false when there is none. A journal with threads
     /// does its chores itself.
     pub fn chore(&self, now_us: i64) -> bool {
-        let Some(chore) = self.catalog().next_chore(now_us) else { return false };
+        let Some(chore) = self.lock().next_chore(now_us) else { return false };
         let done = chores::run(&*self.storage, self.origin, &chore);
-        let mut catalog = self.catalog();
+        let mut catalog = self.lock();
         catalog.done(done, now_us);
         let failed = catalog.poisoned.is_some();
         if failed {
@@ -131,13 +131,13 @@ impl Contents {
         true
     }
 
-    pub(super) fn catalog(&self) -> MutexGuard<'_, Catalog> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Catalog> {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first failure stays; everybody who waits is told.
     pub(super) fn poison(&self, poisoned: Poisoned) -> Poisoned {
-        let mut catalog = self.catalog();
+        let mut catalog = self.lock();
         catalog.poison(poisoned.clone());
         self.tell(catalog);
         self.chores.notify_one();
@@ -155,8 +155,8 @@ impl Contents {
         }
     }
 
-    fn healthy_catalog(&self) -> Result<MutexGuard<'_, Catalog>, Poisoned> {
-        let catalog = self.catalog();
+    fn lock_healthy(&self) -> Result<MutexGuard<'_, Catalog>, Poisoned> {
+        let catalog = self.lock();
         match &catalog.poisoned {
             Some(poisoned) => Err(poisoned.clone()),
             None => Ok(catalog),
