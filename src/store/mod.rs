@@ -1,8 +1,16 @@
 //! The stores: they know rows, not frames. A batch is committed whole, in one transaction, or not at all.
 //!
-//! Every row stands in `positions` exactly once under its key (imei, ts, fingerprint), however often it is committed. Each
+//! `positions` holds each row exactly once under its key (imei, ts, fingerprint), however often it is committed. Each
 //! transaction begins at the lane's checkpoint, which is a fence (see [`Lane`]): it finds a commit whose answer was lost,
 //! and stops a second owner of the journal.
+//!
+//! - `port` and `statements` are the traits: what the service calls, and what a transaction is made of.
+//! - `model` holds the types, `error` what goes wrong.
+//! - `commit` and `flags` tell the order of a transaction, once, over `statements`; `session` keeps a connection for them.
+//! - `postgres` and `sqlite` hold SQL and drivers; `url` reads where the database is.
+//! - `database` is the only file that decides between the two.
+//!
+//! This file maps and re-exports. Inside the store, modules import from the file that defines a name.
 
 mod commit;
 mod database;

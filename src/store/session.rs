@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::store::StoreError;
+use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::FlagCache;
 use crate::store::model::fence::Lane;
 use crate::store::statements::{BatchSession, Connect, FlagSession, Session};

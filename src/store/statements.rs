@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
-use crate::store::StoreError;
 use crate::store::commit::quarantine_input::{QuarantineCap, QuarantineInput};
+use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::LedgerEntry;
 use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::batch::Message;

@@ -1,7 +1,7 @@
 //! Finds the rows that the database refuses: halves are tried within savepoints until refused rows stand alone.
 
-use crate::store::StoreError;
 use crate::store::error::classify::SqlErrorKind;
+use crate::store::error::store_error::StoreError;
 use crate::store::model::row::Row;
 use crate::store::model::rows::RowSlice;
 use crate::store::statements::{BatchSession, PartTable};

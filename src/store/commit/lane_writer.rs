@@ -3,7 +3,7 @@
 use super::quarantine_input::QuarantineCap;
 use super::script::{BatchTransaction, COMMIT_ORDER, CommitStep, Findings};
 use super::write_strategy::{WriteStrategy, next_strategy};
-use crate::store::StoreError;
+use crate::store::error::store_error::StoreError;
 use crate::store::model::batch::Batch;
 use crate::store::model::fence::{BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, Lane, starting_checkpoint};
 use crate::store::model::migration::Schema;

@@ -70,7 +70,7 @@ mod tests {
     use teltonika_codecs::Imei;
 
     use super::*;
-    use crate::store::QuarantineReason;
+    use crate::store::model::batch::QuarantineReason;
     use odograph_journal::Position;
 
     fn record(device: u64, hour: i64, content: u8) -> Quarantined {

@@ -6,13 +6,14 @@
 use super::bisect::{self, LatestParts, PositionParts};
 use super::quarantine_input::{QuarantineCap, inputs};
 use super::write_strategy::WriteStrategy;
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
 use crate::store::flags::batch::{self, CoveredKeys};
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::committed::{Committed, WritePath};
 use crate::store::model::fence::{BatchSpan, CommitInDoubt, CommitOutcome, FenceDecision, Lane, decide};
 use crate::store::session::OpenSession;
 use crate::store::statements::BatchSession;
-use crate::store::{ErrorClass, StoreError};
 
 /// A step of a batch's transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

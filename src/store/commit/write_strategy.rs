@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::store::Batch;
 use crate::store::error::classify::SqlErrorKind;
+use crate::store::model::batch::Batch;
 
 /// How the rows of a batch are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use teltonika_codecs::Imei;
 use super::cache::{FlagCache, REMEMBERED_MAX};
 use super::intervals::FlagInterval;
 use super::latest::{LatestRepair, repair};
-use crate::store::StoreError;
+use crate::store::error::store_error::StoreError;
 use crate::store::model::batch::Batch;
 use crate::store::model::flag::Window;
 use crate::store::model::row::Key;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::changes::{newest_of_each, outcomes};
 use super::script::{FLAG_ORDER, FlagOrder, apply, record};
-use crate::store::StoreError;
+use crate::store::error::store_error::StoreError;
 use crate::store::model::flag::{Applied, Correction, FlagChange};
 use crate::store::port::{Ledger, OUTBOX_MAX};
 use crate::store::session::{SessionSlot, bounded, within};

@@ -3,7 +3,7 @@
 //! Under the lock of the device's row, so that a writer of it commits first or waits. What it writes after that is later,
 //! and wins as always.
 
-use crate::store::StoreError;
+use crate::store::error::store_error::StoreError;
 use crate::store::statements::MarkSession;
 
 /// A device whose latest position may have to be another one.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::intervals::{Tally, merged, parts};
 use super::latest::{LatestRepair, repair};
-use crate::store::StoreError;
+use crate::store::error::store_error::StoreError;
 use crate::store::model::flag::{FlagChange, Window};
 use crate::store::model::unapplied::{FlagWindow, UnappliedFlags};
 use crate::store::statements::FlagSession;

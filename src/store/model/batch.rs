@@ -1,5 +1,4 @@
-//! Everything that one transaction brings: rows by what is known of them, quarantined bytes, messages, latest
-//! positions.
+//! Everything that one transaction commits: new and perhaps stored rows, quarantined bytes, messages, latest positions.
 
 use teltonika_codecs::Imei;
 
@@ -7,15 +6,15 @@ use super::row::Row;
 use super::rows::Rows;
 use odograph_journal::Position;
 
-/// What is committed together. Cleared and filled again, so that a batch allocates once.
+/// What is committed together. It is cleared and filled again, so that it allocates once.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// Rows that are certainly new as far as the filter remembers: they go by the fast way. Should one stand in the
-    /// table all the same, the whole batch takes the other way.
+    /// Rows that are new as far as the filter remembers. They are written by COPY. If one is in the table after all, the
+    /// whole batch is written under the key.
     pub new: Rows,
-    /// Rows that may stand in the table.
+    /// Rows that may already be in the table.
     pub perhaps_stored: Rows,
-    /// Rows that stand in the table for certain, by this lane's own earlier commits, and are not sent again.
+    /// The number of rows that are in the table for certain, by earlier commits of this lane. They are not sent again.
     pub known_stored: u64,
     /// The latest position of devices, at most one row each. Written only forward.
     pub latest: Rows,
@@ -26,27 +25,27 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Rows that the batch offers, those that are known to be stored among them.
+    /// The number of rows that the batch offers, including those that are known to be stored.
     #[must_use]
     pub fn offered(&self) -> u64 {
         let counted = |rows: &Rows| u64::try_from(rows.len()).unwrap_or(u64::MAX);
         counted(&self.new) + counted(&self.perhaps_stored) + self.known_stored
     }
 
-    /// Whether there is nothing to write but a checkpoint.
+    /// Whether only a checkpoint has to be written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.offered() == 0 && self.latest.is_empty() && self.quarantined.is_empty() && self.messages.is_empty()
     }
 
-    /// Puts all rows into the order of the table's key, in which they are written.
+    /// Sorts all rows by the table's key, the order in which they are written.
     pub fn sort(&mut self) {
         self.new.sort();
         self.perhaps_stored.sort();
         self.latest.sort();
     }
 
-    /// Forgets everything and keeps the memory.
+    /// Empties the batch and keeps its memory.
     pub fn clear(&mut self) {
         let Self { new, perhaps_stored, known_stored, latest, quarantined, messages } = self;
         new.clear();
@@ -58,20 +57,20 @@ impl Batch {
     }
 }
 
-/// Bytes that cannot become a row, kept for the operator. The same bytes of a device stand there once, with a count.
+/// Bytes that cannot become a row, kept for the operator. The same bytes of a device are kept once, with a count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
     /// Who sent it.
     pub imei: Imei,
     /// Why.
     pub reason: QuarantineReason,
-    /// What exactly, without values: a SQLSTATE, the name of a constraint, a decoder's reason.
+    /// The details, without values: a SQLSTATE, the name of a constraint, a decoder's reason.
     pub detail: String,
     /// Receive time, microseconds since 1970-01-01 UTC.
     pub received_at_us: i64,
     /// The frame that brought it.
     pub frame: Position,
-    /// Its place among the frame's records, from 0; `None` for a whole frame.
+    /// Its index among the frame's records, from 0; `None` for a whole frame.
     pub record_index: Option<u8>,
     /// Codec id on the wire.
     pub codec: u8,
@@ -80,7 +79,7 @@ pub struct Quarantined {
 }
 
 impl Quarantined {
-    /// A record that became a row and cannot stand in the table, with its bytes on the wire.
+    /// A record that became a row which the table cannot hold, with its bytes on the wire.
     #[must_use]
     pub fn record(row: &Row, reason: QuarantineReason, detail: impl Into<String>, wire: &[u8]) -> Self {
         Self {
@@ -137,6 +136,6 @@ pub struct Message {
     pub message_type: u8,
     /// The payload.
     pub bytes: Vec<u8>,
-    /// The payload as text, where it is text that every database takes.
+    /// The payload as text, if it is text that every database accepts.
     pub text: Option<String>,
 }

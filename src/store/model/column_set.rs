@@ -1,4 +1,4 @@
-//! The columns of `positions` as both stores name them in SQL.
+//! The columns of `positions`, as both databases name them in SQL.
 
 use super::columns::{ELEMENT_COLUMNS, ELEMENTS};
 use super::rows::Rows;
@@ -25,7 +25,7 @@ pub(crate) const BASE_COLUMNS: [&str; 15] = [
 /// Filled by one codec only.
 const GENERATION_TYPE: &str = "generation_type";
 
-/// The columns that rows fill: all of the above, some of the elements, the generation type and `io` or not.
+/// The columns that rows fill: all of the above, some of the elements, perhaps the generation type and `io`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ColumnSet {
     present: u32,
@@ -38,7 +38,7 @@ impl ColumnSet {
         Self { present: rows.present(), generation_type: rows.has_generation_type(), io: rows.has_io() }
     }
 
-    /// The columns of both.
+    /// The columns of both sets.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             present: self.present | other.present,
@@ -85,7 +85,7 @@ pub(crate) fn all_columns() -> Vec<&'static str> {
     BASE_COLUMNS.into_iter().chain([GENERATION_TYPE]).chain(elements).chain(["io"]).collect()
 }
 
-/// The columns that are read from a record's bytes: all but its key, when it came, and what marshals say of it.
+/// The columns that are decoded from a record's bytes: all but its key, its receive time, and its flag.
 pub(crate) fn decoded_columns() -> Vec<&'static str> {
     all_columns().into_iter().filter(|name| !NOT_DECODED.contains(name)).collect()
 }
@@ -98,8 +98,8 @@ pub(crate) fn decoded_of(table: &str) -> String {
     names.join(", ")
 }
 
-/// What an insert into `positions` ends in where a record is decoded again: a row that stands there gets the decoded
-/// columns, also those that this batch does not fill.
+/// The end of an insert into `positions` for records that were decoded again: a stored row gets all decoded columns,
+/// including those that this batch does not fill.
 pub(crate) fn decoded_wins(differs: &str) -> String {
     let assignments: Vec<_> = decoded_columns().iter().map(|name| format!("{name} = excluded.{name}")).collect();
     format!(
@@ -110,8 +110,8 @@ pub(crate) fn decoded_wins(differs: &str) -> String {
     )
 }
 
-/// What an insert into `latest_positions` ends in: only forward in device time, and then the whole row, so that a
-/// column which this batch does not fill becomes NULL.
+/// The end of an insert into `latest_positions`: only forward in device time, and then the whole row, so that a column
+/// that this batch does not fill becomes NULL.
 pub(crate) fn newest_wins() -> String {
     let replaced = BASE_COLUMNS
         .iter()

@@ -1,5 +1,5 @@
-//! The typed columns of I/O elements: the one table from element id to column. SQL and documentation are checked
-//! against it.
+//! The typed columns of I/O elements: the only table from element id to column. Tests check SQL and documentation against
+//! it.
 
 use teltonika_codecs::Value;
 
@@ -27,7 +27,7 @@ pub struct ElementColumn {
     pub name: &'static str,
     /// Its type.
     pub column_type: ColumnType,
-    /// Bytes on the wire by the vendor's element table. Another width means another element (other model, other
+    /// Bytes on the wire by the vendor's element table. Another width means another element (of another model or
     /// firmware), so its raw value goes to `io`.
     pub width: u8,
     /// Whether the wire integer is two's complement.
@@ -43,7 +43,7 @@ impl ElementColumn {
         Self { id, name, column_type, width, signed: true }
     }
 
-    /// The column's value for a raw one: an integer, tenths for a `real`, 0 or 1 for a `boolean`. `None` where value or
+    /// Converts a raw value to the column's: an integer, tenths for a `real`, 0 or 1 for a `boolean`. `None` if value or
     /// width does not fit the column.
     #[must_use]
     #[inline]
@@ -55,7 +55,7 @@ impl ElementColumn {
         self.holds(number).then_some(number)
     }
 
-    /// Whether the column holds such a value. No typed element has more than four bytes.
+    /// Whether the column can hold the value. No typed element has more than four bytes.
     #[must_use]
     #[inline]
     pub fn holds(&self, number: i64) -> bool {
@@ -115,7 +115,7 @@ pub fn column_of(id: u16) -> Option<usize> {
 
 const NO_COLUMN: u8 = u8::MAX;
 const INDEX_LEN: usize = 304;
-/// Element id to index, so that a record's elements find their columns without a search.
+/// From element id to index, so that a record's elements find their columns without a search.
 const INDEX: [u8; INDEX_LEN] = {
     let mut index = [NO_COLUMN; INDEX_LEN];
     let mut column = 0_u8;

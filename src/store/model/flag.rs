@@ -1,4 +1,4 @@
-//! A faulty flag as the stores take it: which device, which time, and which word of the marshal is the newest.
+//! A faulty flag as the stores accept it: the device, the time range, and the latest change by a marshal.
 
 use teltonika_codecs::Imei;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ pub struct Window {
     to_ms: i64,
 }
 
-/// Why a window is none.
+/// Why a window is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWindow {
     /// It ends before it begins.
@@ -54,45 +54,44 @@ impl Window {
         self.to_ms
     }
 
-    /// Whether a position of the device at that time lies in it.
+    /// Whether it covers a position of that device at that time.
     #[must_use]
     pub const fn covers(&self, imei: u64, ts_ms: i64) -> bool {
         self.imei.get() == imei && self.from_ms <= ts_ms && ts_ms <= self.to_ms
     }
 
-    /// Another range of the same device. Whoever calls has it from inside valid bounds.
+    /// Another range of the same device. The caller takes it from inside valid bounds.
     pub(crate) const fn with_range(self, from_ms: i64, to_ms: i64) -> Self {
         Self { from_ms, to_ms, ..self }
     }
 }
 
-/// What somebody said about a flag. Of two about one flag the one with the larger `seq` holds, in whatever order they
-/// come.
+/// A change of a flag. Of two changes of one flag, the one with the larger `seq` wins, in whatever order they arrive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlagChange {
     /// The flag.
     pub flag: Uuid,
     /// Grows with each change of the flag; at least 1.
     pub seq: i64,
-    /// What the flag covered before. Looked at only where the ledger does not know the flag.
+    /// What the flag covered before. Used only if the ledger does not know the flag.
     pub old: Option<Window>,
     /// What it is now.
     pub state: FlagState,
 }
 
-/// What a flag says.
+/// The state of a flag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FlagState {
     /// It exists.
     Set {
         /// What it covers.
         window: Window,
-        /// Whether it declares positions faulty; one that does not is as if it were deleted.
+        /// Whether it declares positions faulty. A flag that does not counts as deleted.
         faulty: bool,
-        /// The marshal's words, free of what a database does not take.
+        /// The marshal's words, without characters that a database refuses.
         reason: Option<String>,
     },
-    /// It is gone.
+    /// It was deleted.
     Deleted,
 }
 
@@ -105,18 +104,18 @@ pub enum Applied {
     Stale,
 }
 
-/// A window whose positions changed: what the corrected stream tells.
+/// A window whose positions changed, for the corrected stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Correction {
-    /// Ascends; also what a reader knows repeats by.
+    /// Ascending. A reader recognises repeats by it.
     pub id: i64,
     /// Device and time range.
     pub window: Window,
-    /// How many positions became faulty, or ceased to be.
+    /// How many positions became faulty, or are no longer faulty.
     pub positions: i64,
     /// The flag that caused it.
     pub flag: Uuid,
-    /// The change of the flag.
+    /// The `seq` of the change.
     pub seq: i64,
 }
 

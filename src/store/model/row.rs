@@ -1,4 +1,4 @@
-//! A row as every store takes it: plain values in wire units.
+//! A row as every store accepts it: plain values in wire units.
 
 use teltonika_codecs::{Imei, Value};
 
@@ -26,13 +26,13 @@ pub struct Row {
     pub speed_kmh: u16,
     /// Satellites in use.
     pub satellites: u8,
-    /// As sent.
+    /// As the device sent it.
     pub priority: u8,
     /// Codec id on the wire.
     pub codec: u8,
     /// Codec 16 only.
     pub generation_type: Option<u8>,
-    /// The element that caused the record, 0 for none.
+    /// The element that caused the record; 0 for none.
     pub event_io_id: u16,
     /// Whether the record carries a position (a fix, in range).
     pub valid: bool,
@@ -44,14 +44,13 @@ pub struct Row {
     pub elements: TypedElements,
     /// The frame that brought it.
     pub frame: Position,
-    /// Its place among the frame's records, from 0.
+    /// Its index among the frame's records, from 0.
     pub record_index: u8,
-    /// Where its `io` object and its bytes on the wire stand in the collection that holds it.
+    /// Where the collection that holds the row keeps its `io` object and its bytes on the wire.
     pub spans: Spans,
 }
 
-/// What makes a record the same record: device, device time, and the fingerprint of its bytes. The order is that of the
-/// table's key.
+/// The identity of a record: device, device time, and the fingerprint of its bytes. Sorts like the table's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// The device.
@@ -77,8 +76,8 @@ pub const MIN_TS_MS: i64 = 0;
 /// Latest device time that every store and calendar can hold: 9999-12-31T23:59:59.999Z.
 pub const MAX_TS_MS: i64 = 253_402_300_799_999;
 
-/// Values of the typed element columns of one row, as [`super::columns::ElementColumn::fit`] gives them. Kept in 32
-/// bits, as no typed element is wider on the wire: a signed integer extended into them, a `real` as its own bits.
+/// Values of the typed element columns of one row, as [`super::columns::ElementColumn::fit`] returns them. 32 bits each,
+/// because no typed element is wider on the wire: a signed integer is extended, a `real` keeps its own bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TypedElements {
     present: u32,
@@ -86,7 +85,7 @@ pub struct TypedElements {
 }
 
 impl TypedElements {
-    /// Sets the value of a column from one on the wire; false where it does not fit.
+    /// Sets the value of a column from one on the wire. Returns false if it does not fit.
     #[inline]
     pub fn put(&mut self, column: usize, value: Value<'_>) -> bool {
         let fitting = ELEMENTS.get(column).and_then(|element| element.fit(value));
@@ -96,8 +95,8 @@ impl TypedElements {
         fitting.is_some()
     }
 
-    /// Sets the value of a column, as [`super::columns::ElementColumn::fit`] gives it; a second one replaces the first.
-    /// What does not fit is no value.
+    /// Sets the value of a column, as [`super::columns::ElementColumn::fit`] returns it. A second value replaces the first.
+    /// A value that does not fit is ignored.
     pub fn set(&mut self, column: usize, value: i64) {
         if ELEMENTS.get(column).is_some_and(|element| element.holds(value)) {
             self.keep(column, value);
@@ -118,7 +117,7 @@ impl TypedElements {
         self.present |= 1 << column;
     }
 
-    /// The bits that are kept of a column's value: 0 where there is none.
+    /// The stored bits of a column's value: 0 if there is none.
     #[inline]
     pub(crate) fn bits(&self, column: usize) -> u32 {
         self.values.get(column).copied().unwrap_or_default()
@@ -136,7 +135,7 @@ impl TypedElements {
     pub fn get(&self, column: usize) -> Option<i64> {
         let (bits, element) = (*self.values.get(column)?, ELEMENTS.get(column)?);
         let value = match (element.column_type, element.signed) {
-            // Exact for the 16 bits that there are.
+            // Exact for 16 bits.
             #[expect(clippy::cast_possible_truncation, reason = "tenths of at most 65,535")]
             (ColumnType::RealTenths, _) => (f32::from_bits(bits) * TENTHS).round() as i64,
             (_, true) => i64::from(bits.cast_signed()),
@@ -145,14 +144,14 @@ impl TypedElements {
         (self.present & (1 << column) != 0).then_some(value)
     }
 
-    /// Bit n is set where column n has a value.
+    /// Bit n is set if column n has a value.
     #[must_use]
     pub const fn present(&self) -> u32 {
         self.present
     }
 }
 
-/// Start and end of a row's `io` object and of its wire bytes, in the collection that holds the row.
+/// Start and end of a row's `io` object and of its wire bytes in the collection that holds the row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spans {
     pub(crate) io: Span,
@@ -167,7 +166,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Batches are bounded far below 4 GiB; what lay past it would be an empty span and an empty `io`.
+    /// Batches are bounded far below 4 GiB. Anything past it would be an empty span and an empty `io`.
     pub(crate) fn new(start: usize, end: usize) -> Self {
         match (u32::try_from(start), u32::try_from(end)) {
             (Ok(start), Ok(end)) => Self { start, end },

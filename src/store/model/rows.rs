@@ -1,4 +1,5 @@
-//! A collection of rows with what varies in length beside them: cleared and filled again, so that it allocates once.
+//! A collection of rows that keeps their parts of variable length apart. It is cleared and filled again, so that it
+//! allocates once.
 
 use std::collections::HashSet;
 
@@ -28,13 +29,13 @@ impl Rows {
         self.list.len()
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Adds a row with its bytes on the wire, and with what `write_io` appends as its `io` object (nothing for NULL).
+    /// Adds a row with its bytes on the wire, and with the `io` object that `write_io` appends (nothing for NULL).
     #[inline]
     pub fn push(&mut self, row: &Row, wire: &[u8], write_io: impl FnOnce(&mut String)) {
         let (io_start, wire_start) = (self.io.len(), self.wire.len());
@@ -44,23 +45,22 @@ impl Rows {
         let spans = Spans { io, wire: Span::new(wire_start, self.wire.len()) };
         self.present |= row.elements.present();
         self.has_generation_type |= row.generation_type.is_some();
-        // 32 bits are enough for what comes together in memory.
+        // 32 bits are enough for a batch in memory.
         self.order.push((row.key(), u32::try_from(self.list.len()).unwrap_or(u32::MAX)));
         self.list.push(Row { spans, ..row.clone() });
     }
 
-    /// Puts the rows into the order of the table's key. Of the same record twice the one that came first stays in
-    /// front.
+    /// Sorts the rows by the table's key. Of copies of a record, the one that came first stays in front.
     pub fn sort(&mut self) {
         self.order.sort_unstable();
     }
 
-    /// The rows in order: of arrival, or of the key after [`Rows::sort`].
+    /// The rows in the order of arrival, or of the key after [`Rows::sort`].
     pub fn ordered(&self) -> impl Iterator<Item = &Row> {
         self.whole().order.iter().map(|place| self.at(*place))
     }
 
-    /// The keys of one device after another, once the rows are sorted.
+    /// The keys, device by device. The rows must be sorted.
     pub(crate) fn devices(&self) -> impl Iterator<Item = &[(Key, u32)]> {
         self.order.chunk_by(|(one, _), (next, _)| one.imei == next.imei)
     }
@@ -76,13 +76,13 @@ impl Rows {
         self.list.get(index).expect("each index was pushed with its row")
     }
 
-    /// The `io` object of one of these rows as JSON text; `None` for NULL.
+    /// The `io` object of one of these rows, as JSON text; `None` for NULL.
     #[must_use]
     pub fn io(&self, row: &Row) -> Option<&str> {
         if row.spans.io.is_empty() { None } else { self.io.get(row.spans.io.range()) }
     }
 
-    /// The `io` object of the row that was pushed last; empty for NULL.
+    /// The `io` object of the last row that was added; empty for NULL.
     #[must_use]
     pub fn last_io(&self) -> &str {
         self.list.last().and_then(|row| self.io(row)).unwrap_or_default()
@@ -94,8 +94,8 @@ impl Rows {
         self.wire.get(row.spans.wire.range()).unwrap_or_default()
     }
 
-    /// Typed columns that at least one row has a value for: bit n for column n. A NULL column costs as much as a value,
-    /// so stores name only these.
+    /// The typed columns for which at least one row has a value: bit n for column n. A NULL costs as much as a value, so
+    /// stores name only these.
     #[must_use]
     pub const fn present(&self) -> u32 {
         self.present
@@ -113,7 +113,7 @@ impl Rows {
         !self.io.is_empty()
     }
 
-    /// Bytes beside the rows themselves.
+    /// Bytes in memory, apart from the rows themselves.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.io.len() + self.wire.len()
@@ -126,7 +126,7 @@ impl Rows {
         copy
     }
 
-    /// Of each record only the one in front, once the rows are sorted.
+    /// Keeps only the first copy of each record. The rows must be sorted.
     pub(crate) fn dedup(&mut self) {
         self.order.dedup_by_key(|(key, _)| *key);
     }
@@ -138,7 +138,7 @@ impl Rows {
         copy
     }
 
-    /// Forgets the rows and keeps the memory.
+    /// Removes the rows and keeps the memory.
     pub fn clear(&mut self) {
         let Self { list, order, io, wire, present, has_generation_type } = self;
         list.clear();
@@ -171,7 +171,7 @@ impl<'a> RowSlice<'a> {
         self.order.is_empty()
     }
 
-    /// The row at a place.
+    /// The row at an index.
     #[must_use]
     pub fn get(self, index: usize) -> Option<&'a Row> {
         Some(self.rows.at(*self.order.get(index)?))

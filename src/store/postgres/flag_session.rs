@@ -11,10 +11,11 @@ use super::flag_sql::{
     UNAPPLIED_WINDOWS,
 };
 use super::mark_session::{time, window};
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
 use crate::store::model::flag::{Correction, FlagChange, FlagState, Window};
 use crate::store::model::unapplied::{FlagWindow, UnappliedFlags};
 use crate::store::statements::FlagSession;
-use crate::store::{ErrorClass, StoreError};
 
 impl FlagSession for Connection {
     async fn lock_ledger(&mut self) -> Result<(), StoreError> {

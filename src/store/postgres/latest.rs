@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::flag_sql::{DEVICE_LOCK, LOCK_NEWEST, TAKE_DEVICES};
 use super::mark_session::{millis, time};
 use super::replay_sql::{DROP_REPLACED_NEWEST, NEWEST_STANDS, UNSETTLED};
-use crate::store::StoreError;
+use crate::store::error::store_error::StoreError;
 use crate::store::flags::latest::{LatestRepair, repair};
 use crate::store::model::row::{Key, Row};
 use crate::store::model::rows::Rows;

@@ -13,11 +13,12 @@ use super::connection::Connection;
 use super::flag_sql::{
     DROP_FAULTY_NEWEST, FIND_NEWEST, FIRST_POSITION, FOLLOW, LIVE_OVER, LOCK_NEWEST, PLAN_AS_USUAL, PLAN_BY_KEY,
 };
+use crate::store::error::class::ErrorClass;
+use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::LedgerEntry;
 use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::flag::Window;
 use crate::store::statements::{MarkSession, Session};
-use crate::store::{ErrorClass, StoreError};
 
 impl Session for Connection {
     fn is_closed(&self) -> bool {
