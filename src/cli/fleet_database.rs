@@ -1,19 +1,20 @@
 //! How the fleet's audit reaches the database: by the URL of the service, with its TLS and its hosts.
 
+use std::path::Path;
+
 use odograph_fleet::{Connect, Database, DatabaseError};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, SqliteConnection};
 
-use crate::store::{DatabaseUrl, connect};
+use crate::store::{DatabaseUrl, PostgresUrl, connect, inspect};
 
 impl Connect for DatabaseUrl {
     async fn connect(&self, doing: &'static str) -> Result<Database, DatabaseError> {
-        Ok(match self {
-            Self::Postgres(url) => Database::Postgres(connect(url, doing).await?),
-            Self::Sqlite(file) => {
-                let options = SqliteConnectOptions::new().filename(file).read_only(true);
-                Database::Sqlite(SqliteConnection::connect_with(&options).await?)
-            }
-        })
+        let server = async |url: &PostgresUrl| Ok(Database::Postgres(connect(url, doing).await?));
+        let file = async |path: &Path| {
+            let options = SqliteConnectOptions::new().filename(path).read_only(true);
+            Ok(Database::Sqlite(SqliteConnection::connect_with(&options).await?))
+        };
+        inspect(self, server, file).await
     }
 }

@@ -112,7 +112,7 @@ pub(crate) fn decoded_wins(differs: &str) -> String {
 
 /// The end of an insert into `latest_positions`: only forward in device time, and then the whole row, so that a column
 /// that this batch does not fill becomes NULL.
-pub(crate) fn newest_wins() -> String {
+pub(crate) fn latest_wins() -> String {
     let replaced = BASE_COLUMNS
         .iter()
         .skip(1)

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use crate::store::model::column_set::{all_columns, newest_wins};
+use crate::store::model::column_set::{all_columns, latest_wins};
 
 /// Taken shared by drains from their last look at the ledger to their commit, and alone by whoever changes the ledger: a
 /// change is either seen by a drain, or made after its rows can be seen. "odogflag".
@@ -91,7 +91,7 @@ pub(crate) static FIND_NEWEST: LazyLock<String> = LazyLock::new(|| {
                      AND p.ts <= p.received_at + interval '5 minutes' \
                  ORDER BY p.ts DESC, p.fingerprint DESC LIMIT 1) AS p \
              ORDER BY p.ts DESC, p.fingerprint DESC LIMIT 1) AS newest {}",
-        newest_wins()
+        latest_wins()
     )
 });
 

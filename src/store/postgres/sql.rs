@@ -1,6 +1,6 @@
 //! The text of the statements, for the columns that they fill.
 
-use crate::store::model::column_set::{ColumnSet, decoded_wins, newest_wins};
+use crate::store::model::column_set::{ColumnSet, decoded_wins, latest_wins};
 
 /// What a statement does. A connection prepares each kind once for each set of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +43,7 @@ impl StatementKind {
             Self::InsertNewest => format!(
                 "INSERT INTO latest_positions ({names}) SELECT DISTINCT ON (imei) {names} FROM incoming_newest \
                  ORDER BY imei, ts DESC, fingerprint DESC {}",
-                newest_wins()
+                latest_wins()
             ),
         }
     }

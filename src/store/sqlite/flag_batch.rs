@@ -4,7 +4,7 @@
 use sqlx::sqlite::SqliteConnection;
 use teltonika_codecs::Imei;
 
-use super::flags::{entry, follow, repair_newest};
+use super::flags::{entry, follow, repair_latest};
 use super::session::failed;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::{FlagCache, LedgerEntry, REMEMBERED_MAX};
@@ -63,7 +63,7 @@ pub(super) async fn covered(
 }
 
 /// Marks the rows of a batch that live flags cover.
-pub(super) async fn mend(
+pub(super) async fn mark_rows(
     connection: &mut SqliteConnection,
     known: &FlagCache,
     batch: &Batch,
@@ -79,10 +79,13 @@ pub(super) async fn mend(
 }
 
 /// Finds the latest positions of devices whose latest one in the batch is covered.
-pub(super) async fn mend_newest(connection: &mut SqliteConnection, covered: &[Key]) -> Result<(), StoreError> {
+pub(super) async fn repair_covered_latest(
+    connection: &mut SqliteConnection,
+    covered: &[Key],
+) -> Result<(), StoreError> {
     for device in covered.chunk_by(|one, next| one.imei == next.imei) {
         if let Some(key) = device.last() {
-            repair_newest(connection, key.imei.cast_signed(), key.ts_ms, true).await?;
+            repair_latest(connection, key.imei.cast_signed(), key.ts_ms, true).await?;
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::LedgerEntry;
 use crate::store::flags::intervals::{FlagInterval, merged};
-use crate::store::model::column_set::{all_columns, newest_wins};
+use crate::store::model::column_set::{all_columns, latest_wins};
 use crate::store::model::flag::Window;
 
 /// Sets `faulty` in an interval. Returns the number of positions that changed.
@@ -43,39 +43,40 @@ pub(super) async fn live_flags(
 
 /// Makes the latest position of a device the latest one that counts, if something changed up to an instant. With
 /// `may_begin`, also for a device that has none now.
-pub(super) async fn repair_newest(
+pub(super) async fn repair_latest(
     connection: &mut SqliteConnection,
     imei: i64,
     until_ms: i64,
     may_begin: bool,
 ) -> Result<(), StoreError> {
     let repairing = failed("repairing the latest positions");
-    let stands = sqlx::query_scalar("SELECT ts FROM latest_positions WHERE imei = ?");
-    let stands: Option<i64> = stands.bind(imei).fetch_optional(&mut *connection).await.map_err(repairing)?;
-    if !stands.map_or(may_begin, |ts_ms| ts_ms <= until_ms) {
+    let stored = sqlx::query_scalar("SELECT ts FROM latest_positions WHERE imei = ?");
+    let stored: Option<i64> = stored.bind(imei).fetch_optional(&mut *connection).await.map_err(repairing)?;
+    if !stored.map_or(may_begin, |ts_ms| ts_ms <= until_ms) {
         return Ok(());
     }
     let faulty = "DELETE FROM latest_positions WHERE imei = ?1 AND EXISTS (SELECT * FROM position_flag_ledger f \
                   WHERE f.faulty AND NOT f.deleted AND f.imei = ?1 AND f.ts_to >= latest_positions.ts \
                       AND f.ts_from <= latest_positions.ts)";
-    let gone = sqlx::query(faulty).bind(imei).execute(&mut *connection).await.map_err(repairing)?.rows_affected() > 0;
-    let after_ms = if gone { -1 } else { stands.unwrap_or(-1) };
+    let is_removed =
+        sqlx::query(faulty).bind(imei).execute(&mut *connection).await.map_err(repairing)?.rows_affected() > 0;
+    let after_ms = if is_removed { -1 } else { stored.unwrap_or(-1) };
     // Searches between the flags, the latest gap first: a flag may cover hours of rows.
     let mut end_ms = i64::MAX;
     for flag in live_flags(connection, imei, after_ms).await?.iter().rev() {
-        if find_newest(connection, imei, after_ms.max(flag.to_ms()), end_ms).await? {
+        if write_latest_between(connection, imei, after_ms.max(flag.to_ms()), end_ms).await? {
             return Ok(());
         }
         end_ms = flag.from_ms();
     }
     if end_ms > after_ms {
-        find_newest(connection, imei, after_ms, end_ms).await?;
+        write_latest_between(connection, imei, after_ms, end_ms).await?;
     }
     Ok(())
 }
 
 /// Writes the latest position that counts between two instants. Returns whether there is one.
-async fn find_newest(
+async fn write_latest_between(
     connection: &mut SqliteConnection,
     imei: i64,
     after_ms: i64,
@@ -87,7 +88,7 @@ async fn find_newest(
             "INSERT INTO latest_positions ({columns}) SELECT {columns} FROM positions \
              WHERE imei = ? AND ts > ? AND ts < ? AND valid AND NOT faulty AND ts * 1000 <= received_at + 300000000 \
              ORDER BY ts DESC, fingerprint DESC LIMIT 1 {}",
-            newest_wins()
+            latest_wins()
         )
     });
     let query = sqlx::query(AssertSqlSafe(FIND.as_str())).bind(imei).bind(after_ms).bind(before_ms);

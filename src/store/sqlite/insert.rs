@@ -7,7 +7,7 @@ use sqlx::{Arguments, AssertSqlSafe};
 
 use crate::store::error::classify::SqlErrorKind;
 use crate::store::error::store_error::StoreError;
-use crate::store::model::column_set::{ColumnSet, newest_wins};
+use crate::store::model::column_set::{ColumnSet, latest_wins};
 use crate::store::model::columns::{ColumnType, ELEMENTS};
 use crate::store::model::row::Row;
 use crate::store::model::rows::{RowSlice, Rows};
@@ -22,7 +22,7 @@ impl Statements {
     pub(super) fn new(columns: ColumnSet) -> Self {
         Self {
             positions: Insert::new("positions", columns, "ON CONFLICT (imei, ts, fingerprint) DO NOTHING"),
-            latest: Insert::new("latest_positions", columns, &newest_wins()),
+            latest: Insert::new("latest_positions", columns, &latest_wins()),
         }
     }
 }

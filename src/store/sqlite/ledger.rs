@@ -9,7 +9,7 @@ use sqlx::{Connection as _, Row as _};
 use uuid::Uuid;
 
 use super::connection::{open_synced, options};
-use super::flags::{flag, follow, imei_of, live_flags, repair_newest, window};
+use super::flags::{flag, follow, imei_of, live_flags, repair_latest, window};
 use super::session::failed;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
@@ -45,13 +45,13 @@ impl Ledger for SqliteLedger {
     async fn apply(&mut self, changes: &[FlagChange]) -> Result<Vec<Applied>, StoreError> {
         let mut connection = self.connection().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(APPLYING))?;
-        let (mut applied, mut held) = (HashMap::new(), Vec::new());
+        let (mut applied, mut changed_windows) = (HashMap::new(), Vec::new());
         for change in newest_of_each(changes) {
-            if record(&mut transaction, &change, &mut held).await? {
+            if record(&mut transaction, &change, &mut changed_windows).await? {
                 applied.insert(change.flag, change.seq);
             }
         }
-        follow_all(&mut transaction, &held).await?;
+        follow_all(&mut transaction, &changed_windows).await?;
         transaction.commit().await.map_err(failed(APPLYING))?;
         self.connection = Some(connection);
         Ok(outcomes(changes, &applied))
@@ -106,8 +106,8 @@ impl Ledger for SqliteLedger {
     }
 }
 
-/// A window that a flag holds or held, and the change that made it follow.
-struct Held {
+/// A window that a flag covers or covered, and the change that caused it.
+struct ChangedWindow {
     flag: Uuid,
     seq: i64,
     window: Window,
@@ -117,7 +117,7 @@ struct Held {
 async fn record(
     connection: &mut SqliteConnection,
     change: &FlagChange,
-    held: &mut Vec<Held>,
+    changed_windows: &mut Vec<ChangedWindow>,
 ) -> Result<bool, StoreError> {
     let known = sqlx::query("SELECT seq, imei, ts_from, ts_to FROM position_flag_ledger WHERE flag_id = ?");
     let known = known.bind(bytes(change.flag)).fetch_optional(&mut *connection).await.map_err(failed(APPLYING))?;
@@ -153,25 +153,25 @@ async fn record(
         .await
         .map_err(failed(APPLYING))?;
     let windows = now.into_iter().chain(before.filter(|before| Some(*before) != now));
-    held.extend(windows.map(|window| Held { flag: change.flag, seq: change.seq, window }));
+    changed_windows.extend(windows.map(|window| ChangedWindow { flag: change.flag, seq: change.seq, window }));
     Ok(true)
 }
 
 /// Makes positions follow in all windows, records corrections, and repairs latest positions.
-async fn follow_all(connection: &mut SqliteConnection, held: &[Held]) -> Result<(), StoreError> {
-    let windows = merged(held.iter().map(|held| held.window));
+async fn follow_all(connection: &mut SqliteConnection, changed_windows: &[ChangedWindow]) -> Result<(), StoreError> {
+    let windows = merged(changed_windows.iter().map(|changed| changed.window));
     let mut live = Vec::new();
     for device in windows.chunk_by(|one, next| one.imei() == next.imei()) {
         if let [first, ..] = device {
             live.extend(live_flags(connection, imei_of(first), first.from_ms()).await?);
         }
     }
-    let mut tally = Tally::new(parts(&windows, &live), held.iter().map(|held| held.window));
+    let mut tally = Tally::new(parts(&windows, &live), changed_windows.iter().map(|changed| changed.window));
     for part in tally.parts() {
         let changed = follow(connection, &part).await?;
         tally.add(&part, changed);
     }
-    for Held { flag, seq, window } in held {
+    for ChangedWindow { flag, seq, window } in changed_windows {
         let changed = tally.changed_in(window);
         if changed > 0 {
             let insert = "INSERT INTO position_corrections (imei, ts_from, ts_to, positions, flag_id, seq) \
@@ -195,7 +195,7 @@ async fn follow_all(connection: &mut SqliteConnection, held: &[Held]) -> Result<
         *changed |= tally.changed_in(window) > 0;
     }
     for (imei, (until_ms, changed)) in repairs {
-        repair_newest(connection, imei, until_ms, changed).await?;
+        repair_latest(connection, imei, until_ms, changed).await?;
     }
     Ok(())
 }

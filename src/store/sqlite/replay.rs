@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::connection::{COLUMN_SETS_MAX, open_synced, options};
-use super::flags::repair_newest;
+use super::flags::repair_latest;
 use super::insert::Insert;
 use super::session::failed;
 use super::transaction::{lanes, messages, quarantine, rows_cannot_vanish};
@@ -116,8 +116,8 @@ impl SqliteRewriter {
         let batch = Batch { new: changing.without(&refused_keys), ..Batch::default() };
         if written > 0 {
             flag_batch::learn(&mut transaction, &mut self.flags).await?;
-            flag_batch::mend(&mut transaction, &self.flags, &batch).await?;
-            replace_newest(&mut transaction, &batch.new).await?;
+            flag_batch::mark_rows(&mut transaction, &self.flags, &batch).await?;
+            replace_latest(&mut transaction, &batch.new).await?;
         }
         let mut cleared = 0;
         for (imei, digest) in resolved(&mut transaction, replay, &refused).await? {
@@ -224,7 +224,7 @@ fn object(row: &SqliteRow, column: usize) -> Result<Map<String, Value>, StoreErr
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
 }
 
-async fn replace_newest(connection: &mut SqliteConnection, rows: &Rows) -> Result<(), StoreError> {
+async fn replace_latest(connection: &mut SqliteConnection, rows: &Rows) -> Result<(), StoreError> {
     let drop = "DELETE FROM latest_positions WHERE imei = ? AND ts = ? AND fingerprint = ?";
     for device in rows.devices() {
         let Some((last, _)) = device.last() else { continue };
@@ -233,7 +233,7 @@ async fn replace_newest(connection: &mut SqliteConnection, rows: &Rows) -> Resul
             let query = sqlx::query(drop).bind(imei).bind(key.ts_ms).bind(key.fingerprint);
             query.execute(&mut *connection).await.map_err(failed("repairing the latest positions"))?;
         }
-        repair_newest(connection, imei, last.ts_ms, true).await?;
+        repair_latest(connection, imei, last.ts_ms, true).await?;
     }
     Ok(())
 }

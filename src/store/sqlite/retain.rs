@@ -41,7 +41,7 @@ async fn clear(
                     .await?;
         }
         if let Some(waiting) = clock.waiting()
-            && is_held(connection, wanted).await?
+            && has_expired_rows(connection, wanted).await?
         {
             report.refused = Some(waiting);
         }
@@ -72,9 +72,9 @@ async fn next(
 }
 
 /// Whether expired rows stay.
-async fn is_held(connection: &mut SqliteConnection, wanted: i64) -> Result<bool, StoreError> {
-    let held = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM positions WHERE ts < ?)").bind(wanted);
-    held.fetch_one(connection).await.map_err(failed(DROPPING_POSITIONS))
+async fn has_expired_rows(connection: &mut SqliteConnection, wanted: i64) -> Result<bool, StoreError> {
+    let exists = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM positions WHERE ts < ?)").bind(wanted);
+    exists.fetch_one(connection).await.map_err(failed(DROPPING_POSITIONS))
 }
 
 /// Deletes in small transactions until one finds nothing more.

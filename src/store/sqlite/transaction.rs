@@ -66,12 +66,12 @@ impl Transaction<'_> {
             inserted += statements.positions.run(&mut transaction, rows, refuse).await?;
         }
         flag_batch::learn(&mut transaction, flags).await?;
-        flag_batch::mend(&mut transaction, flags, batch).await?;
+        flag_batch::mark_rows(&mut transaction, flags, batch).await?;
         if let Some(statements) = statements_of(statements, &batch.latest) {
             let covered = flag_batch::covered(&mut transaction, flags, &batch.latest).await?;
             let rows = batch.latest.without(&keys).without(&covered);
-            newest(&statements.latest, &mut transaction, &rows).await?;
-            flag_batch::mend_newest(&mut transaction, &covered).await?;
+            write_latest(&statements.latest, &mut transaction, &rows).await?;
+            flag_batch::repair_covered_latest(&mut transaction, &covered).await?;
         }
         let mut capped = quarantine(&mut transaction, lane, &batch.quarantined, cap).await?;
         capped += quarantine(&mut transaction, lane, &quarantined, cap).await?;
@@ -101,7 +101,7 @@ fn statements_of<'a>(kept: &'a mut HashMap<ColumnSet, Statements>, rows: &Rows) 
 }
 
 /// Writes latest positions, and leaves out what the database refuses: the record is in `positions` or in quarantine.
-async fn newest(insert: &Insert, connection: &mut SqliteConnection, rows: &Rows) -> Result<(), StoreError> {
+async fn write_latest(insert: &Insert, connection: &mut SqliteConnection, rows: &Rows) -> Result<(), StoreError> {
     let refuse = |_: &Row, error: &StoreError| {
         tracing::warn!(detail = error.detail(), "the database refuses a latest position");
     };
