@@ -2,8 +2,9 @@
 
 use super::options::StartOptions;
 use super::pipeline::{Acknowledgement, PipelineConfig};
-use crate::config::{AckAfter, Settings};
+use crate::config::{AckAfter, AdmissionMode, Settings};
 use crate::flags::{FlagConfig, consumer_name};
+use crate::ingest::admission::AdmissionConfig;
 use crate::ingest::drain::{Batching, Sizes, TimeWindow};
 use crate::ingest::gateway::{Limits, Timeouts};
 use crate::retention::RetentionConfig;
@@ -29,6 +30,16 @@ pub(super) fn pipeline(settings: &Settings, options: StartOptions) -> PipelineCo
             remembered: Sizes::default(),
         },
         quarantine_max_per_hour: settings.quarantine_max_per_hour,
+    }
+}
+
+/// `None` without a list of registered devices: every device may log in.
+pub(super) fn admission(settings: &Settings) -> Option<AdmissionConfig> {
+    match settings.admission {
+        AdmissionMode::Open => None,
+        AdmissionMode::Registered => {
+            Some(AdmissionConfig { database: settings.database_url.clone(), data_dir: settings.data_dir.clone() })
+        }
     }
 }
 

@@ -47,7 +47,8 @@ pub async fn start(settings: &Settings, options: StartOptions) -> Result<Service
     let flag_metrics = FlagMetrics::new(&registry);
     let flags = flags::spawn(configs::flags(settings), flag_metrics, Arc::clone(&health), CancellationToken::new())?;
 
-    let admission = admission::spawn(settings, &registry, &health).await.map_err(StartError::Thread)?;
+    let admission =
+        admission::spawn(configs::admission(settings), &registry, &health).await.map_err(StartError::Thread)?;
     let (admission, admission_task) = admission.unzip();
 
     let evidence = Evidence::start(settings.data_dir.join("wrong-checksum")).map_err(StartError::Thread)?;

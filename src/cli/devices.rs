@@ -9,7 +9,7 @@ use teltonika_codecs::Imei;
 use super::error::CommandError;
 use super::setup::{lookup, settings};
 use crate::config::{AdmissionMode, Settings};
-use crate::ingest::admission::{KnownFile, Stranger, StrangerFile, time};
+use crate::ingest::admission::{KnownFile, UnknownDevice, UnknownDeviceFile, time};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -80,14 +80,14 @@ impl From<io::Error> for PrintError {
 
 fn unknown(settings: &Settings, options: &OutputOptions, out: &mut impl Write) -> Result<usize, PrintError> {
     let failed = |e| PrintError::Failed(format!("unknown-devices.json in {}: {e}", settings.data_dir.display()));
-    let Some(strangers) = StrangerFile::new(&settings.data_dir).read().map_err(failed)? else {
+    let Some(strangers) = UnknownDeviceFile::new(&settings.data_dir).read().map_err(failed)? else {
         eprintln!("odograph: no device was refused, according to {}", settings.data_dir.display());
         return Ok(0);
     };
     if !options.json {
         writeln!(out, "{:<15}  {:>8}  {:<20}  {:<20}  address", "IMEI", "attempts", "first", "last")?;
     }
-    for Stranger { imei, attempts, first, last, address } in &strangers {
+    for UnknownDevice { imei, attempts, first, last, address } in &strangers {
         let (imei, first, last) = (imei.to_string(), time(*first), time(*last));
         if options.json {
             let line = json!({"imei": imei, "attempts": attempts, "first": first, "last": last, "address": address});

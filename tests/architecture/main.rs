@@ -117,7 +117,6 @@ const KNOWN_NAMES: &[&str] = &[
 /// Arrows against the direction.
 const KNOWN_ARROWS: &[&str] = &[
     // Admission still reads its settings itself.
-    "ingest::admission::tasks must not use config",
 ];
 
 fn unknown(found: Vec<String>, known: impl Fn(&str) -> bool) -> Vec<String> {

@@ -181,7 +181,7 @@ async fn a_table_that_is_gone_or_too_long_says_nothing_about_who_is_registered()
     is_told_no(process.trackers, imei(2)).await;
     assert_eq!(readiness(admin).await, (200, true, vec![]));
     let said = |text: &str| process.logs().iter().filter(|line| line.contains(text)).count();
-    assert_eq!(said("stays as it was last known"), 1);
+    assert_eq!(said("keeping the last known list of devices"), 1);
     database.execute("ALTER TABLE put_aside RENAME TO devices").await;
     let read = async || (said("can be read again") == 1).then_some(());
     eventually("the table to be read again", read).await;

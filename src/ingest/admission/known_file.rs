@@ -1,8 +1,8 @@
-//! The last known list on disk, so that a restart during an outage of the database still knows its trackers.
+//! The last known list on disk: a restart during a database outage still knows its trackers.
 //!
-//! Text, for people too: a line that names the format, an IMEI a line in ascending order, and at the end their number and
-//! the CRC-32 of all before that line. Whatever is not exactly so is damaged, and the list is then not known at all: half
-//! a list would turn registered trackers away.
+//! It is readable text: a line that names the format, one IMEI per line in ascending order, and at the end their number and the
+//! CRC-32 of everything before that line. A file that differs in any way is damaged and ignored as a whole: half a list would
+//! refuse registered trackers.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
@@ -12,24 +12,24 @@ use std::time::SystemTime;
 use crc32fast::Hasher;
 use teltonika_codecs::Imei;
 
+use super::list::{DEVICES_MAX, DeviceList};
 use super::replace::{FileError, replace_durably};
-use super::{DEVICES_MAX, DeviceList};
 
 /// The file `known-devices` of a data directory.
 #[derive(Clone, Debug)]
 pub struct KnownFile(PathBuf);
 
-/// What it holds.
+/// Its content.
 #[derive(Debug)]
-pub struct Remembered {
+pub struct RememberedList {
     /// The list.
     pub list: DeviceList,
-    /// When it was last known to be that of the database.
+    /// When the list last matched the database.
     pub confirmed: SystemTime,
 }
 
 impl KnownFile {
-    /// That of a data directory. It need not be there.
+    /// The file of a data directory. It need not exist.
     #[must_use]
     pub fn new(data_dir: &Path) -> Self {
         Self(data_dir.join("known-devices"))
@@ -41,27 +41,27 @@ impl KnownFile {
         &self.0
     }
 
-    /// Reads it; `None` where there is none.
+    /// Reads it; `None` if it does not exist.
     ///
     /// # Errors
     /// When it cannot be read, or is damaged.
-    pub fn read(&self) -> Result<Option<Remembered>, FileError> {
+    pub fn read(&self) -> Result<Option<RememberedList>, FileError> {
         let file = match File::open(&self.0) {
-            Err(wrong) if wrong.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
         let confirmed = file.metadata()?.modified()?;
         let mut bytes = Vec::new();
         file.take(LONGEST + 1).read_to_end(&mut bytes)?;
-        Ok(Some(Remembered { list: decode(&bytes)?, confirmed }))
+        Ok(Some(RememberedList { list: decode(&bytes)?, confirmed }))
     }
 
-    /// Replaces it; durable before it returns.
+    /// Replaces it durably.
     pub(super) fn write(&self, list: &DeviceList) -> io::Result<()> {
         replace_durably(&self.0, |out| encode(list, out))
     }
 
-    /// Notes that the list in it is still that of the database. Where that fails, it only looks older than it is.
+    /// Notes that its list still matches the database. If that fails, the file only looks older than it is.
     pub(super) fn confirm(&self, at: SystemTime) {
         let _ = File::options().append(true).open(&self.0).and_then(|file| file.set_modified(at));
     }
@@ -84,12 +84,12 @@ fn encode(list: &DeviceList, out: &mut dyn Write) -> io::Result<()> {
 
 fn decode(bytes: &[u8]) -> Result<DeviceList, FileError> {
     let damaged = FileError::Damaged;
-    let body = bytes.strip_prefix(HEAD).ok_or(damaged("it does not begin as a list of this version"))?;
+    let body = bytes.strip_prefix(HEAD).ok_or(damaged("it does not begin like a list of this version"))?;
     let lines = body.chunks_exact(LINE).take_while(|line| !line.starts_with(b"end"));
     let mut devices = Vec::with_capacity(body.len() / LINE);
     for line in lines {
         let (digits, end) = line.split_at(Imei::LEN);
-        let imei = Imei::from_ascii(digits).ok().filter(|_| end == b"\n").ok_or(damaged("a line is no IMEI"))?;
+        let imei = Imei::from_ascii(digits).ok().filter(|_| end == b"\n").ok_or(damaged("a line is not an IMEI"))?;
         if devices.last().is_some_and(|last| *last >= imei) {
             return Err(damaged("its lines are out of order"));
         }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_list_survives_the_disk() {
         let directory = tempfile::tempdir().unwrap();
-        // A data directory that nobody has made yet.
+        // A data directory that does not exist yet.
         let file = KnownFile::new(&directory.path().join("data"));
         assert!(file.read().unwrap().is_none());
         for list in [list([]), list([1]), list(356_307_042_441_000..356_307_042_442_000)] {

@@ -13,13 +13,13 @@ impl DeviceList {
         self.0.binary_search(&imei).is_ok()
     }
 
-    /// How many.
+    /// The number of devices.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -30,7 +30,7 @@ impl DeviceList {
         self.0.iter().copied()
     }
 
-    /// Those that are not on the other one.
+    /// The devices that are not on the other list.
     pub(super) fn without(&self, other: &Self) -> Vec<Imei> {
         let mut others = other.iter().peekable();
         let mut only = Vec::new();
@@ -57,6 +57,9 @@ impl From<Vec<Imei>> for DeviceList {
         Self(devices.into_boxed_slice())
     }
 }
+
+/// The maximum number of devices in memory, 8 bytes each.
+pub(crate) const DEVICES_MAX: usize = 2_000_000;
 
 #[cfg(test)]
 mod tests {

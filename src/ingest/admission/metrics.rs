@@ -1,19 +1,19 @@
-//! What admission counts. All are there with zero from the start.
+//! Metrics of admission. All exist with zero from the start.
 
 use metrics::{Counter, Gauge, counter, gauge};
 
 use crate::metrics::Registry;
 
-/// What became of a reading of the table; also a metric label.
+/// The result of reading the table; also a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reload {
-    /// The list is another one.
+    /// The list changed.
     Changed,
-    /// It is the same.
+    /// The list is the same.
     Unchanged,
-    /// The database does not answer.
+    /// The database did not answer.
     Unavailable,
-    /// It refuses, or there is no such table, or it is too long.
+    /// The database refused, the table is missing, or it is too long.
     Refused,
 }
 

@@ -1,4 +1,4 @@
-//! Replacing a file as a whole: whoever reads it finds the old one or the new one, also after a crash.
+//! Replaces a file as a whole: a reader finds the old content or the new one, also after a crash.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
@@ -10,19 +10,19 @@ pub enum FileError {
     /// It cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is not as it was written.
+    /// It differs from what was written.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
 }
 
-/// Replaces a file. It is the new one after a power cut too.
+/// Replaces a file. The new content survives a power cut.
 pub(super) fn replace_durably(path: &Path, write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<()> {
     let new = written(path, write, File::sync_all)?;
     std::fs::rename(new, path)?;
     File::open(directory_of(path))?.sync_all()
 }
 
-/// Replaces a file that nobody misses after a power cut: waiting for the disk would hold up the journal, which needs it.
+/// Replaces a file that may be lost in a power cut: waiting for the disk would delay the journal, which needs it.
 pub(super) fn replace(path: &Path, write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<()> {
     std::fs::rename(written(path, write, |_| Ok(()))?, path)
 }

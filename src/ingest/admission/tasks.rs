@@ -1,4 +1,4 @@
-//! The thread of admission: reading a long list or writing it to disk never holds up a session.
+//! The thread of admission: reading a long list or writing it to disk never delays a session.
 
 use std::io;
 use std::sync::Arc;
@@ -8,23 +8,26 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::loader::{Loader, State};
-use super::{Admission, AdmissionMetrics, KnownFile, StrangerFile};
-use crate::config::{AdmissionMode, Settings};
+use super::config::AdmissionConfig;
+use super::known_file::KnownFile;
+use super::loader::{Loader, LoaderState};
+use super::metrics::AdmissionMetrics;
+use super::registered::Admission;
+use super::unknown_devices::UnknownDeviceFile;
 use crate::health::{Health, Reason};
 use crate::metrics::Registry;
 use crate::store::DeviceTable;
 
-/// What runs.
+/// The running thread.
 pub struct AdmissionTask {
     ended: CancellationToken,
-    /// A start that fails half-way leaves no thread behind.
+    /// Dropped by a start that fails half-way, so that no thread is left.
     stop: DropGuard,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl AdmissionTask {
-    /// Cancelled when it ends, however it ends; before the stop that is a failure.
+    /// Cancelled when it ends, for whatever reason. Before the stop that is a failure.
     #[must_use]
     pub fn ended(&self) -> CancellationToken {
         self.ended.clone()
@@ -39,20 +42,18 @@ impl AdmissionTask {
     }
 }
 
-/// Starts keeping the list of registered devices, if the settings ask for one, and waits a moment for it: trackers that come
-/// right after the start are better kept waiting than sent away. The database need not be there; a SQLite file has to be.
+/// Starts keeping the list of registered devices, if there is a configuration, and waits a moment for the first list: trackers
+/// that come right after the start had better wait than be refused. The database may be down; a SQLite file must exist.
 ///
 /// # Errors
-/// When there can be no thread.
+/// When no thread can start.
 pub async fn spawn(
-    settings: &Settings,
+    config: Option<AdmissionConfig>,
     registry: &Registry,
     health: &Arc<Health>,
 ) -> io::Result<Option<(Arc<Admission>, AdmissionTask)>> {
     let metrics = AdmissionMetrics::new(registry);
-    if settings.admission == AdmissionMode::Open {
-        return Ok(None);
-    }
+    let Some(config) = config else { return Ok(None) };
     health.raise(Reason::AdmissionUnknown);
     let admission = Arc::new(Admission::new());
     let (shown, age) = (Arc::clone(&admission), metrics.age.clone());
@@ -60,71 +61,70 @@ pub async fn spawn(
     let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
     let loader = Loader {
         admission: Arc::clone(&admission),
-        table: DeviceTable::new(&settings.database_url),
-        file: KnownFile::new(&settings.data_dir),
+        table: DeviceTable::new(&config.database),
+        file: KnownFile::new(&config.data_dir),
         metrics,
         health: Arc::clone(health),
         stop: stop.clone(),
-        state: State::default(),
+        state: LoaderState::default(),
     };
-    let strangers = Book { admission: Arc::clone(&admission), file: StrangerFile::new(&settings.data_dir) };
+    let unknown =
+        UnknownDeviceWriter { admission: Arc::clone(&admission), file: UnknownDeviceFile::new(&config.data_dir) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (attempted, first) = oneshot::channel();
     let (guard, stopped) = (ended.clone().drop_guard(), stop.clone());
     let thread = std::thread::Builder::new().name("admission".into()).spawn(move || {
         let _guard = guard;
-        runtime.block_on(async { tokio::join!(loader.run(attempted), strangers.keep(&stopped)) });
+        runtime.block_on(async { tokio::join!(loader.run(attempted), unknown.keep(&stopped)) });
     })?;
-    let _ = timeout(FIRST_PATIENCE, first).await;
+    let _ = timeout(FIRST_LIST_TIMEOUT, first).await;
     Ok(Some((admission, AdmissionTask { ended, stop: stop.drop_guard(), thread })))
 }
 
-/// Has the list of strangers on disk, for the operator.
-struct Book {
+/// Writes the list of unknown devices to disk, for the operator.
+struct UnknownDeviceWriter {
     admission: Arc<Admission>,
-    file: StrangerFile,
+    file: UnknownDeviceFile,
 }
 
-impl Book {
-    /// Until the stop, and once more then.
+impl UnknownDeviceWriter {
+    /// Runs until the stop, and writes once more then.
     async fn keep(self, stop: &CancellationToken) {
         match self.file.read() {
             Ok(None) => {}
-            Ok(Some(strangers)) => self.admission.strangers().remember(&strangers, SystemTime::now()),
-            Err(wrong) => tracing::warn!(error = %wrong, "the list of unknown devices begins anew"),
+            Ok(Some(unknown)) => self.admission.unknown().remember(&unknown, SystemTime::now()),
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot read the list of unknown devices: starting an empty one");
+            }
         }
-        let (mut failed, mut told) = (false, None::<Instant>);
+        let (mut failed, mut logged_at) = (false, None::<Instant>);
         while !stop.is_cancelled() {
             tokio::select! {
                 () = sleep(WRITE_EVERY) => {}
                 () = stop.cancelled() => {}
             }
-            let changes = self.admission.strangers().take_changes();
-            if let Some(strangers) = changes
-                && let Err(wrong) = self.file.write(&strangers)
+            let changes = self.admission.unknown().take_changes();
+            if let Some(unknown) = changes
+                && let Err(error) = self.file.write(&unknown)
             {
-                self.admission.strangers().not_written();
+                self.admission.unknown().not_written();
                 if !std::mem::replace(&mut failed, true) {
-                    tracing::warn!(error = %wrong, "the list of unknown devices cannot be written");
+                    tracing::warn!(error = %error, "cannot write the list of unknown devices");
                 }
             }
-            if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-                let (logins, devices) = self.admission.strangers().take_refused();
+            if logged_at.is_none_or(|logged_at| logged_at.elapsed() >= LOG_EVERY) {
+                let (logins, devices) = self.admission.unknown().take_refused();
                 if logins > 0 {
-                    told = Some(Instant::now());
-                    tracing::info!(
-                        logins,
-                        devices,
-                        "unknown devices were refused; `odograph devices unknown` lists them"
-                    );
+                    logged_at = Some(Instant::now());
+                    tracing::info!(logins, devices, "refused unknown devices; `odograph devices unknown` lists them");
                 }
             }
         }
     }
 }
 
-/// A database that is there answers in this time; trackers wait in the kernel's queue meanwhile.
-const FIRST_PATIENCE: Duration = Duration::from_secs(5);
-/// However many strangers come.
+/// A reachable database answers in this time; trackers wait in the kernel's queue meanwhile.
+const FIRST_LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// However many unknown devices try.
 const WRITE_EVERY: Duration = Duration::from_secs(2);
-const TELL_EVERY: Duration = Duration::from_mins(1);
+const LOG_EVERY: Duration = Duration::from_mins(1);

@@ -1,8 +1,7 @@
-//! Devices that were refused of late, for the operator: bounded in memory and on disk, however many strangers knock.
+//! Devices that were refused recently, for the operator. The list is bounded in memory and on disk, however many devices try.
 //!
-//! When the list is full, one goes that was seen only once and longest ago; only where all came again, the one seen longest
-//! ago. So somebody who makes up a new IMEI for each login pushes out such inventions, and not the tracker that has been
-//! trying for days.
+//! A full list drops the device that was seen only once, longest ago; if every device came again, the one seen longest ago.
+//! So an attacker who invents an IMEI for each login pushes out inventions, not the tracker that has been trying for days.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,19 +16,19 @@ use teltonika_codecs::Imei;
 
 use super::replace::{FileError, replace};
 
-/// The list.
+/// The list of refused devices.
 #[derive(Debug, Default)]
-pub struct Strangers {
-    by_imei: HashMap<Imei, Seen, RandomState>,
-    /// Not as the file has it.
+pub struct UnknownDevices {
+    by_imei: HashMap<Imei, Attempts, RandomState>,
+    /// Whether the file is out of date.
     changed: bool,
-    /// Refused since somebody asked.
+    /// Logins refused since the last [`Self::take_refused`].
     refused: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seen {
-    attempts: u64,
+struct Attempts {
+    count: u64,
     first: SystemTime,
     last: SystemTime,
     address: Option<IpAddr>,
@@ -37,90 +36,91 @@ struct Seen {
 
 /// A device that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stranger {
+pub struct UnknownDevice {
     /// The device.
     pub imei: Imei,
-    /// How often.
+    /// The number of refused logins.
     pub attempts: u64,
-    /// The first time.
+    /// The first refusal.
     pub first: SystemTime,
-    /// The last time.
+    /// The last refusal.
     pub last: SystemTime,
-    /// Where it came from then.
+    /// Its address at the last refusal.
     pub address: Option<IpAddr>,
 }
 
-impl Strangers {
-    /// A device was refused.
+impl UnknownDevices {
+    /// Notes a refused login.
     pub(super) fn note(&mut self, imei: Imei, address: Option<IpAddr>, now: SystemTime) {
         (self.changed, self.refused) = (true, self.refused.saturating_add(1));
         if let Some(seen) = self.by_imei.get_mut(&imei) {
-            (seen.attempts, seen.last, seen.address) = (seen.attempts.saturating_add(1), now, address);
+            (seen.count, seen.last, seen.address) = (seen.count.saturating_add(1), now, address);
             return;
         }
         if self.by_imei.len() >= MOST {
-            let first_to_go = self.by_imei.iter().min_by_key(|(_, seen)| (seen.attempts > 1, seen.last));
+            let first_to_go = self.by_imei.iter().min_by_key(|(_, seen)| (seen.count > 1, seen.last));
             if let Some(imei) = first_to_go.map(|(imei, _)| *imei) {
                 self.by_imei.remove(&imei);
             }
         }
-        self.by_imei.insert(imei, Seen { attempts: 1, first: now, last: now, address });
+        self.by_imei.insert(imei, Attempts { count: 1, first: now, last: now, address });
     }
 
-    /// Takes devices off the list: they are registered now.
+    /// Removes devices that are registered now.
     pub(super) fn forget(&mut self, is_known: impl Fn(Imei) -> bool) {
         let before = self.by_imei.len();
         self.by_imei.retain(|imei, _| !is_known(*imei));
         self.changed |= self.by_imei.len() != before;
     }
 
-    /// Takes in what an earlier run noted, without what is too old to matter.
-    pub(super) fn remember(&mut self, strangers: &[Stranger], now: SystemTime) {
-        let recent = |stranger: &&Stranger| now.duration_since(stranger.last).is_ok_and(|age| age < KEPT);
-        for Stranger { imei, attempts, first, last, address } in strangers.iter().filter(recent).take(MOST).copied() {
-            self.by_imei.entry(imei).or_insert(Seen { attempts, first, last, address });
+    /// Takes over the list of an earlier run, without entries that are too old to matter.
+    pub(super) fn remember(&mut self, unknown: &[UnknownDevice], now: SystemTime) {
+        let recent = |device: &&UnknownDevice| now.duration_since(device.last).is_ok_and(|age| age < KEPT);
+        for UnknownDevice { imei, attempts, first, last, address } in unknown.iter().filter(recent).take(MOST).copied()
+        {
+            self.by_imei.entry(imei).or_insert(Attempts { count: attempts, first, last, address });
         }
     }
 
-    /// The list, if it is not as this was last asked.
-    pub(super) fn take_changes(&mut self) -> Option<Vec<Stranger>> {
+    /// The list, if it changed since the last call.
+    pub(super) fn take_changes(&mut self) -> Option<Vec<UnknownDevice>> {
         std::mem::take(&mut self.changed).then(|| self.newest_first())
     }
 
-    /// Asks again for what could not be written.
+    /// Marks the list as changed again, because writing it failed.
     pub(super) fn not_written(&mut self) {
         self.changed = true;
     }
 
-    /// How many logins were refused since this was last asked, and how many devices are on the list.
+    /// The number of logins refused since the last call, and of devices on the list.
     pub(super) fn take_refused(&mut self) -> (u64, usize) {
         (std::mem::take(&mut self.refused), self.by_imei.len())
     }
 
-    /// All of them, the one seen last first.
-    pub(super) fn newest_first(&self) -> Vec<Stranger> {
-        let stranger = |(imei, seen): (&Imei, &Seen)| {
-            let Seen { attempts, first, last, address } = *seen;
-            Stranger { imei: *imei, attempts, first, last, address }
+    /// All devices, most recent first.
+    pub(super) fn newest_first(&self) -> Vec<UnknownDevice> {
+        let device = |(imei, seen): (&Imei, &Attempts)| {
+            let Attempts { count: attempts, first, last, address } = *seen;
+            UnknownDevice { imei: *imei, attempts, first, last, address }
         };
-        let mut all: Vec<_> = self.by_imei.iter().map(stranger).collect();
-        all.sort_unstable_by_key(|stranger| (std::cmp::Reverse(stranger.last), stranger.imei));
+        let mut all: Vec<_> = self.by_imei.iter().map(device).collect();
+        all.sort_unstable_by_key(|device| (std::cmp::Reverse(device.last), device.imei));
         all
     }
 }
 
 /// The file `unknown-devices.json` of a data directory.
 #[derive(Clone, Debug)]
-pub struct StrangerFile(PathBuf);
+pub struct UnknownDeviceFile(PathBuf);
 
 #[derive(Deserialize, Serialize)]
-struct Content {
+struct FileContent {
     version: u32,
-    devices: Vec<Line>,
+    devices: Vec<DeviceLine>,
 }
 
 #[derive(Deserialize, Serialize)]
-struct Line {
+struct DeviceLine {
     imei: String,
     attempts: u64,
     first: String,
@@ -128,64 +128,66 @@ struct Line {
     address: Option<IpAddr>,
 }
 
-impl StrangerFile {
-    /// That of a data directory. It need not be there.
+impl UnknownDeviceFile {
+    /// The file of a data directory. It need not exist.
     #[must_use]
     pub fn new(data_dir: &Path) -> Self {
         Self(data_dir.join("unknown-devices.json"))
     }
 
-    /// Reads it, the device that was seen last first; `None` where there is none.
+    /// Reads it, most recent device first; `None` if it does not exist.
     ///
     /// # Errors
     /// When it cannot be read, or is damaged.
-    pub fn read(&self) -> Result<Option<Vec<Stranger>>, FileError> {
+    pub fn read(&self) -> Result<Option<Vec<UnknownDevice>>, FileError> {
         let file = match File::open(&self.0) {
-            Err(wrong) if wrong.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
         let mut text = String::new();
         file.take(LONGEST).read_to_string(&mut text)?;
-        let content: Content = serde_json::from_str(&text).map_err(|_| FileError::Damaged("it is no list in JSON"))?;
+        let content: FileContent =
+            serde_json::from_str(&text).map_err(|_| FileError::Damaged("it is not a list in JSON"))?;
         if content.version != VERSION {
-            return Err(FileError::Damaged("it is of another version"));
+            return Err(FileError::Damaged("it has another version"));
         }
-        let devices = content.devices.iter().map(Line::parse).collect::<Option<_>>();
-        devices.map(Some).ok_or(FileError::Damaged("a device in it is none"))
+        let devices = content.devices.iter().map(DeviceLine::parse).collect::<Option<_>>();
+        devices.map(Some).ok_or(FileError::Damaged("a device in it is malformed"))
     }
 
     /// Replaces it.
-    pub(super) fn write(&self, strangers: &[Stranger]) -> io::Result<()> {
-        let content = Content { version: VERSION, devices: strangers.iter().map(Line::of).collect() };
+    pub(super) fn write(&self, unknown: &[UnknownDevice]) -> io::Result<()> {
+        let content = FileContent { version: VERSION, devices: unknown.iter().map(DeviceLine::of).collect() };
         replace(&self.0, |out| serde_json::to_writer_pretty(out, &content).map_err(io::Error::from))
     }
 }
 
-impl Line {
-    fn of(stranger: &Stranger) -> Self {
-        let Stranger { imei, attempts, first, last, address } = *stranger;
+impl DeviceLine {
+    fn of(device: &UnknownDevice) -> Self {
+        let UnknownDevice { imei, attempts, first, last, address } = *device;
         Self { imei: imei.to_string(), attempts, first: time(first), last: time(last), address }
     }
 
-    fn parse(&self) -> Option<Stranger> {
+    fn parse(&self) -> Option<UnknownDevice> {
         let Self { imei, attempts, first, last, address } = self;
         let time = |text: &str| humantime::parse_rfc3339(text).ok();
         let (imei, first, last) = (imei.parse().ok()?, time(first)?, time(last)?);
-        Some(Stranger { imei, attempts: *attempts, first, last, address: *address })
+        Some(UnknownDevice { imei, attempts: *attempts, first, last, address: *address })
     }
 }
 
-/// A time as it is shown to the operator, to the second.
-pub(crate) fn time(at: SystemTime) -> String {
+/// A time for the operator, to the second.
+#[must_use]
+pub fn time(at: SystemTime) -> String {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST_PRINTED);
     humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
-/// More than an operator looks through; some 150 KB on disk.
+/// More than an operator reads; about 150 KB on disk.
 const MOST: usize = 1_000;
-/// What has not come for so long will not be registered any more.
+/// A device silent for so long will not be registered any more.
 const KEPT: Duration = Duration::from_hours(30 * 24);
-/// A full list is a sixth of it.
+/// Six times a full list.
 const LONGEST: u64 = 1 << 20;
 const VERSION: u32 = 1;
 /// The end of the year 9999, beyond which no calendar prints.
@@ -205,58 +207,58 @@ mod tests {
 
     #[test]
     fn attempts_are_counted_and_the_last_one_is_told() {
-        let mut strangers = Strangers::default();
-        assert_eq!(strangers.take_changes(), None);
+        let mut unknown = UnknownDevices::default();
+        assert_eq!(unknown.take_changes(), None);
         let (home, away) = (Some([10, 0, 0, 1].into()), Some([10, 0, 0, 2].into()));
-        strangers.note(imei(1), home, at(1));
-        strangers.note(imei(2), home, at(2));
-        strangers.note(imei(1), away, at(3));
-        let first = Stranger { imei: imei(1), attempts: 2, first: at(1), last: at(3), address: away };
-        let second = Stranger { imei: imei(2), attempts: 1, first: at(2), last: at(2), address: home };
-        assert_eq!(strangers.take_changes(), Some(vec![first, second]));
-        assert_eq!(strangers.take_changes(), None);
-        assert_eq!((strangers.take_refused(), strangers.take_refused()), ((3, 2), (0, 2)));
-        strangers.forget(|known| known == imei(9));
-        assert_eq!(strangers.take_changes(), None);
-        strangers.forget(|known| known == imei(1));
-        assert_eq!(strangers.take_changes(), Some(vec![second]));
+        unknown.note(imei(1), home, at(1));
+        unknown.note(imei(2), home, at(2));
+        unknown.note(imei(1), away, at(3));
+        let first = UnknownDevice { imei: imei(1), attempts: 2, first: at(1), last: at(3), address: away };
+        let second = UnknownDevice { imei: imei(2), attempts: 1, first: at(2), last: at(2), address: home };
+        assert_eq!(unknown.take_changes(), Some(vec![first, second]));
+        assert_eq!(unknown.take_changes(), None);
+        assert_eq!((unknown.take_refused(), unknown.take_refused()), ((3, 2), (0, 2)));
+        unknown.forget(|known| known == imei(9));
+        assert_eq!(unknown.take_changes(), None);
+        unknown.forget(|known| known == imei(1));
+        assert_eq!(unknown.take_changes(), Some(vec![second]));
     }
 
     #[test]
     fn a_storm_of_inventions_stays_bounded_and_does_not_push_out_who_came_again() {
-        let mut strangers = Strangers::default();
+        let mut unknown = UnknownDevices::default();
         for second in 0..2 {
-            strangers.note(imei(7), None, at(second));
+            unknown.note(imei(7), None, at(second));
         }
         for number in 0..5_000 {
-            strangers.note(imei(1_000_000 + number), None, at(10 + number));
+            unknown.note(imei(1_000_000 + number), None, at(10 + number));
         }
-        let all = strangers.newest_first();
+        let all = unknown.newest_first();
         assert_eq!(all.len(), MOST);
         assert_eq!((all[0].imei, all[MOST - 1].imei), (imei(1_004_999), imei(7)));
-        // Where all came again, age decides.
+        // If all came again, age decides.
         for number in 0..MOST as u64 {
             for second in 0..2 {
-                strangers.note(imei(2_000_000 + number), None, at(50_000 + 2 * number + second));
+                unknown.note(imei(2_000_000 + number), None, at(50_000 + 2 * number + second));
             }
         }
-        assert!(strangers.newest_first().iter().all(|stranger| stranger.imei != imei(7)));
-        assert_eq!(strangers.newest_first().len(), MOST);
+        assert!(unknown.newest_first().iter().all(|device| device.imei != imei(7)));
+        assert_eq!(unknown.newest_first().len(), MOST);
     }
 
     #[test]
     fn the_list_survives_a_restart_without_what_is_too_old() {
         let directory = tempfile::tempdir().unwrap();
-        let file = StrangerFile::new(directory.path());
+        let file = UnknownDeviceFile::new(directory.path());
         assert_eq!(file.read().unwrap(), None);
-        let mut strangers = Strangers::default();
-        strangers.note(imei(1), None, at(0));
-        strangers.note(imei(2), Some("2001:db8::1".parse().unwrap()), at(20 * 86_400));
-        let written = strangers.newest_first();
+        let mut unknown = UnknownDevices::default();
+        unknown.note(imei(1), None, at(0));
+        unknown.note(imei(2), Some("2001:db8::1".parse().unwrap()), at(20 * 86_400));
+        let written = unknown.newest_first();
         file.write(&written).unwrap();
         let read = file.read().unwrap().unwrap();
         assert_eq!(read, written);
-        let mut later = Strangers::default();
+        let mut later = UnknownDevices::default();
         later.remember(&read, at(40 * 86_400));
         assert_eq!(later.newest_first(), read[..1]);
         later.note(imei(2), None, at(41 * 86_400));
@@ -266,16 +268,16 @@ mod tests {
     #[test]
     fn a_full_list_fits_its_file_and_a_damaged_one_is_said_to_be() {
         let directory = tempfile::tempdir().unwrap();
-        let file = StrangerFile::new(directory.path());
+        let file = UnknownDeviceFile::new(directory.path());
         let address = Some("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap());
-        let one = Stranger { imei: imei(1), attempts: u64::MAX, first: at(0), last: at(1), address };
-        let full: Vec<_> = (0..MOST as u64).map(|number| Stranger { imei: imei(number), ..one }).collect();
+        let one = UnknownDevice { imei: imei(1), attempts: u64::MAX, first: at(0), last: at(1), address };
+        let full: Vec<_> = (0..MOST as u64).map(|number| UnknownDevice { imei: imei(number), ..one }).collect();
         file.write(&full).unwrap();
         assert_eq!(file.read().unwrap().unwrap().len(), MOST);
         let text = std::fs::read_to_string(&file.0).unwrap();
-        for wrong in [&text[..text.len() / 2], "", "[]", "{\"version\":2,\"devices\":[]}"] {
-            std::fs::write(&file.0, wrong).unwrap();
-            assert!(matches!(file.read(), Err(FileError::Damaged(_))), "{wrong:.20}");
+        for bad in [&text[..text.len() / 2], "", "[]", "{\"version\":2,\"devices\":[]}"] {
+            std::fs::write(&file.0, bad).unwrap();
+            assert!(matches!(file.read(), Err(FileError::Damaged(_))), "{bad:.20}");
         }
     }
 }

@@ -18,7 +18,7 @@ use super::handover::{Blocked, Unblocked};
 use super::sockets::Place;
 use super::unanswered::Unanswered;
 use super::{CloseReason, Gateway, Session};
-use crate::ingest::admission::Seat;
+use crate::ingest::admission::RegisteredSession;
 use crate::ingest::intake::Budget;
 
 /// Serves one connection to its end; `number` names it in the log, and `peer` in the list of those who were refused. Dropping
@@ -81,7 +81,7 @@ pub(super) struct Connection<'a, S> {
     pub(super) session: Session,
     pub(super) place: Option<Place>,
     /// That the device is registered, where it has to be.
-    pub(super) seat: Option<Seat<'a>>,
+    pub(super) seat: Option<RegisteredSession<'a>>,
     /// Unread bytes; without memory while there are none.
     buffer: Vec<u8>,
     /// How many bytes the item at their head lacks; `None` where that is not known, or they were not looked at yet.
@@ -105,7 +105,7 @@ pub(super) struct Connection<'a, S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     fn poll(&mut self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<CloseReason> {
         loop {
-            if self.closing.is_none() && self.seat.as_mut().is_some_and(|seat| !seat.is_held(context.waker())) {
+            if self.closing.is_none() && self.seat.as_mut().is_some_and(|seat| !seat.is_registered(context.waker())) {
                 self.dismiss();
             }
             if let Err(reason) = self.answer(context) {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::connection::{Connection, READ_LEN};
 use super::sockets::Sockets;
 use super::{CloseReason, Step};
-use crate::ingest::admission::Verdict;
+use crate::ingest::admission::LoginDecision;
 use crate::ingest::intake::{Budget, Closed, Gate, NotTaken, Pending};
 use crate::metrics::{FrameCodec, LoginResult};
 use odograph_journal::{EntryKind, NewEntry};
@@ -103,19 +103,19 @@ impl<S> Connection<'_, S> {
         let gateway = self.gateway;
         let Some(admission) = gateway.admission.as_deref() else { return true };
         // Before the question: a list that changes in between is noticed.
-        let seat = admission.seat(imei, self.number);
-        let (result, reason) = match admission.ask(imei) {
-            Verdict::Accepted => {
+        let seat = admission.session(imei, self.number);
+        let (result, reason) = match admission.decide(imei) {
+            LoginDecision::Accepted => {
                 self.seat = Some(seat);
                 return true;
             }
-            Verdict::Unknown => {
+            LoginDecision::Unknown => {
                 admission.refused(imei, self.peer);
                 self.unanswered.bytes(&reply::LOGIN_REFUSED, now);
                 (LoginResult::Unknown, CloseReason::UnknownDevice)
             }
             // To refuse what may well be registered could keep a tracker away for long.
-            Verdict::NeverKnown => (LoginResult::AdmissionUnknown, CloseReason::AdmissionUnknown),
+            LoginDecision::NeverKnown => (LoginResult::AdmissionUnknown, CloseReason::AdmissionUnknown),
         };
         gateway.metrics.login(result);
         tracing::debug!(%imei, session = self.number, %reason, "tracker turned away");

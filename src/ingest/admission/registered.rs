@@ -1,0 +1,226 @@
+//! The devices that may log in, in memory: what sessions ask and the loader replaces.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use teltonika_codecs::Imei;
+
+use super::list::DeviceList;
+use super::session_wakers::{RegisteredSession, SessionWakers};
+use super::unknown_devices::UnknownDevices;
+
+/// Decides on logins. Shared by all sessions and the loader.
+#[derive(Debug)]
+pub struct Admission {
+    list: RwLock<Option<Arc<DeviceList>>>,
+    /// Number of list changes.
+    changes: AtomicU64,
+    /// When the list last matched the database; before the first list, the time of the start.
+    confirmed: Mutex<SystemTime>,
+    wakers: SessionWakers,
+    unknown: Mutex<UnknownDevices>,
+}
+
+/// The answer to a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginDecision {
+    /// The device is registered.
+    Accepted,
+    /// The device is not registered.
+    Unknown,
+    /// Not known: there has never been a list.
+    NeverKnown,
+}
+
+/// What a new list changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListChange {
+    pub(crate) added: usize,
+    pub(crate) removed: usize,
+    /// Whether this is the first list.
+    pub(crate) first: bool,
+}
+
+impl Admission {
+    /// Creates it without a list.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            list: RwLock::default(),
+            changes: AtomicU64::new(0),
+            confirmed: Mutex::new(SystemTime::now()),
+            wakers: SessionWakers::default(),
+            unknown: Mutex::default(),
+        }
+    }
+
+    /// Decides whether a device may log in.
+    #[must_use]
+    pub fn decide(&self, imei: Imei) -> LoginDecision {
+        match &*self.list.read().unwrap_or_else(PoisonError::into_inner) {
+            None => LoginDecision::NeverKnown,
+            Some(list) if list.contains(imei) => LoginDecision::Accepted,
+            Some(_) => LoginDecision::Unknown,
+        }
+    }
+
+    /// Registers the session of a device. Call it before [`Self::decide`], so that the session notices every later change.
+    #[must_use]
+    pub fn session(&self, imei: Imei, session: u64) -> RegisteredSession<'_> {
+        RegisteredSession::new(self, imei, session)
+    }
+
+    /// Notes a refused device for the operator.
+    pub fn refused(&self, imei: Imei, address: Option<IpAddr>) {
+        self.unknown().note(imei, address, SystemTime::now());
+    }
+
+    /// Replaces the list, and wakes the sessions of devices that are no longer on it.
+    pub(crate) fn install(&self, list: DeviceList, confirmed: SystemTime) -> ListChange {
+        let list = Arc::new(list);
+        let before = self.current();
+        let empty = DeviceList::default();
+        let (old, first) = (before.as_deref().unwrap_or(&empty), before.is_none());
+        let removed = old.without(&list);
+        let added = list.len() + removed.len() - old.len();
+        *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = confirmed;
+        if first || added > 0 || !removed.is_empty() {
+            *self.list.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&list));
+            // Before the wake-up: sessions compare this number.
+            self.changes.fetch_add(1, Ordering::Release);
+            self.wakers.wake(&removed);
+            self.unknown().forget(|imei| list.contains(imei));
+        }
+        ListChange { added, removed: removed.len(), first }
+    }
+
+    /// The list in force.
+    pub(crate) fn current(&self) -> Option<Arc<DeviceList>> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How long ago the list last matched the database; before the first list, the time since the start.
+    pub(crate) fn age(&self) -> Duration {
+        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        SystemTime::now().duration_since(confirmed).unwrap_or_default()
+    }
+
+    pub(crate) fn unknown(&self) -> MutexGuard<'_, UnknownDevices> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wakers(&self) -> &SessionWakers {
+        &self.wakers
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    fn imei(number: u64) -> Imei {
+        Imei::try_from(number).unwrap()
+    }
+
+    fn list(numbers: &[u64]) -> DeviceList {
+        numbers.iter().map(|number| imei(*number)).collect()
+    }
+
+    #[derive(Default)]
+    struct WakeCount(AtomicUsize);
+
+    impl Wake for WakeCount {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn waker() -> (Arc<WakeCount>, Waker) {
+        let woken = Arc::new(WakeCount::default());
+        (Arc::clone(&woken), woken.into())
+    }
+
+    fn times(woken: &WakeCount) -> usize {
+        woken.0.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn nobody_is_known_before_the_first_list_even_if_that_is_empty() {
+        let admission = Admission::new();
+        assert_eq!(admission.decide(imei(1)), LoginDecision::NeverKnown);
+        let change = admission.install(list(&[]), SystemTime::now());
+        assert_eq!(change, ListChange { added: 0, removed: 0, first: true });
+        assert_eq!(admission.decide(imei(1)), LoginDecision::Unknown);
+        let change = admission.install(list(&[1, 2]), SystemTime::now());
+        assert_eq!(change, ListChange { added: 2, removed: 0, first: false });
+        assert_eq!(admission.decide(imei(1)), LoginDecision::Accepted);
+        let change = admission.install(list(&[2, 3, 4]), SystemTime::now());
+        assert_eq!(change, ListChange { added: 2, removed: 1, first: false });
+        assert_eq!(admission.decide(imei(1)), LoginDecision::Unknown);
+    }
+
+    #[test]
+    fn every_session_of_a_removed_device_is_woken_and_no_other() {
+        let admission = Admission::new();
+        admission.install(list(&[1, 2]), SystemTime::now());
+        let wakers = [waker(), waker(), waker(), waker()];
+        let mut sessions =
+            [(1, 10), (1, 11), (2, 12), (1, 13)].map(|(device, session)| admission.session(imei(device), session));
+        for (session_guard, (_, waker)) in sessions.iter_mut().zip(&wakers) {
+            assert!(session_guard.is_registered(waker));
+        }
+        let [first, second, other, gone] = sessions;
+        drop(gone);
+        admission.install(list(&[2]), SystemTime::now());
+        assert_eq!(wakers.each_ref().map(|(woken, _)| times(woken)), [1, 1, 0, 0]);
+        let held = [first, second, other].map(|mut session_guard| session_guard.is_registered(&wakers[0].1));
+        assert_eq!(held, [false, false, true]);
+    }
+
+    #[test]
+    fn a_removal_between_question_and_seat_is_noticed() {
+        let admission = Admission::new();
+        admission.install(list(&[1]), SystemTime::now());
+        let mut session_guard = admission.session(imei(1), 1);
+        assert_eq!(admission.decide(imei(1)), LoginDecision::Accepted);
+        admission.install(list(&[]), SystemTime::now());
+        assert!(!session_guard.is_registered(&waker().1));
+    }
+
+    #[test]
+    fn a_device_that_is_there_again_keeps_its_session() {
+        let admission = Admission::new();
+        admission.install(list(&[1]), SystemTime::now());
+        let (mut session_guard, (_, waker)) = (admission.session(imei(1), 1), waker());
+        assert!(session_guard.is_registered(&waker));
+        admission.install(list(&[]), SystemTime::now());
+        admission.install(list(&[1]), SystemTime::now());
+        assert!(session_guard.is_registered(&waker));
+    }
+
+    #[test]
+    fn a_registered_device_leaves_the_list_of_unknown_devices() {
+        let admission = Admission::new();
+        admission.install(list(&[]), SystemTime::now());
+        admission.refused(imei(1), None);
+        admission.refused(imei(2), None);
+        admission.install(list(&[1]), SystemTime::now());
+        let left: Vec<_> = admission.unknown().newest_first().iter().map(|device| device.imei).collect();
+        assert_eq!(left, [imei(2)]);
+    }
+}
