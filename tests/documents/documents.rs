@@ -32,6 +32,12 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
+/// What stands in backticks on one line of the text, without its code blocks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    let prose = text.split("\n```").step_by(2);
+    prose.flat_map(str::lines).flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
 #[test]
 fn every_guarantee_names_a_test_that_exists() {
     let folders = ["tests", "journal/tests", "sim"];
@@ -74,6 +80,27 @@ fn every_link_between_pages_leads_somewhere() {
         }
     }
     assert!(followed > 20, "{followed}");
+}
+
+#[test]
+fn every_file_that_a_page_names_exists() {
+    let top =
+        ["benches/", "codecs/", "db-init/", "docs/", "fixtures/", "fleet/", "journal/", "scripts/", "sim/", "src/"];
+    let mut named = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for path in
+            quoted(&text).filter(|name| top.iter().chain(&["testkit/", "tests/"]).any(|top| name.starts_with(top)))
+        {
+            // A command, or several names at once.
+            if path.contains([' ', '{', '*']) {
+                continue;
+            }
+            assert!(root().join(path).exists(), "{} names {path}", page.display());
+            named += 1;
+        }
+    }
+    assert!(named > 80, "{named}");
 }
 
 #[test]
