@@ -16,12 +16,14 @@ mod flags;
 mod mutants;
 mod network;
 mod oracle;
+pub mod orders;
 pub mod plan;
 mod process;
 mod rest;
 mod sent;
 pub mod trace;
 mod tracker;
+mod watched_store;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -9,6 +9,7 @@ use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::{Storage, StorageFile};
 
 use crate::database::{Fate, SimDatabase};
+use crate::watched_store::WatchedStore;
 
 /// A disk that says it has synced.
 #[derive(Debug)]
@@ -71,12 +72,12 @@ impl StorageFile for LyingFile {
 
 /// A store that has its proof of commit from another database.
 pub struct EmptyCommit {
-    inner: LaneWriter<SimDatabase>,
+    inner: WatchedStore,
     lane: Lane,
 }
 
 impl EmptyCommit {
-    pub fn new(inner: LaneWriter<SimDatabase>, lane: Lane) -> Self {
+    pub fn new(inner: WatchedStore, lane: Lane) -> Self {
         Self { inner, lane }
     }
 }

@@ -11,7 +11,7 @@ use odograph::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, S
 use odograph::ingest::gateway::{CloseReason, Gateway, Timeouts, serve};
 use odograph::ingest::intake::Gate;
 use odograph::metrics::{DrainMetrics, GatewayMetrics, JournalMetrics, Registry, Tally};
-use odograph::store::{COMMIT_ORDER, FLAG_ORDER, FlagLedger, Lane, LaneWriter};
+use odograph::store::{COMMIT_ORDER, FLAG_ORDER, FlagLedger, Lane};
 
 use crate::database::SimDatabase;
 use odograph_faulty_disk::FaultyDisk;
@@ -28,6 +28,7 @@ use crate::mutants::{EmptyCommit, LyingDisk};
 use crate::network::Wire;
 use crate::plan::{Mutant, Plan};
 use crate::sent::Sent;
+use crate::watched_store::WatchedStore;
 
 thread_local! {
     /// Of all processes: only the tally of each is looked at.
@@ -250,7 +251,7 @@ fn lane<F: Feed + 'static>(
         Some(Mutant::CommitOrder(order)) => order,
         _ => &COMMIT_ORDER,
     };
-    let store = LaneWriter::over(around.database.clone(), feed.lane()).in_order(order);
+    let store = WatchedStore::new(around.database, feed.lane(), order);
     let surroundings = surroundings.clone();
     let (finish, give_up) = (finish.clone(), give_up.clone());
     if around.plan.mutant == Some(Mutant::EmptyCommit) {

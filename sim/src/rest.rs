@@ -154,6 +154,9 @@ impl World {
     /// The ledger says what marshals said last, as far as the database did not lose it.
     pub fn flags_at_rest(&self) -> Result<(), String> {
         self.database.look(|tables| {
+            if tables.replaced_windows() > 0 && self.plan.mutant != Some(crate::plan::Mutant::DeafConsumer) {
+                return Err("windows that positions follow were not forgotten".to_owned());
+            }
             for change in &self.marshals.flags {
                 let held = tables.ledger.get(&change.flag);
                 let window = match &change.state {

@@ -30,8 +30,16 @@ impl BatchSession for SimSession {
     async fn lock_checkpoint(&mut self, lane: Lane) -> Result<Option<StoredCheckpoint>, StoreError> {
         let place = place(lane);
         self.statement("reading the checkpoint", |server, backend| {
+            server.belongs_in_transaction(backend, "the fence read");
+            // A superseded session may still be running.
+            if server.flaw != Some(Flaw::PlainFence) && !server.locks.holds(backend, Lock::Lane(place)) {
+                server.breach.get_or_insert("the fence read before the lane was claimed".to_owned());
+            }
             if server.flaw != Some(Flaw::PlainFence) && server.tables.checkpoints.contains_key(&place) {
                 server.alone(backend, Lock::Fence(place))?;
+            }
+            if server.tables.checkpoints.contains_key(&place) {
+                server.passes_fence(backend, place);
             }
             server.backend(backend).fence = Some(place);
             Ok(server.tables.checkpoints.get(&place).copied())
@@ -161,9 +169,12 @@ impl BatchSession for SimSession {
     }
 
     async fn share_ledger(&mut self) -> Result<(), StoreError> {
-        self.statement("sharing the lock of the ledger", |server, backend| match server.flaw {
-            Some(Flaw::PlainLedger) => Ok(()),
-            _ => server.lock(backend, Lock::Ledger, Mode::Shared, Until::EndOfTransaction),
+        self.statement("sharing the lock of the ledger", |server, backend| {
+            server.belongs_in_transaction(backend, "the ledger locked");
+            match server.flaw {
+                Some(Flaw::PlainLedger) => Ok(()),
+                _ => server.lock(backend, Lock::Ledger, Mode::Shared, Until::EndOfTransaction),
+            }
         })
         .await
     }

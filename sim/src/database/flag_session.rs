@@ -11,11 +11,16 @@ use super::tables::{Flagged, Replaced};
 
 impl FlagSession for SimSession {
     async fn lock_ledger(&mut self) -> Result<(), StoreError> {
-        self.statement(RECORDING, |server, backend| server.alone(backend, Lock::Ledger)).await
+        self.statement(RECORDING, |server, backend| {
+            server.belongs_in_transaction(backend, "the ledger locked");
+            server.alone(backend, Lock::Ledger)
+        })
+        .await
     }
 
     async fn record(&mut self, changes: &[FlagChange]) -> Result<(), StoreError> {
         self.statement(RECORDING, |server, backend| {
+            server.belongs_in_transaction(backend, "flags recorded");
             for change in changes {
                 if server.tables.ledger.contains_key(&change.flag) {
                     server.alone(backend, Lock::Flag(change.flag))?;
@@ -30,11 +35,19 @@ impl FlagSession for SimSession {
     }
 
     async fn unapplied(&mut self, flags: &[Uuid]) -> Result<UnappliedFlags, StoreError> {
-        self.statement(APPLYING, |server, _| Ok(unapplied(server, flags))).await
+        self.statement(APPLYING, |server, backend| {
+            // Batches wait for it, and flags may take minutes.
+            if server.locks.holds(backend, Lock::Ledger) {
+                server.breach.get_or_insert("flags applied under the lock of the ledger".to_owned());
+            }
+            Ok(unapplied(server, flags))
+        })
+        .await
     }
 
     async fn lock_devices(&mut self, imeis: &[u64]) -> Result<(), StoreError> {
         self.statement(APPLYING, |server, backend| {
+            server.belongs_in_transaction(backend, "devices locked");
             imeis.iter().try_for_each(|imei| server.alone(backend, Lock::Device(*imei)))
         })
         .await
@@ -55,6 +68,7 @@ impl FlagSession for SimSession {
 
     async fn mark_applied(&mut self, changes: &[(Uuid, i64)]) -> Result<(), StoreError> {
         self.statement(APPLYING, |server, backend| {
+            server.belongs_in_transaction(backend, "flags noted as applied");
             for (flag, _) in changes {
                 server.alone(backend, Lock::Flag(*flag))?;
             }
@@ -66,6 +80,7 @@ impl FlagSession for SimSession {
 
     async fn forget_windows(&mut self, windows: &[(Uuid, i64)]) -> Result<(), StoreError> {
         self.statement(APPLYING, |server, backend| {
+            server.belongs_in_transaction(backend, "windows forgotten");
             server.writes_of(backend).followed.extend(windows.iter().copied());
             Ok(())
         })

@@ -198,6 +198,10 @@ impl SimDatabase {
         self.server().fenced
     }
 
+    pub(crate) fn note_fenced(&self) {
+        self.server().fenced += 1;
+    }
+
     fn server(&self) -> MutexGuard<'_, Server> {
         locked(&self.server)
     }

@@ -141,6 +141,10 @@ impl Server {
     pub(super) fn commit(&mut self, backend: u64) {
         if let Some(ended) = self.backends.get_mut(&backend) {
             let writes = std::mem::take(&mut ended.writes);
+            // The corrected stream has to tell of every change that a flag makes.
+            if !writes.applied.is_empty() && !writes.marks.is_empty() && writes.corrections.is_empty() {
+                self.breach.get_or_insert("positions changed without a correction".to_owned());
+            }
             ended.end_transaction();
             if writes != Writes::default() {
                 self.tables.take(writes);
@@ -204,6 +208,21 @@ impl Server {
     pub(super) fn writes(&mut self, backend: u64, what: &str) {
         if self.backend(backend).fence.is_none() {
             self.breach.get_or_insert(format!("{what} written before the fence was read"));
+        }
+    }
+
+    /// One transaction of a lane is past its fence at a time: what an earlier one will do is decided.
+    pub(super) fn passes_fence(&mut self, backend: u64, place: Place) {
+        let mut others = self.backends.iter().filter(|(other, _)| **other != backend);
+        if others.any(|(_, other)| other.fence == Some(place)) {
+            self.breach.get_or_insert("two transactions past the fence of one lane".to_owned());
+        }
+    }
+
+    /// A lock that is meant to last ends with its statement outside of a transaction, and what belongs together comes apart.
+    pub(super) fn belongs_in_transaction(&mut self, backend: u64, what: &str) {
+        if !self.backend(backend).in_transaction {
+            self.breach.get_or_insert(format!("{what} outside of a transaction"));
         }
     }
 

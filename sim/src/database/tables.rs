@@ -133,6 +133,12 @@ impl Tables {
             || self.windows.iter().any(|replaced| covers(&replaced.window))
     }
 
+    /// Replaced windows that were not forgotten.
+    #[must_use]
+    pub fn replaced_windows(&self) -> usize {
+        self.windows.len()
+    }
+
     /// Takes a transaction in.
     pub(super) fn take(&mut self, writes: Writes) {
         let Writes {
