@@ -8,9 +8,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use odograph::health::{Health, Reason};
 use odograph::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
-use odograph::ingest::gateway::{CloseReason, Gateway, Timeouts, serve};
+use odograph::ingest::gateway::{CloseReason, Gateway, GatewayMetrics, Timeouts, serve};
 use odograph::ingest::intake::Gate;
-use odograph::metrics::{DrainMetrics, GatewayMetrics, JournalMetrics, Registry, Tally};
+use odograph::metrics::{DrainMetrics, JournalMetrics, Registry, Tally};
 use odograph::store::{COMMIT_ORDER, FLAG_ORDER, FlagLedger, Lane};
 
 use crate::database::SimDatabase;

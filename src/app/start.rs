@@ -17,8 +17,8 @@ use crate::config::Settings;
 use crate::flags::{self, FlagMetrics};
 use crate::health::{Health, Reason};
 use crate::ingest::admission;
-use crate::ingest::gateway::{self, Evidence, Gateway};
-use crate::metrics::{GatewayMetrics, Registry};
+use crate::ingest::gateway::{self, Evidence, Gateway, GatewayMetrics};
+use crate::metrics::Registry;
 use crate::retention::{Retainer, RetentionMetrics};
 use odograph_journal::system_us;
 
@@ -107,3 +107,40 @@ async fn upkeep(registry: Arc<Registry>) {
 }
 
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::admission::AdmissionMetrics;
+    use crate::metrics::{DrainMetrics, JournalMetrics};
+
+    #[test]
+    fn everything_is_there_with_zero_from_the_start() {
+        let registry = Registry::new();
+        let _gateway = GatewayMetrics::new(&registry);
+        let _drain = DrainMetrics::new(&registry);
+        let _journal = JournalMetrics::new(&registry);
+        let _admission = AdmissionMetrics::new(&registry);
+        let text = registry.render();
+        for line in [
+            "odograph_connections_open 0",
+            "odograph_connections_closed_total{reason=\"idle_timeout\"} 0",
+            "odograph_logins_total{result=\"unknown\"} 0",
+            "odograph_admission_reloads_total{result=\"changed\"} 0",
+            "odograph_admission_list_age_seconds 0",
+            "odograph_frames_total{codec=\"8E\",result=\"accepted\"} 0",
+            "odograph_frames_total{codec=\"unknown\",result=\"crc_mismatch\"} 0",
+            "odograph_frames_total{codec=\"8\",result=\"count_mismatch\"} 0",
+            "odograph_records_recovered_total 0",
+            "odograph_records_committed_total 0",
+            "odograph_journal_bytes{state=\"kept\"} 0",
+            "odograph_journal_gap_bytes_total 0",
+            "odograph_records_waiting 0",
+            "odograph_quarantine_capped_total 0",
+            "odograph_store_errors_total{class=\"refuses\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes"));
+    }
+}

@@ -3,7 +3,6 @@
 //! Labels are enums: never an IMEI, an address or an error text. Names are those of the documentation.
 
 mod drain;
-mod gateway;
 mod journal;
 mod tally;
 
@@ -13,7 +12,6 @@ use metrics::{Counter, Gauge, Recorder, counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use drain::DrainMetrics;
-pub use gateway::{FrameCodec, GatewayMetrics, LoginResult};
 pub use journal::JournalMetrics;
 pub use tally::{Counts, Tally};
 
@@ -144,38 +142,3 @@ const LATENCY_BUCKETS: [f64; 28] = [
 /// From live traffic to a backlog of a week.
 const FRESHNESS_BUCKETS: [f64; 11] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0];
 const ROW_BUCKETS: [f64; 10] = [1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 25_000.0, 50_000.0];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everything_is_there_with_zero_from_the_start() {
-        let registry = Registry::new();
-        let _gateway = GatewayMetrics::new(&registry);
-        let _drain = DrainMetrics::new(&registry);
-        let _journal = JournalMetrics::new(&registry);
-        let _admission = crate::ingest::admission::AdmissionMetrics::new(&registry);
-        let text = registry.render();
-        for line in [
-            "odograph_connections_open 0",
-            "odograph_connections_closed_total{reason=\"idle_timeout\"} 0",
-            "odograph_logins_total{result=\"unknown\"} 0",
-            "odograph_admission_reloads_total{result=\"changed\"} 0",
-            "odograph_admission_list_age_seconds 0",
-            "odograph_frames_total{codec=\"8E\",result=\"accepted\"} 0",
-            "odograph_frames_total{codec=\"unknown\",result=\"crc_mismatch\"} 0",
-            "odograph_frames_total{codec=\"8\",result=\"count_mismatch\"} 0",
-            "odograph_records_recovered_total 0",
-            "odograph_records_committed_total 0",
-            "odograph_journal_bytes{state=\"kept\"} 0",
-            "odograph_journal_gap_bytes_total 0",
-            "odograph_records_waiting 0",
-            "odograph_quarantine_capped_total 0",
-            "odograph_store_errors_total{class=\"refuses\"} 0",
-        ] {
-            assert!(text.contains(line), "{line} is missing in\n{text}");
-        }
-        assert!(text.contains("process_resident_memory_bytes"));
-    }
-}

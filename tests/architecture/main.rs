@@ -77,7 +77,7 @@ const PRIVATE: &[Private] = &[
 /// Rooms whose circles are known. Remove a line when its room is untied.
 const KNOWN_CIRCLES: &[&str] = &[
     "src: ingest", // `Admission` and `Gateway` are defined in their facades; intake and drain name each other's types.
-    "src: metrics", // Metrics of the gateway are labelled by the gateway's `CloseReason`.
+    "src: metrics", // `Registry` is defined in its facade.
     "src: flags",  // Its metrics register with `metrics`, and the settings hold its `RedisUrl`.
     "src: config", // The same circle, seen from the settings.
     "src: replay", // `retry` uses the types of its facade.

@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::answers::Unanswered;
 use super::handover::{Blocked, Unblocked};
 use super::sockets::Place;
-use super::unanswered::Unanswered;
 use super::{CloseReason, Gateway, Session};
 use crate::ingest::admission::RegisteredSession;
 use crate::ingest::intake::Budget;

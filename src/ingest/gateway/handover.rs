@@ -6,11 +6,11 @@ use teltonika_codecs::{ENVELOPE_LEN, Imei, MessageCodec, Rejection, reply};
 use tokio::time::Instant;
 
 use super::connection::{Connection, READ_LEN};
+use super::metrics::{FrameCodec, LoginResult};
 use super::sockets::Sockets;
 use super::{CloseReason, Step};
 use crate::ingest::admission::LoginDecision;
 use crate::ingest::intake::{Budget, Closed, Gate, NotTaken, Pending};
-use crate::metrics::{FrameCodec, LoginResult};
 use odograph_journal::{EntryKind, NewEntry};
 
 /// Waits for room. Dropped before it completes, nothing was taken.

@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::metrics::GatewayMetrics;
 use super::{CloseReason, Gateway, connection};
-use crate::metrics::GatewayMetrics;
 
 /// How many connections are served at once.
 #[derive(Clone, Copy, Debug)]

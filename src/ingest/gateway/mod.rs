@@ -3,28 +3,30 @@
 //! `session` decides from bytes and time what to do next; `connection` is the socket around it, `handover` its way to the gate,
 //! `unanswered` what it owes the tracker; `listener` admits.
 
+mod answers;
 mod close;
 mod connection;
-mod evidence;
+mod crc_dump;
 mod handover;
 mod listener;
+mod metrics;
 mod session;
 mod sockets;
-mod unanswered;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use close::CloseReason;
 pub use connection::serve;
-pub use evidence::Evidence;
+pub use crc_dump::Evidence;
 pub use listener::{Limits, run};
+pub use metrics::{FrameCodec, GatewayMetrics, LoginResult};
 pub use session::{Session, Step};
 
 use self::sockets::Sockets;
 use crate::ingest::admission::Admission;
 use crate::ingest::intake::Gate;
-use crate::metrics::{GatewayMetrics, Tally};
+use crate::metrics::Tally;
 use odograph_journal::WallClock;
 
 /// Patience with a peer.

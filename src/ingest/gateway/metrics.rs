@@ -3,8 +3,8 @@
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use teltonika_codecs::{AvlCodec, MessageCodec, RejectionReason};
 
-use super::Registry;
-use crate::ingest::gateway::CloseReason;
+use super::close::CloseReason;
+use crate::metrics::Registry;
 
 /// Counters of connections, logins, frames and answers.
 #[derive(Clone)]
