@@ -1,4 +1,4 @@
-//! One process: the service's own sessions, gate, journal writer and lanes on a faulty disk, without a thread of its own.
+//! One process: the service's own sessions, intake, journal writer and lanes on a faulty disk, without a thread of its own.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use fastrand::Rng;
 use odograph::health::{Health, Reason};
 use odograph::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
 use odograph::ingest::gateway::{CloseReason, Gateway, GatewayMetrics, Timeouts, serve};
-use odograph::ingest::intake::Gate;
+use odograph::ingest::intake::Intake;
 use odograph::metrics::{DrainMetrics, JournalMetrics, Registry, Tally};
 use odograph::store::{COMMIT_ORDER, FLAG_ORDER, FlagLedger, Lane};
 
@@ -127,14 +127,14 @@ impl Process {
         let (finish, give_up) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = Vec::new();
         let mut found = 0;
-        let (gate, journal) = if plan.commit_mode {
-            let (gate, inboxes) = Gate::commit(lanes, INFLIGHT, Arc::clone(&tally));
+        let (intake, journal) = if plan.commit_mode {
+            let (intake, inboxes) = Intake::commit(lanes, INFLIGHT, Arc::clone(&tally));
             let id = JournalId::from_bytes(rng.u128(..).to_le_bytes());
             for (number, inbox) in (0..).zip(inboxes) {
                 let feed = Inbox::new(Lane { journal: id, number, lanes }, inbox);
                 tasks.push(lane(around, feed, &surroundings, &finish, &give_up));
             }
-            (gate, None)
+            (intake, None)
         } else {
             let (draw, options) = (draw(rng), Options { limits: limits(plan), recovery: RecoveryMode::Strict });
             let (log, opened) = Log::open(Arc::clone(&storage), options, draw, wall()).map_err(not_opened)?;
@@ -153,7 +153,7 @@ impl Process {
                 let tail = Tail::new(Arc::clone(&draining), number).map_err(|_| NotStarted::Disk)?;
                 tasks.push(lane(around, tail, &surroundings, &finish, &give_up));
             }
-            let gate = Gate::journal(writer.appender(), INFLIGHT, Arc::clone(&tally));
+            let intake = Intake::journal(writer.appender(), INFLIGHT, Arc::clone(&tally));
             let status = catalog.status();
             let mut journal = Journal {
                 writer,
@@ -164,11 +164,11 @@ impl Process {
                 stopped: false,
             };
             journal.read(sent).map_err(NotStarted::Wrong)?;
-            (gate, Some(journal))
+            (intake, Some(journal))
         };
         let timeouts =
             Timeouts { login: Duration::from_secs(10), frame: Duration::from_secs(20), idle: Duration::from_mins(5) };
-        let gateway = Arc::new(Gateway::new(gate, timeouts, gateway_metrics, Arc::clone(&tally), None, None, wall));
+        let gateway = Arc::new(Gateway::new(intake, timeouts, gateway_metrics, Arc::clone(&tally), None, None, wall));
         let deaf = plan.mutant == Some(Mutant::DeafConsumer);
         let order = match plan.mutant {
             Some(Mutant::FlagOrder(order)) => order,

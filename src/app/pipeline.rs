@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::error::StartError;
 use crate::health::{Health, Reason};
 use crate::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Surroundings, Tail};
-use crate::ingest::intake::Gate;
+use crate::ingest::intake::Intake;
 use crate::metrics::{DrainMetrics, JournalMetrics, Registry};
 use crate::store::{DatabaseStore, DatabaseUrl, Lane, QuarantineCap, Store};
 use odograph_journal::{Files, Journal, JournalId, OpeningReport, Options, system_us};
@@ -48,7 +48,7 @@ pub(super) async fn start(
     config: PipelineConfig,
     registry: &Registry,
     health: &Arc<Health>,
-) -> Result<(Gate, Pipeline), StartError> {
+) -> Result<(Intake, Pipeline), StartError> {
     let around =
         Surroundings { metrics: DrainMetrics::new(registry), tally: registry.tally(), health: Arc::clone(health) };
     let journal_metrics = JournalMetrics::new(registry);
@@ -64,14 +64,14 @@ async fn without_journal(
     config: &PipelineConfig,
     registry: &Registry,
     mut starter: LaneStarter<'_>,
-) -> Result<(Gate, Pipeline), StartError> {
-    let (gate, inboxes) = Gate::commit(config.lanes, config.inflight_max, registry.tally());
+) -> Result<(Intake, Pipeline), StartError> {
+    let (intake, inboxes) = Intake::commit(config.lanes, config.inflight_max, registry.tally());
     let journal = JournalId::random();
     for (number, inbox) in (0..).zip(inboxes) {
         let lane = Lane { journal, number, lanes: config.lanes };
         starter.start(number, Inbox::new(lane, inbox)).await?;
     }
-    Ok((gate, starter.pipeline))
+    Ok((intake, starter.pipeline))
 }
 
 /// The intake appends frames to the journal, and the lanes read them from there.
@@ -80,7 +80,7 @@ async fn with_journal(
     registry: &Registry,
     mut starter: LaneStarter<'_>,
     metrics: JournalMetrics,
-) -> Result<(Gate, Pipeline), StartError> {
+) -> Result<(Intake, Pipeline), StartError> {
     let (tally, health) = (registry.tally(), Arc::clone(&starter.around.health));
     let (journal, opened) = open(config, &metrics).await?;
     tally.recovered(opened.records);
@@ -106,7 +106,7 @@ async fn with_journal(
     let pipeline =
         Pipeline { journal: Some((journal, relay)), draining: Some(Arc::clone(&draining)), ..starter.pipeline };
     registry.before_each_answer(move || draining.look());
-    Ok((Gate::journal(appender, config.inflight_max, tally), pipeline))
+    Ok((Intake::journal(appender, config.inflight_max, tally), pipeline))
 }
 
 async fn open(config: &PipelineConfig, metrics: &JournalMetrics) -> Result<(Journal, OpeningReport), StartError> {

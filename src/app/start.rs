@@ -17,7 +17,7 @@ use crate::config::Settings;
 use crate::flags::{self, FlagMetrics};
 use crate::health::{Health, Reason};
 use crate::ingest::admission;
-use crate::ingest::gateway::{self, Evidence, Gateway, GatewayMetrics};
+use crate::ingest::gateway::{self, CrcDump, Gateway, GatewayMetrics};
 use crate::metrics::Registry;
 use crate::retention::{Retainer, RetentionMetrics};
 use odograph_journal::system_us;
@@ -42,7 +42,7 @@ pub async fn start(settings: &Settings, options: StartOptions) -> Result<Service
 
     // From the intake to the database, back to front: what a tracker sends has somewhere to go before it is accepted.
     database::inspect(&settings.database_url, &health).await?;
-    let (gate, pipeline) = pipeline::start(configs::pipeline(settings, options), &registry, &health).await?;
+    let (intake, pipeline) = pipeline::start(configs::pipeline(settings, options), &registry, &health).await?;
 
     let flag_metrics = FlagMetrics::new(&registry);
     let flags = flags::spawn(configs::flags(settings), flag_metrics, Arc::clone(&health), CancellationToken::new())?;
@@ -51,13 +51,13 @@ pub async fn start(settings: &Settings, options: StartOptions) -> Result<Service
         admission::spawn(configs::admission(settings), &registry, &health).await.map_err(StartError::Thread)?;
     let (admission, admission_task) = admission.unzip();
 
-    let evidence = Evidence::start(settings.data_dir.join("wrong-checksum")).map_err(StartError::Thread)?;
+    let crc_dump = CrcDump::start(settings.data_dir.join("wrong-checksum")).map_err(StartError::Thread)?;
     let gateway = Arc::new(Gateway::new(
-        gate,
+        intake,
         configs::timeouts(settings),
         gateway_metrics,
         registry.tally(),
-        Some(evidence),
+        Some(crc_dump),
         admission,
         system_us,
     ));

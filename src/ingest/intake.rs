@@ -41,7 +41,7 @@ impl From<odograph_journal::Receipt> for Receipt {
 /// An entry on its way into the database without a journal. Dropping it without settling leaves the tracker unanswered, and
 /// it resends.
 #[derive(Debug)]
-pub struct Submission {
+pub struct QueuedFrame {
     /// What the bytes are.
     pub kind: EntryKind,
     /// The device that sent it.
@@ -55,7 +55,7 @@ pub struct Submission {
     _budget: Budget,
 }
 
-impl Submission {
+impl QueuedFrame {
     /// Records in the frame.
     #[must_use]
     pub fn records(&self) -> u8 {
@@ -79,7 +79,7 @@ impl Submission {
 /// Becomes the receipt of one entry. Dropping it does not take the entry back.
 #[derive(Debug)]
 #[must_use = "an entry is acknowledged with the receipt that it becomes"]
-pub struct Pending(Proof);
+pub struct PendingReceipt(Proof);
 
 #[derive(Debug)]
 enum Proof {
@@ -92,7 +92,7 @@ enum Proof {
 #[error("the pipeline has ended")]
 pub struct Closed;
 
-impl Future for Pending {
+impl Future for PendingReceipt {
     type Output = Result<Receipt, Closed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -117,44 +117,44 @@ impl Budget {
 
 /// The gateway's end: hands entries over and answers with receipts.
 #[derive(Clone, Debug)]
-pub struct Gate {
-    way: Way,
+pub struct Intake {
+    route: Route,
     budget: Arc<Semaphore>,
     tally: Arc<Tally>,
 }
 
 #[derive(Clone, Debug)]
-enum Way {
+enum Route {
     Journal(Appender),
-    Commit(Arc<[mpsc::Sender<Submission>]>),
+    Commit(Arc<[mpsc::Sender<QueuedFrame>]>),
 }
 
 /// Why an entry was not taken at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotTaken {
-    /// There is no room now: [`Gate::submit`] waits.
+pub enum SubmitError {
+    /// There is no room now: [`Intake::submit`] waits.
     NoRoom,
     /// There never will be.
     Closed,
 }
 
-impl Gate {
+impl Intake {
     /// Receipts after the journal's sync. `inflight_max` bounds bytes in memory.
     #[must_use]
     pub fn journal(appender: Appender, inflight_max: u32, tally: Arc<Tally>) -> Self {
-        Self::new(Way::Journal(appender), inflight_max, tally)
+        Self::new(Route::Journal(appender), inflight_max, tally)
     }
 
     /// Receipts after the commit, and the drain's end for each lane.
     #[must_use]
-    pub fn commit(lanes: u16, inflight_max: u32, tally: Arc<Tally>) -> (Self, Vec<mpsc::Receiver<Submission>>) {
+    pub fn commit(lanes: u16, inflight_max: u32, tally: Arc<Tally>) -> (Self, Vec<mpsc::Receiver<QueuedFrame>>) {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(QUEUE_LEN)).unzip();
-        (Self::new(Way::Commit(senders.into()), inflight_max, tally), inboxes)
+        (Self::new(Route::Commit(senders.into()), inflight_max, tally), inboxes)
     }
 
-    fn new(way: Way, inflight_max: u32, tally: Arc<Tally>) -> Self {
+    fn new(route: Route, inflight_max: u32, tally: Arc<Tally>) -> Self {
         let most = usize::try_from(inflight_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { way, budget: Arc::new(Semaphore::new(most)), tally }
+        Self { route, budget: Arc::new(Semaphore::new(most)), tally }
     }
 
     /// A share of the bytes in memory, if there is one now.
@@ -176,23 +176,23 @@ impl Gate {
     /// Hands an entry over, if that needs no waiting.
     ///
     /// # Errors
-    /// See [`NotTaken`]; nothing was taken then.
-    pub fn try_submit(&self, entry: &NewEntry<'_>) -> Result<Pending, NotTaken> {
-        match &self.way {
+    /// See [`SubmitError`]; nothing was taken then.
+    pub fn try_submit(&self, entry: &NewEntry<'_>) -> Result<PendingReceipt, SubmitError> {
+        match &self.route {
             // Its bytes go into the journal's own buffer, which is bounded.
-            Way::Journal(appender) => {
+            Route::Journal(appender) => {
                 let ticket = self.tally.journaled(entry.records, || appender.try_append(entry));
-                ticket.map(|ticket| Pending(Proof::Sync(ticket))).map_err(|wrong| match wrong {
-                    AppendError::NoRoom => NotTaken::NoRoom,
-                    _ => NotTaken::Closed,
+                ticket.map(|ticket| PendingReceipt(Proof::Sync(ticket))).map_err(|wrong| match wrong {
+                    AppendError::NoRoom => SubmitError::NoRoom,
+                    _ => SubmitError::Closed,
                 })
             }
-            Way::Commit(lanes) => {
+            Route::Commit(lanes) => {
                 let place = lane_in(lanes, entry.imei).try_reserve().map_err(|wrong| match wrong {
-                    mpsc::error::TrySendError::Full(()) => NotTaken::NoRoom,
-                    mpsc::error::TrySendError::Closed(()) => NotTaken::Closed,
+                    mpsc::error::TrySendError::Full(()) => SubmitError::NoRoom,
+                    mpsc::error::TrySendError::Closed(()) => SubmitError::Closed,
                 })?;
-                let budget = self.try_reserve(entry.bytes.len()).ok_or(NotTaken::NoRoom)?;
+                let budget = self.try_reserve(entry.bytes.len()).ok_or(SubmitError::NoRoom)?;
                 Ok(self.send(place, entry, budget))
             }
         }
@@ -202,36 +202,36 @@ impl Gate {
     ///
     /// # Errors
     /// [`Closed`].
-    pub async fn submit(&self, entry: &NewEntry<'_>, budget: Budget) -> Result<Pending, Closed> {
-        match &self.way {
-            Way::Journal(appender) => loop {
+    pub async fn submit(&self, entry: &NewEntry<'_>, budget: Budget) -> Result<PendingReceipt, Closed> {
+        match &self.route {
+            Route::Journal(appender) => loop {
                 match self.tally.journaled(entry.records, || appender.try_append(entry)) {
-                    Ok(ticket) => return Ok(Pending(Proof::Sync(ticket))),
+                    Ok(ticket) => return Ok(PendingReceipt(Proof::Sync(ticket))),
                     Err(AppendError::NoRoom) => appender.room(entry.stored_len()).await,
                     Err(_) => return Err(Closed),
                 }
             },
-            Way::Commit(lanes) => {
+            Route::Commit(lanes) => {
                 let place = lane_in(lanes, entry.imei).reserve().await.map_err(|_| Closed)?;
                 Ok(self.send(place, entry, budget))
             }
         }
     }
 
-    fn send(&self, place: mpsc::Permit<'_, Submission>, entry: &NewEntry<'_>, budget: Budget) -> Pending {
+    fn send(&self, place: mpsc::Permit<'_, QueuedFrame>, entry: &NewEntry<'_>, budget: Budget) -> PendingReceipt {
         let (answer, receipt) = oneshot::channel();
         let NewEntry { kind, imei, received_at_us, records, bytes } = *entry;
         let data = Bytes::copy_from_slice(bytes);
-        let submission = Submission { kind, imei, received_at_us, data, records, answer, _budget: budget };
+        let frame = QueuedFrame { kind, imei, received_at_us, data, records, answer, _budget: budget };
         let Ok(()) = self.tally.journaled(records, || {
-            place.send(submission);
+            place.send(frame);
             Ok::<_, std::convert::Infallible>(())
         });
-        Pending(Proof::Commit(receipt))
+        PendingReceipt(Proof::Commit(receipt))
     }
 }
 
-fn lane_in(lanes: &[mpsc::Sender<Submission>], imei: Imei) -> &mpsc::Sender<Submission> {
+fn lane_in(lanes: &[mpsc::Sender<QueuedFrame>], imei: Imei) -> &mpsc::Sender<QueuedFrame> {
     let count = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
     &lanes[usize::from(lane_of(imei, count))]
 }

@@ -8,7 +8,7 @@ use odograph::health::Health;
 use odograph::ingest::drain::{
     BatchBuilder, Batching, Drain, Draining, Frame, GapFile, Inbox, SeenKeys, Sizes, Surroundings, Tail, TimeWindow,
 };
-use odograph::ingest::intake::{Gate, Pending};
+use odograph::ingest::intake::{Intake, PendingReceipt};
 use odograph::metrics::{DrainMetrics, JournalMetrics, Registry, Tally};
 use odograph::store::file_of;
 use odograph::store::{
@@ -66,7 +66,7 @@ impl<R: FnMut(&Batch) -> bool + Send + Sync> Store for Choosy<R> {
 
 struct Bench {
     registry: Registry,
-    gate: Gate,
+    intake: Intake,
     drain: tokio::task::JoinHandle<bool>,
 }
 
@@ -76,7 +76,7 @@ async fn drain_into<R: FnMut(&Batch) -> bool + Send + Sync + 'static>(database: 
     let lane = Lane::only(JournalId::random());
     let inner = SqliteStore::open(file_of(&url).unwrap(), lane).await.unwrap();
     let registry = Registry::new();
-    let (gate, mut inboxes) = Gate::commit(1, 1 << 20, registry.tally());
+    let (intake, mut inboxes) = Intake::commit(1, 1 << 20, registry.tally());
     let batching =
         Batching { rows: 1000, linger: Duration::from_millis(50), window: ANY_TIME, remembered: Sizes::default() };
     let around = Surroundings {
@@ -86,17 +86,17 @@ async fn drain_into<R: FnMut(&Batch) -> bool + Send + Sync + 'static>(database: 
     };
     let drain = Drain::new(Choosy { inner, refuses }, Inbox::new(lane, inboxes.remove(0)), batching, around);
     let drain = tokio::spawn(drain.run(CancellationToken::new(), CancellationToken::new()));
-    Bench { registry, gate, drain }
+    Bench { registry, intake, drain }
 }
 
 impl Bench {
-    async fn submit(&self, device: u64, records: &[NewRecord]) -> Pending {
+    async fn submit(&self, device: u64, records: &[NewRecord]) -> PendingReceipt {
         let bytes = frame(records);
         let bytes = &bytes[8..bytes.len() - 4];
         let records = u8::try_from(records.len()).unwrap();
         let entry = NewEntry { kind: EntryKind::Frame, imei: imei(device), received_at_us: 0, records, bytes };
-        let budget = self.gate.reserve(100).await.unwrap();
-        self.gate.submit(&entry, budget).await.unwrap()
+        let budget = self.intake.reserve(100).await.unwrap();
+        self.intake.submit(&entry, budget).await.unwrap()
     }
 }
 
@@ -112,7 +112,7 @@ async fn a_batch_that_the_database_will_not_take_whole_is_committed_in_parts() {
             receipts.push((records.len(), drain.submit(device, &records).await));
         }
     }
-    drop(drain.gate);
+    drop(drain.intake);
     drain.drain.await.unwrap();
     for (count, receipt) in receipts {
         assert_eq!(usize::from(receipt.await.unwrap().into_ack().1), count);
@@ -145,7 +145,7 @@ async fn a_frame_that_is_never_taken_does_not_hold_up_the_others() {
     // And the next ones go their usual way.
     assert_eq!(drain.submit(1, &[record(T + 1, 1)]).await.await.unwrap().into_ack().1, 1);
     assert_eq!(drain.registry.tally().read().waiting, 1, "unanswered");
-    drop(drain.gate);
+    drop(drain.intake);
     drain.drain.await.unwrap();
     assert!(never.await.is_err(), "its tracker keeps it");
     assert_eq!(database.positions().await, 20);
@@ -207,7 +207,7 @@ async fn a_database_that_went_back_is_written_to_again() {
     database.execute("DELETE FROM positions; DELETE FROM ingest_checkpoints").await;
     assert_eq!(drain.submit(1, &[record(T, 1), record(T + 1, 1)]).await.await.unwrap().into_ack().1, 2);
     assert_eq!(database.positions().await, 2);
-    drop(drain.gate);
+    drop(drain.intake);
     drain.drain.await.unwrap();
     assert_eq!(database.rows("SELECT lane FROM ingest_checkpoints").await.len(), 0, "an orderly end leaves no row");
 }

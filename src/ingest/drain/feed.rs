@@ -1,4 +1,4 @@
-//! Where a lane's entries come from: the journal, or, where there is none, the gate itself.
+//! Where a lane's entries come from: the journal, or, where there is none, the intake itself.
 
 use super::builder::BatchBuilder;
 use crate::store::{Checkpoint, Committed, Lane};

@@ -1,4 +1,4 @@
-//! The gate as a lane's feed, where there is no journal: entries are answered once they are committed, and until then their
+//! The intake as a lane's feed, where there is no journal: entries are answered once they are committed, and until then their
 //! trackers keep them.
 
 use std::collections::VecDeque;
@@ -9,19 +9,19 @@ use tokio::time::Instant;
 
 use super::builder::BatchBuilder;
 use super::feed::{Feed, FeedError, Load};
-use crate::ingest::intake::Submission;
+use crate::ingest::intake::QueuedFrame;
 use crate::store::{Checkpoint, Committed, Lane};
 use odograph_journal::{JournalId, Mark, Position};
 
-/// What a lane took from the gate. The fence belongs to this process alone, so its id is drawn at random.
+/// What a lane took from the intake. The fence belongs to this process alone, so its id is drawn at random.
 pub struct Inbox {
     lane: Lane,
-    gate: mpsc::Receiver<Submission>,
+    intake: mpsc::Receiver<QueuedFrame>,
     /// What was taken and is not committed; the first ones are in the batch.
-    frames: VecDeque<Submission>,
+    frames: VecDeque<QueuedFrame>,
     in_batch: usize,
     /// Frames that the database does not take even alone, though it answers. Others go on; these are tried now and then.
-    aside: VecDeque<Submission>,
+    aside: VecDeque<QueuedFrame>,
     aside_tried: Instant,
     second_try: bool,
     cursor: Checkpoint,
@@ -31,12 +31,12 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// A lane's end of the gate.
+    /// A lane's end of the intake.
     #[must_use]
-    pub fn new(lane: Lane, gate: mpsc::Receiver<Submission>) -> Self {
+    pub fn new(lane: Lane, intake: mpsc::Receiver<QueuedFrame>) -> Self {
         Self {
             lane,
-            gate,
+            intake,
             frames: VecDeque::new(),
             in_batch: 0,
             aside: VecDeque::new(),
@@ -89,7 +89,7 @@ impl Feed for Inbox {
         }
         while !load.is_full() {
             if self.in_batch == self.frames.len() {
-                match self.gate.try_recv() {
+                match self.intake.try_recv() {
                     Ok(next) => self.frames.push_back(next),
                     Err(mpsc::error::TryRecvError::Disconnected) => self.ended = true,
                     Err(mpsc::error::TryRecvError::Empty) => {}
@@ -107,7 +107,7 @@ impl Feed for Inbox {
         if self.ended {
             return;
         }
-        match self.gate.recv().await {
+        match self.intake.recv().await {
             Some(next) => self.frames.push_back(next),
             None => self.ended = true,
         }

@@ -4,7 +4,7 @@
 //! ```text
 //! journal ─ tail ─┐
 //!                 ├─► builder: rows, duplicate filter, newest positions ─► batch ─► lane ─► store
-//! gate ─── inbox ─┘                                                         └─ committed ─► release, or receipts
+//! intake ─ inbox ─┘                                                         └─ committed ─► release, or receipts
 //! ```
 //!
 //! While a batch is being committed further entries queue up, so batches grow with the backlog by themselves. Errors are

@@ -7,32 +7,32 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use crate::ingest::intake::{Closed, Pending};
+use crate::ingest::intake::{Closed, PendingReceipt};
 
 /// The answers that a session owes.
 #[derive(Debug, Default)]
-pub(super) struct Unanswered {
-    first: Option<Owed>,
-    others: VecDeque<Owed>,
+pub(super) struct AnswerQueue {
+    first: Option<QueuedAnswer>,
+    others: VecDeque<QueuedAnswer>,
 }
 
 /// One of them.
 #[derive(Debug)]
-struct Owed {
-    what: What,
+struct QueuedAnswer {
+    what: AnswerSource,
     /// When the frame was complete.
     since: Instant,
 }
 
 #[derive(Debug)]
-enum What {
-    Receipt(Pending),
+enum AnswerSource {
+    Receipt(PendingReceipt),
     Bytes(&'static [u8]),
 }
 
 /// Answers that can be written, in order.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(super) struct ReadyAnswers {
     bytes: [u8; WINDOW * 4],
     len: usize,
     /// When the frames of those that acknowledge records were complete.
@@ -42,7 +42,7 @@ pub(super) struct Answers {
     pub(super) records: u64,
 }
 
-impl Unanswered {
+impl AnswerQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.first.is_none()
     }
@@ -58,16 +58,16 @@ impl Unanswered {
     }
 
     /// Owes the acknowledgement of a frame that was complete at `since`.
-    pub(super) fn receipt(&mut self, pending: Pending, since: Instant) {
-        self.push(Owed { what: What::Receipt(pending), since });
+    pub(super) fn receipt(&mut self, pending: PendingReceipt, since: Instant) {
+        self.push(QueuedAnswer { what: AnswerSource::Receipt(pending), since });
     }
 
     /// Owes bytes that need no receipt.
     pub(super) fn bytes(&mut self, bytes: &'static [u8], since: Instant) {
-        self.push(Owed { what: What::Bytes(bytes), since });
+        self.push(QueuedAnswer { what: AnswerSource::Bytes(bytes), since });
     }
 
-    fn push(&mut self, owed: Owed) {
+    fn push(&mut self, owed: QueuedAnswer) {
         if self.first.is_none() {
             self.first = Some(owed);
         } else {
@@ -76,16 +76,16 @@ impl Unanswered {
     }
 
     /// Takes the answers that are ready, as far as no earlier one is missing.
-    pub(super) fn ready(&mut self, context: &mut Context<'_>) -> Result<Option<Answers>, Closed> {
+    pub(super) fn ready(&mut self, context: &mut Context<'_>) -> Result<Option<ReadyAnswers>, Closed> {
         let mut answers = None;
         while let Some(owed) = &mut self.first {
             let since = owed.since;
             match &mut owed.what {
-                What::Bytes(bytes) => answers.get_or_insert_with(Answers::default).push(bytes),
-                What::Receipt(pending) => {
+                AnswerSource::Bytes(bytes) => answers.get_or_insert_with(ReadyAnswers::default).push(bytes),
+                AnswerSource::Receipt(pending) => {
                     let Poll::Ready(receipt) = Pin::new(pending).poll(context) else { break };
                     let (ack, records) = receipt?.into_ack();
-                    let answers = answers.get_or_insert_with(Answers::default);
+                    let answers = answers.get_or_insert_with(ReadyAnswers::default);
                     answers.push(&ack);
                     answers.acknowledged(records, since);
                 }
@@ -100,7 +100,7 @@ impl Unanswered {
     }
 }
 
-impl Answers {
+impl ReadyAnswers {
     pub(super) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
@@ -127,7 +127,7 @@ impl Answers {
     }
 }
 
-impl Default for Answers {
+impl Default for ReadyAnswers {
     fn default() -> Self {
         Self { bytes: [0; WINDOW * 4], len: 0, since: [None; WINDOW], receipts: 0, records: 0 }
     }

@@ -1,4 +1,4 @@
-//! The socket around a session: bytes in, entries to the gate, answers out. Every wait has a bound.
+//! The socket around a session: bytes in, entries to the intake, answers out. Every wait has a bound.
 //!
 //! One poll function over plain state, so that a connection that waits holds neither a buffer nor a timer of its own for each
 //! wait. Bytes are read into memory that all sessions of a thread share; only what is incomplete is kept.
@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::answers::Unanswered;
-use super::handover::{Blocked, Unblocked};
-use super::sockets::Place;
+use super::answers::AnswerQueue;
+use super::handover::{RoomGrant, RoomWait};
+use super::sockets::SocketEntry;
 use super::{CloseReason, Gateway, Session};
 use crate::ingest::admission::RegisteredSession;
 use crate::ingest::intake::Budget;
@@ -44,7 +44,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         unworked: false,
         budget: None,
         blocked: None,
-        unanswered: Unanswered::default(),
+        answers: AnswerQueue::default(),
         outgoing: Vec::new(),
         since: now,
         closing: None,
@@ -79,7 +79,7 @@ pub(super) struct Connection<'a, S> {
     pub(super) number: u64,
     pub(super) gateway: &'a Gateway,
     pub(super) session: Session,
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<SocketEntry>,
     /// That the device is registered, where it has to be.
     pub(super) seat: Option<RegisteredSession<'a>>,
     /// Unread bytes; without memory while there are none.
@@ -91,8 +91,8 @@ pub(super) struct Connection<'a, S> {
     /// For an item that is under way.
     pub(super) budget: Option<Budget>,
     /// There is no room for what came; the socket is not read meanwhile.
-    pub(super) blocked: Option<Blocked>,
-    pub(super) unanswered: Unanswered,
+    pub(super) blocked: Option<RoomWait>,
+    pub(super) answers: AnswerQueue,
     /// Answers that the socket did not take yet.
     outgoing: Vec<u8>,
     /// Since when it has been blocked, or does not take answers.
@@ -118,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 self.unblocked(unblocked);
                 continue;
             }
-            let idle = self.unanswered.is_empty() && self.outgoing.is_empty() && self.blocked.is_none();
+            let idle = self.answers.is_empty() && self.outgoing.is_empty() && self.blocked.is_none();
             if let Some(reason) = self.closing.filter(|_| idle) {
                 return Poll::Ready(reason);
             }
@@ -150,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Whether the socket is read: at the bounds it is not, and TCP holds the peer.
     fn takes_more(&self) -> bool {
-        self.closing.is_none() && self.blocked.is_none() && self.outgoing.is_empty() && !self.unanswered.is_full()
+        self.closing.is_none() && self.blocked.is_none() && self.outgoing.is_empty() && !self.answers.is_full()
     }
 
     /// When patience ends if nothing comes, and what the end will be called.
@@ -159,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             return (self.since + WRITE_PATIENCE, CloseReason::WriteTimeout);
         }
         let blocked = self.blocked.as_ref().map(|_| self.since);
-        match (self.unanswered.since().or(blocked), self.closing) {
+        match (self.answers.since().or(blocked), self.closing) {
             (Some(since), None) => (since + RECEIPT_PATIENCE, CloseReason::NoReceipt),
             // Most of those that sent their end are gone; some want the answer.
             (Some(since), Some(reason)) => (since.max(self.since) + self.gateway.timeouts.frame, reason),
@@ -183,10 +183,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Writes the answers that are ready, in the order of the frames.
     fn answer(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
         self.flush(context)?;
-        if !self.outgoing.is_empty() || self.unanswered.is_empty() {
+        if !self.outgoing.is_empty() || self.answers.is_empty() {
             return Ok(());
         }
-        let Some(answers) = self.unanswered.ready(context).map_err(|_| CloseReason::Stopping)? else { return Ok(()) };
+        let Some(answers) = self.answers.ready(context).map_err(|_| CloseReason::Stopping)? else { return Ok(()) };
         let bytes = answers.bytes();
         let wrote = self.write(context, bytes)?;
         let now = Instant::now();
@@ -278,13 +278,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    fn unblocked(&mut self, unblocked: Unblocked) {
+    fn unblocked(&mut self, unblocked: RoomGrant) {
         self.session.excuse(self.since.elapsed());
         match unblocked {
-            Unblocked::Submitted(Ok((pending, since))) => self.unanswered.receipt(pending, since),
-            Unblocked::Message(Ok(())) => {}
-            Unblocked::Reserved(Ok(budget)) => self.budget = Some(budget),
-            Unblocked::Submitted(Err(_)) | Unblocked::Message(Err(_)) | Unblocked::Reserved(Err(_)) => {
+            RoomGrant::Submitted(Ok((pending, since))) => self.answers.receipt(pending, since),
+            RoomGrant::Message(Ok(())) => {}
+            RoomGrant::Reserved(Ok(budget)) => self.budget = Some(budget),
+            RoomGrant::Submitted(Err(_)) | RoomGrant::Message(Err(_)) | RoomGrant::Reserved(Err(_)) => {
                 self.close(CloseReason::Stopping);
             }
         }

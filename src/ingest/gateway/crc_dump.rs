@@ -7,16 +7,16 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Where frames are handed in.
 #[derive(Clone, Debug)]
-pub struct Evidence(SyncSender<Vec<u8>>);
+pub struct CrcDump(SyncSender<Vec<u8>>);
 
-impl Evidence {
+impl CrcDump {
     /// A ring in `directory`, which is made when the first frame comes. The thread ends with the last sender.
     ///
     /// # Errors
     /// When there can be no thread.
     pub fn start(directory: PathBuf) -> io::Result<Self> {
         let (sender, frames) = sync_channel(WAITING);
-        std::thread::Builder::new().name("evidence".into()).spawn(move || keep(&directory, &frames))?;
+        std::thread::Builder::new().name("crc-dump".into()).spawn(move || keep(&directory, &frames))?;
         Ok(Self(sender))
     }
 

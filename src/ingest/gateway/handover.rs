@@ -1,4 +1,4 @@
-//! Handing over what a session decided: frames, messages and what cannot be decoded go to the gate, as far as it has room.
+//! Handing over what a session decided: frames, messages and what cannot be decoded go to the intake, as far as it has room.
 
 use std::pin::Pin;
 
@@ -8,18 +8,18 @@ use tokio::time::Instant;
 use super::connection::{Connection, READ_LEN};
 use super::metrics::{FrameCodec, LoginResult};
 use super::sockets::Sockets;
-use super::{CloseReason, Step};
+use super::{CloseReason, SessionStep};
 use crate::ingest::admission::LoginDecision;
-use crate::ingest::intake::{Budget, Closed, Gate, NotTaken, Pending};
+use crate::ingest::intake::{Budget, Closed, Intake, PendingReceipt, SubmitError};
 use odograph_journal::{EntryKind, NewEntry};
 
 /// Waits for room. Dropped before it completes, nothing was taken.
-pub(super) type Blocked = Pin<Box<dyn Future<Output = Unblocked> + Send>>;
+pub(super) type RoomWait = Pin<Box<dyn Future<Output = RoomGrant> + Send>>;
 
 /// There is room now.
-pub(super) enum Unblocked {
+pub(super) enum RoomGrant {
     /// A frame was handed over that was complete at this time.
-    Submitted(Result<(Pending, Instant), Closed>),
+    Submitted(Result<(PendingReceipt, Instant), Closed>),
     /// A message was, which nobody answers.
     Message(Result<(), Closed>),
     /// An item may be read to its end.
@@ -31,10 +31,10 @@ impl<S> Connection<'_, S> {
     pub(super) fn take_items(&mut self, unread: &[u8]) -> usize {
         let (mut at, mut waits) = (0, false);
         (self.missing, self.unworked) = (None, false);
-        while self.closing.is_none() && self.blocked.is_none() && !self.unanswered.is_full() {
+        while self.closing.is_none() && self.blocked.is_none() && !self.answers.is_full() {
             let (rest, now) = (unread.get(at..).unwrap_or_default(), Instant::now());
             at += match self.session.step(rest, now) {
-                Step::Wait { total } => {
+                SessionStep::Wait { total } => {
                     waits = true;
                     self.missing = total.map(|total| total - rest.len());
                     if let (Some(total), Some(_)) = (total.filter(|total| *total > READ_LEN), self.session.imei()) {
@@ -42,30 +42,30 @@ impl<S> Connection<'_, S> {
                     }
                     break;
                 }
-                Step::Close { reason, rejection } => {
+                SessionStep::Close { reason, rejection } => {
                     self.refuse(reason, rejection, rest);
                     break;
                 }
-                Step::Ping { consumed } => consumed,
-                Step::Login { imei, consumed } => {
+                SessionStep::Ping { consumed } => consumed,
+                SessionStep::Login { imei, consumed } => {
                     self.log_in(imei, now);
                     consumed
                 }
-                Step::AckNothing { avl, consumed } => {
+                SessionStep::AckNothing { avl, consumed } => {
                     self.gateway.metrics.avl_frame(avl.codec(), 0);
-                    self.unanswered.bytes(&NOTHING, now);
+                    self.answers.bytes(&NOTHING, now);
                     consumed
                 }
-                Step::Submit { imei, avl, consumed } => {
+                SessionStep::Submit { imei, avl, consumed } => {
                     self.gateway.metrics.avl_frame(avl.codec(), avl.count());
                     self.hand_over(EntryKind::Frame, imei, Some(avl.count()), data(rest, consumed), now);
                     consumed
                 }
-                Step::Undecodable { imei, rejection, consumed } => {
+                SessionStep::Undecodable { imei, rejection, consumed } => {
                     self.undecodable(imei, rejection, data(rest, consumed), now);
                     consumed
                 }
-                Step::Message { imei, codec, consumed } => {
+                SessionStep::Message { imei, codec, consumed } => {
                     self.gateway.metrics.message(codec);
                     self.hand_over(EntryKind::Message, imei, None, data(rest, consumed), now);
                     consumed
@@ -84,7 +84,7 @@ impl<S> Connection<'_, S> {
         }
         self.session.admit(imei);
         self.gateway.metrics.login(LoginResult::Accepted);
-        self.unanswered.bytes(&reply::LOGIN_ACCEPTED, now);
+        self.answers.bytes(&reply::LOGIN_ACCEPTED, now);
         if self.place.is_none() {
             let (place, before) = Sockets::enter(&self.gateway.sockets, imei, self.number);
             self.place = Some(place);
@@ -111,7 +111,7 @@ impl<S> Connection<'_, S> {
             }
             LoginDecision::Unknown => {
                 admission.refused(imei, self.peer);
-                self.unanswered.bytes(&reply::LOGIN_REFUSED, now);
+                self.answers.bytes(&reply::LOGIN_REFUSED, now);
                 (LoginResult::Unknown, CloseReason::UnknownDevice)
             }
             // To refuse what may well be registered could keep a tracker away for long.
@@ -143,14 +143,14 @@ impl<S> Connection<'_, S> {
     fn hand_over(&mut self, kind: EntryKind, imei: Imei, records: Option<u8>, bytes: &[u8], now: Instant) {
         let received_at_us = (self.gateway.wall)();
         let entry = NewEntry { kind, imei, received_at_us, records: records.unwrap_or(0), bytes };
-        match self.gateway.gate.try_submit(&entry) {
+        match self.gateway.intake.try_submit(&entry) {
             // Nobody waits for a message.
             Ok(_) if records.is_none() => {}
-            Ok(pending) => self.unanswered.receipt(pending, now),
-            Err(NotTaken::Closed) => self.close(CloseReason::Stopping),
-            Err(NotTaken::NoRoom) => {
-                let (gate, held) = (self.gateway.gate.clone(), self.budget.take());
-                let waiting = Waiting { gate, held, kind, imei, records, received_at_us };
+            Ok(pending) => self.answers.receipt(pending, now),
+            Err(SubmitError::Closed) => self.close(CloseReason::Stopping),
+            Err(SubmitError::NoRoom) => {
+                let (intake, held) = (self.gateway.intake.clone(), self.budget.take());
+                let waiting = BlockedEntry { intake, held, kind, imei, records, received_at_us };
                 self.block(Box::pin(waiting.submit(bytes.to_vec(), now)), now);
             }
         }
@@ -161,14 +161,14 @@ impl<S> Connection<'_, S> {
         if self.budget.as_ref().is_some_and(|held| held.bytes() >= total) {
             return;
         }
-        self.budget = self.gateway.gate.try_reserve(total);
+        self.budget = self.gateway.intake.try_reserve(total);
         if self.budget.is_none() {
-            let gate = self.gateway.gate.clone();
-            self.block(Box::pin(async move { Unblocked::Reserved(gate.reserve(total).await) }), Instant::now());
+            let intake = self.gateway.intake.clone();
+            self.block(Box::pin(async move { RoomGrant::Reserved(intake.reserve(total).await) }), Instant::now());
         }
     }
 
-    fn block(&mut self, blocked: Blocked, now: Instant) {
+    fn block(&mut self, blocked: RoomWait, now: Instant) {
         (self.blocked, self.since) = (Some(blocked), now);
     }
 
@@ -180,8 +180,8 @@ impl<S> Connection<'_, S> {
                 let number = self.number;
                 tracing::warn!(session = number, reason = %rejection.reason, offset = rejection.offset, "frame refused: {}", rejection.detail);
                 tracing::debug!(%imei, session = number, "sent by this tracker");
-                if let (CloseReason::CrcMismatch, Some(evidence)) = (reason, &self.gateway.evidence) {
-                    evidence.frame(unread);
+                if let (CloseReason::CrcMismatch, Some(crc_dump)) = (reason, &self.gateway.crc_dump) {
+                    crc_dump.frame(unread);
                 }
             }
             (Some(_), None) => {}
@@ -191,8 +191,8 @@ impl<S> Connection<'_, S> {
 }
 
 /// An entry that waits for room.
-struct Waiting {
-    gate: Gate,
+struct BlockedEntry {
+    intake: Intake,
     held: Option<Budget>,
     kind: EntryKind,
     imei: Imei,
@@ -200,20 +200,20 @@ struct Waiting {
     received_at_us: i64,
 }
 
-impl Waiting {
-    async fn submit(self, bytes: Vec<u8>, complete: Instant) -> Unblocked {
-        let Self { gate, held, kind, imei, records, received_at_us } = self;
+impl BlockedEntry {
+    async fn submit(self, bytes: Vec<u8>, complete: Instant) -> RoomGrant {
+        let Self { intake, held, kind, imei, records, received_at_us } = self;
         let entry = NewEntry { kind, imei, received_at_us, records: records.unwrap_or(0), bytes: &bytes };
         let submitted = async {
             let budget = match held.filter(|held| held.bytes() >= bytes.len()) {
                 Some(budget) => budget,
-                None => gate.reserve(bytes.len()).await?,
+                None => intake.reserve(bytes.len()).await?,
             };
-            gate.submit(&entry, budget).await
+            intake.submit(&entry, budget).await
         };
         match (submitted.await, records) {
-            (submitted, Some(_)) => Unblocked::Submitted(submitted.map(|pending| (pending, complete))),
-            (submitted, None) => Unblocked::Message(submitted.map(drop)),
+            (submitted, Some(_)) => RoomGrant::Submitted(submitted.map(|pending| (pending, complete))),
+            (submitted, None) => RoomGrant::Message(submitted.map(drop)),
         }
     }
 }

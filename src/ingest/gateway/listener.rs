@@ -27,7 +27,7 @@ pub struct Limits {
 /// Accepts and serves until `stop`, then waits for the sessions. Accept errors neither end nor spin it.
 pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-    let addresses = Arc::new(Addresses::default());
+    let addresses = Arc::new(AddressCounts::default());
     let sessions = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -43,23 +43,23 @@ pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, s
             }
         };
         gateway.metrics.opened.increment(1);
-        let place = match limits.per_address {
+        let slot = match limits.per_address {
             None => None,
             Some(most) => {
-                let place = Addresses::enter(&addresses, peer, most);
-                if place.is_none() {
+                let slot = AddressCounts::enter(&addresses, peer, most);
+                if slot.is_none() {
                     gateway.metrics.closed(CloseReason::AddressLimit);
                     continue;
                 }
-                place
+                slot
             }
         };
         let number = gateway.sockets.number();
         tracing::debug!(session = number, %peer, "connected");
-        let open = Open::new(&gateway.metrics);
+        let open = OpenConnection::new(&gateway.metrics);
         let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
         sessions.spawn(async move {
-            let _held = (permit, place, open);
+            let _held = (permit, slot, open);
             let reason = connection::serve(stream, Some(peer), number, &gateway, &stop).await;
             gateway.metrics.closed(reason);
         });
@@ -97,16 +97,16 @@ async fn pause_after(wrong: &io::Error, stop: &CancellationToken) {
 }
 
 /// Counts an open connection, however its session ends.
-struct Open(metrics::Gauge);
+struct OpenConnection(metrics::Gauge);
 
-impl Open {
+impl OpenConnection {
     fn new(metrics: &GatewayMetrics) -> Self {
         metrics.open.increment(1);
         Self(metrics.open.clone())
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.decrement(1);
     }
@@ -114,28 +114,28 @@ impl Drop for Open {
 
 /// Connections by address.
 #[derive(Debug, Default)]
-struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+struct AddressCounts(Mutex<HashMap<IpAddr, usize>>);
 
-impl Addresses {
+impl AddressCounts {
     /// Counts a connection, unless its address has as many as it may.
-    fn enter(addresses: &Arc<Self>, address: IpAddr, most: usize) -> Option<Place> {
+    fn enter(addresses: &Arc<Self>, address: IpAddr, most: usize) -> Option<AddressSlot> {
         let mut counts = addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
         if *count >= most {
             return None;
         }
         *count += 1;
-        Some(Place { addresses: Arc::clone(addresses), address })
+        Some(AddressSlot { addresses: Arc::clone(addresses), address })
     }
 }
 
-/// A connection's place among those of its address.
-struct Place {
-    addresses: Arc<Addresses>,
+/// A connection's slot among those of its address.
+struct AddressSlot {
+    addresses: Arc<AddressCounts>,
     address: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for AddressSlot {
     fn drop(&mut self) {
         let mut counts = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.address) {

@@ -1,7 +1,7 @@
-//! The gateway: one listener, one session a socket. It hands entries to the gate and never sees the store.
+//! The gateway: one listener, one session a socket. It hands entries to the intake and never sees the store.
 //!
-//! `session` decides from bytes and time what to do next; `connection` is the socket around it, `handover` its way to the gate,
-//! `unanswered` what it owes the tracker; `listener` admits.
+//! `session` decides from bytes and time what to do next; `connection` is the socket around it, `handover` its way to the intake,
+//! `answers` what it owes the tracker; `listener` admits.
 
 mod answers;
 mod close;
@@ -18,14 +18,14 @@ use std::time::Duration;
 
 pub use close::CloseReason;
 pub use connection::serve;
-pub use crc_dump::Evidence;
+pub use crc_dump::CrcDump;
 pub use listener::{Limits, run};
 pub use metrics::{FrameCodec, GatewayMetrics, LoginResult};
-pub use session::{Session, Step};
+pub use session::{Session, SessionStep};
 
 use self::sockets::Sockets;
 use crate::ingest::admission::Admission;
-use crate::ingest::intake::Gate;
+use crate::ingest::intake::Intake;
 use crate::metrics::Tally;
 use odograph_journal::WallClock;
 
@@ -42,29 +42,29 @@ pub struct Timeouts {
 
 /// What every session shares.
 pub struct Gateway {
-    gate: Gate,
+    intake: Intake,
     timeouts: Timeouts,
     metrics: GatewayMetrics,
     tally: Arc<Tally>,
     sockets: Arc<Sockets>,
-    evidence: Option<Evidence>,
+    crc_dump: Option<CrcDump>,
     admission: Option<Arc<Admission>>,
     wall: WallClock,
 }
 
 impl Gateway {
-    /// A gateway that hands entries to `gate`, with the time that `wall` shows, and frames with a wrong checksum to `evidence`.
+    /// A gateway that hands entries to `intake`, with the time that `wall` shows, and frames with a wrong checksum to `crc_dump`.
     /// It lets in whom `admission` knows; without one, every tracker.
     #[must_use]
     pub fn new(
-        gate: Gate,
+        intake: Intake,
         timeouts: Timeouts,
         metrics: GatewayMetrics,
         tally: Arc<Tally>,
-        evidence: Option<Evidence>,
+        crc_dump: Option<CrcDump>,
         admission: Option<Arc<Admission>>,
         wall: WallClock,
     ) -> Self {
-        Self { gate, timeouts, metrics, tally, sockets: Arc::default(), evidence, admission, wall }
+        Self { intake, timeouts, metrics, tally, sockets: Arc::default(), crc_dump, admission, wall }
     }
 }

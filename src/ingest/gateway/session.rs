@@ -21,7 +21,7 @@ pub struct Session {
 
 /// What to do next. Every step but `Wait` and `Close` names the bytes to drop before the next one.
 #[derive(Debug)]
-pub enum Step<'a> {
+pub enum SessionStep<'a> {
     /// Read on. `total` is the length of the item under way, where it is known.
     Wait {
         /// Length of the whole item.
@@ -91,7 +91,7 @@ impl Session {
     }
 
     /// Decides about the head of the unread bytes. Call again until it says `Wait` or `Close`.
-    pub fn step<'a>(&mut self, unread: &'a [u8], now: Instant) -> Step<'a> {
+    pub fn step<'a>(&mut self, unread: &'a [u8], now: Instant) -> SessionStep<'a> {
         let phase = if self.imei.is_some() { StreamPhase::Frames } else { StreamPhase::Login };
         match next_item(unread, phase) {
             NextItem::Incomplete { total, .. } => {
@@ -100,14 +100,14 @@ impl Session {
                     (_, None) => self.incomplete_since = Some(now),
                     (_, Some(_)) => {}
                 }
-                Step::Wait { total }
+                SessionStep::Wait { total }
             }
             NextItem::Fatal(rejection) => {
                 let reason = match (phase, CloseReason::of(rejection.reason)) {
                     (StreamPhase::Login, CloseReason::FramingLost) => CloseReason::NotATracker,
                     (_, reason) => reason,
                 };
-                Step::Close { reason, rejection: Some(rejection) }
+                SessionStep::Close { reason, rejection: Some(rejection) }
             }
             NextItem::Item { item, consumed } => {
                 (self.last_item, self.incomplete_since) = (now, None);
@@ -150,24 +150,26 @@ impl Session {
         self.imei
     }
 
-    fn item<'a>(&mut self, item: StreamItem<'a>, consumed: usize) -> Step<'a> {
-        let close = |reason| Step::Close { reason, rejection: None };
+    fn item<'a>(&mut self, item: StreamItem<'a>, consumed: usize) -> SessionStep<'a> {
+        let close = |reason| SessionStep::Close { reason, rejection: None };
         match (item, self.imei) {
-            (StreamItem::Ping | StreamItem::Frame(Frame::EmptyMessage(_)), _) => Step::Ping { consumed },
+            (StreamItem::Ping | StreamItem::Frame(Frame::EmptyMessage(_)), _) => SessionStep::Ping { consumed },
             (StreamItem::Login(imei), Some(known)) if imei != known => close(CloseReason::ImeiChanged),
-            (StreamItem::Login(imei), _) => Step::Login { imei, consumed },
+            (StreamItem::Login(imei), _) => SessionStep::Login { imei, consumed },
             // Before a login the front gives no frames.
             (StreamItem::Frame(_), None) => close(CloseReason::NotATracker),
             (StreamItem::Frame(Frame::Message(message)), Some(imei)) => {
-                Step::Message { imei, codec: message.codec, consumed }
+                SessionStep::Message { imei, codec: message.codec, consumed }
             }
-            (StreamItem::Frame(Frame::Avl(avl)), Some(_)) if avl.count() == 0 => Step::AckNothing { avl, consumed },
-            (StreamItem::Frame(Frame::Avl(avl)), Some(imei)) => Step::Submit { imei, avl, consumed },
+            (StreamItem::Frame(Frame::Avl(avl)), Some(_)) if avl.count() == 0 => {
+                SessionStep::AckNothing { avl, consumed }
+            }
+            (StreamItem::Frame(Frame::Avl(avl)), Some(imei)) => SessionStep::Submit { imei, avl, consumed },
             (StreamItem::Rejected(rejection), Some(imei)) if rejection.reason != RejectionReason::CrcMismatch => {
-                Step::Undecodable { imei, rejection, consumed }
+                SessionStep::Undecodable { imei, rejection, consumed }
             }
             (StreamItem::Rejected(rejection), _) => {
-                Step::Close { reason: CloseReason::of(rejection.reason), rejection: Some(rejection) }
+                SessionStep::Close { reason: CloseReason::of(rejection.reason), rejection: Some(rejection) }
             }
         }
     }

@@ -17,7 +17,7 @@ pub(super) struct Sockets {
 
 /// The place of one socket; left when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SocketEntry {
     sockets: Arc<Sockets>,
     imei: Imei,
     /// The number of the session, as in the log.
@@ -31,9 +31,9 @@ impl Sockets {
     }
 
     /// A session's device is known: it is the newest one. Gives the one before it, if that is still open.
-    pub(super) fn enter(sockets: &Arc<Self>, imei: Imei, number: u64) -> (Place, Option<u64>) {
+    pub(super) fn enter(sockets: &Arc<Self>, imei: Imei, number: u64) -> (SocketEntry, Option<u64>) {
         let before = sockets.newest().insert(imei.get(), number);
-        (Place { sockets: Arc::clone(sockets), imei, number }, before)
+        (SocketEntry { sockets: Arc::clone(sockets), imei, number }, before)
     }
 
     fn newest(&self) -> MutexGuard<'_, HashMap<u64, u64, RandomState>> {
@@ -41,7 +41,7 @@ impl Sockets {
     }
 }
 
-impl Drop for Place {
+impl Drop for SocketEntry {
     fn drop(&mut self) {
         let mut newest = self.sockets.newest();
         if newest.get(&self.imei.get()) == Some(&self.number) {
