@@ -41,7 +41,9 @@ async fn a_restart_during_an_outage_still_knows_its_trackers_unless_the_list_is_
     let process = serve(&database, directory.path(), &[]);
     is_sent_away(process.trackers, imei(1)).await;
     assert!(readiness(process.admin).await.2.contains(&"admission_unknown".into()));
-    assert!(process.logs().iter().any(|line| line.contains("cannot use the last known list") && line.contains("damaged")));
+    assert!(
+        process.logs().iter().any(|line| line.contains("cannot use the last known list") && line.contains("damaged"))
+    );
     assert_eq!(count(process.admin, "odograph_admission_file_failures_total").await, 1);
     let output = devices(directory.path(), &["known"]);
     assert!(output.status.code() == Some(1) && said(&output).1.contains("damaged"), "{output:?}");
