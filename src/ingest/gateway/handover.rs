@@ -1,93 +1,128 @@
-//! Handing over what a session decided: frames, messages and what cannot be decoded go to the intake, as far as it has room.
+//! What a session hands to the intake, and what it owes the tracker for it. It knows bytes and time, but no socket.
+//!
+//! Frames, messages and what cannot be decoded go to the intake as far as it has room. Answers leave in the order of the frames.
 
-use std::pin::Pin;
+use std::net::IpAddr;
+use std::task::{Context, Waker};
+use std::time::Duration;
 
 use teltonika_codecs::{ENVELOPE_LEN, Imei, MessageCodec, Rejection, reply};
 use tokio::time::Instant;
 
-use super::connection::{Connection, READ_LEN};
+use super::answers::{AnswerQueue, ReadyAnswers};
+use super::close::CloseReason;
+use super::context::Gateway;
 use super::metrics::{FrameCodec, LoginResult};
-use super::sockets::Sockets;
-use super::{CloseReason, SessionStep};
-use crate::ingest::admission::LoginDecision;
-use crate::ingest::intake::{Budget, Closed, Intake, PendingReceipt, SubmitError};
+use super::room::{self, BlockedEntry, RoomGrant};
+use super::session::{Session, SessionStep};
+use super::sockets::{SocketEntry, Sockets};
+use super::state::ConnectionState;
+use crate::ingest::admission::{LoginDecision, RegisteredSession};
+use crate::ingest::intake::{Budget, Closed, SubmitError};
 use odograph_journal::{EntryKind, NewEntry};
 
-/// Waits for room. Dropped before it completes, nothing was taken.
-pub(super) type RoomWait = Pin<Box<dyn Future<Output = RoomGrant> + Send>>;
-
-/// There is room now.
-pub(super) enum RoomGrant {
-    /// A frame was handed over that was complete at this time.
-    Submitted(Result<(PendingReceipt, Instant), Closed>),
-    /// A message was, which nobody answers.
-    Message(Result<(), Closed>),
-    /// An item may be read to its end.
-    Reserved(Result<Budget, Closed>),
+/// A session, from the bytes that came to the answers that are due.
+pub(super) struct Handover<'a> {
+    gateway: &'a Gateway,
+    peer: Option<IpAddr>,
+    /// The session's number in the log.
+    number: u64,
+    session: Session,
+    socket: Option<SocketEntry>,
+    /// Notices that the device is removed, if devices have to be registered.
+    registered: Option<RegisteredSession<'a>>,
+    /// For an item that is under way.
+    budget: Option<Budget>,
+    answers: AnswerQueue,
 }
 
-impl<S> Connection<'_, S> {
-    /// Takes whole items from the head of `unread` until one is incomplete or finds no room; gives the bytes to drop.
-    pub(super) fn take_items(&mut self, unread: &[u8]) -> usize {
-        let (mut at, mut waits) = (0, false);
-        (self.missing, self.unworked) = (None, false);
-        while self.closing.is_none() && self.blocked.is_none() && !self.answers.is_full() {
-            let (rest, now) = (unread.get(at..).unwrap_or_default(), Instant::now());
-            at += match self.session.step(rest, now) {
-                SessionStep::Wait { total } => {
-                    waits = true;
-                    self.missing = total.map(|total| total - rest.len());
-                    if let (Some(total), Some(_)) = (total.filter(|total| *total > READ_LEN), self.session.imei()) {
-                        self.reserve(total);
-                    }
-                    break;
-                }
-                SessionStep::Close { reason, rejection } => {
-                    self.refuse(reason, rejection, rest);
-                    break;
-                }
-                SessionStep::Ping { consumed } => consumed,
-                SessionStep::Login { imei, consumed } => {
-                    self.log_in(imei, now);
-                    consumed
-                }
-                SessionStep::AckNothing { avl, consumed } => {
-                    self.gateway.metrics.avl_frame(avl.codec(), 0);
-                    self.answers.bytes(&NOTHING, now);
-                    consumed
-                }
-                SessionStep::Submit { imei, avl, consumed } => {
-                    self.gateway.metrics.avl_frame(avl.codec(), avl.count());
-                    self.hand_over(EntryKind::Frame, imei, Some(avl.count()), data(rest, consumed), now);
-                    consumed
-                }
-                SessionStep::Undecodable { imei, rejection, consumed } => {
-                    self.undecodable(imei, rejection, data(rest, consumed), now);
-                    consumed
-                }
-                SessionStep::Message { imei, codec, consumed } => {
-                    self.gateway.metrics.message(codec);
-                    self.hand_over(EntryKind::Message, imei, None, data(rest, consumed), now);
-                    consumed
-                }
-            };
-            self.budget = None;
-        }
-        // Ended for lack of room, not of bytes.
-        self.unworked = at < unread.len() && !waits;
-        at
+impl<'a> Handover<'a> {
+    /// A session that was opened at `now`.
+    pub(super) fn new(gateway: &'a Gateway, peer: Option<IpAddr>, number: u64, now: Instant) -> Self {
+        let session = Session::new(gateway.timeouts, now);
+        let answers = AnswerQueue::default();
+        Self { gateway, peer, number, session, socket: None, registered: None, budget: None, answers }
     }
 
-    fn log_in(&mut self, imei: Imei, now: Instant) {
-        if self.session.imei().is_none() && !self.may_come_in(imei, now) {
-            return;
+    /// Takes whole items from the head of `unread` until one is incomplete, finds no room or ends the session. Returns how many
+    /// bytes it took, and the state that the connection enters.
+    pub(super) fn take_items(&mut self, unread: &[u8]) -> (usize, ConnectionState) {
+        let mut taken = 0;
+        while !self.answers.is_full() {
+            let rest = unread.get(taken..).unwrap_or_default();
+            let (consumed, next) = self.take_item(rest, Instant::now());
+            taken += consumed;
+            if let Some(next) = next {
+                return (taken, next);
+            }
+        }
+        (taken, ConnectionState::Buffered)
+    }
+
+    /// Takes one item. Returns its length, and a state if no further item can be taken now.
+    fn take_item(&mut self, unread: &[u8], now: Instant) -> (usize, Option<ConnectionState>) {
+        let (consumed, next) = match self.session.step(unread, now) {
+            SessionStep::Wait { total } => return (0, Some(self.wait(total, unread.len(), now))),
+            SessionStep::Close { reason, rejection } => {
+                self.refuse(reason, rejection, unread);
+                return (0, Some(ConnectionState::closing(reason, now)));
+            }
+            SessionStep::Ping { consumed } => (consumed, None),
+            SessionStep::Login { imei, consumed } => (consumed, self.log_in(imei, now)),
+            SessionStep::AckNothing { avl, consumed } => {
+                self.gateway.metrics.avl_frame(avl.codec(), 0);
+                self.answers.bytes(&NOTHING, now);
+                (consumed, None)
+            }
+            SessionStep::Submit { imei, avl, consumed } => {
+                self.gateway.metrics.avl_frame(avl.codec(), avl.count());
+                let data = data(unread, consumed);
+                (consumed, self.submit(EntryKind::Frame, imei, Some(avl.count()), data, now))
+            }
+            SessionStep::Undecodable { imei, rejection, consumed } => {
+                (consumed, self.submit_undecodable(imei, rejection, data(unread, consumed), now))
+            }
+            SessionStep::Message { imei, codec, consumed } => {
+                self.gateway.metrics.message(codec);
+                (consumed, self.submit(EntryKind::Message, imei, None, data(unread, consumed), now))
+            }
+        };
+        self.budget = None;
+        (consumed, next)
+    }
+
+    /// An item is incomplete: `present` bytes of `total` are there. A long one needs its share of memory first.
+    fn wait(&mut self, total: Option<usize>, present: usize, now: Instant) -> ConnectionState {
+        if let (Some(total), Some(_)) = (total.filter(|total| *total > READ_LEN), self.session.imei())
+            && !self.reserve(total)
+        {
+            return ConnectionState::Blocked { room: room::for_bytes(&self.gateway.intake, total), since: now };
+        }
+        ConnectionState::Reading { missing: total.map(|total| total - present) }
+    }
+
+    /// Takes a share of memory for an item of `total` bytes, if there is one.
+    fn reserve(&mut self, total: usize) -> bool {
+        if self.budget.as_ref().is_none_or(|budget| budget.bytes() < total) {
+            self.budget = self.gateway.intake.try_reserve(total);
+        }
+        self.budget.is_some()
+    }
+
+    /// Lets a device in, or returns the end of its session.
+    fn log_in(&mut self, imei: Imei, now: Instant) -> Option<ConnectionState> {
+        if self.session.imei().is_none()
+            && let Err(reason) = self.admit(imei, now)
+        {
+            tracing::debug!(%imei, session = self.number, %reason, "tracker turned away");
+            return Some(ConnectionState::closing(reason, now));
         }
         self.session.admit(imei);
         self.gateway.metrics.login(LoginResult::Accepted);
         self.answers.bytes(&reply::LOGIN_ACCEPTED, now);
-        if self.place.is_none() {
-            let (place, before) = Sockets::enter(&self.gateway.sockets, imei, self.number);
-            self.place = Some(place);
+        if self.socket.is_none() {
+            let (socket, before) = Sockets::enter(&self.gateway.sockets, imei, self.number);
+            self.socket = Some(socket);
             match before {
                 None => tracing::debug!(%imei, session = self.number, "tracker logged in"),
                 Some(before) => tracing::debug!(
@@ -96,36 +131,41 @@ impl<S> Connection<'_, S> {
                 ),
             }
         }
+        None
     }
 
-    /// Whether the device is registered, where it has to be. Otherwise the session ends.
-    fn may_come_in(&mut self, imei: Imei, now: Instant) -> bool {
+    /// Whether the device is registered, if it has to be.
+    fn admit(&mut self, imei: Imei, now: Instant) -> Result<(), CloseReason> {
         let gateway = self.gateway;
-        let Some(admission) = gateway.admission.as_deref() else { return true };
-        // Before the question: a list that changes in between is noticed.
-        let seat = admission.session(imei, self.number);
+        let Some(admission) = gateway.admission.as_deref() else { return Ok(()) };
+        // Before the decision: a list that changes in between is noticed.
+        let registered = admission.session(imei, self.number);
         let (result, reason) = match admission.decide(imei) {
             LoginDecision::Accepted => {
-                self.seat = Some(seat);
-                return true;
+                self.registered = Some(registered);
+                return Ok(());
             }
             LoginDecision::Unknown => {
                 admission.refused(imei, self.peer);
                 self.answers.bytes(&reply::LOGIN_REFUSED, now);
                 (LoginResult::Unknown, CloseReason::UnknownDevice)
             }
-            // To refuse what may well be registered could keep a tracker away for long.
+            // The device may well be registered, and a refusal could keep its tracker away for long.
             LoginDecision::NeverKnown => (LoginResult::AdmissionUnknown, CloseReason::AdmissionUnknown),
         };
         gateway.metrics.login(result);
-        tracing::debug!(%imei, session = self.number, %reason, "tracker turned away");
-        self.close(reason);
-        false
+        Err(reason)
     }
 
-    /// A frame whose checksum is right and whose content is not. It is kept for the operator, and acknowledged with the
-    /// count that it names.
-    fn undecodable(&mut self, imei: Imei, rejection: Rejection, data: &[u8], now: Instant) {
+    /// Hands over a frame whose checksum is right and whose content is not. It is kept for the operator, and acknowledged with
+    /// the count that it names.
+    fn submit_undecodable(
+        &mut self,
+        imei: Imei,
+        rejection: Rejection,
+        data: &[u8],
+        now: Instant,
+    ) -> Option<ConnectionState> {
         let codec = data.first().copied();
         self.gateway.metrics.undecodable(FrameCodec::of(codec), rejection.reason);
         tracing::error!(
@@ -136,85 +176,107 @@ impl<S> Connection<'_, S> {
         // Messages are never answered with a count.
         let is_message = codec.and_then(MessageCodec::from_id).is_some();
         let records = if is_message { None } else { Some(data.get(1).copied().unwrap_or(0)) };
-        self.hand_over(EntryKind::Undecodable, imei, records, data, now);
+        self.submit(EntryKind::Undecodable, imei, records, data, now)
     }
 
-    /// Hands an entry over, to be answered with its receipt where it has a count.
-    fn hand_over(&mut self, kind: EntryKind, imei: Imei, records: Option<u8>, bytes: &[u8], now: Instant) {
+    /// Hands an entry over. One with a count is answered with its receipt. Returns a state if there is no room for it.
+    fn submit(
+        &mut self,
+        kind: EntryKind,
+        imei: Imei,
+        records: Option<u8>,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Option<ConnectionState> {
         let received_at_us = (self.gateway.wall)();
         let entry = NewEntry { kind, imei, received_at_us, records: records.unwrap_or(0), bytes };
         match self.gateway.intake.try_submit(&entry) {
-            // Nobody waits for a message.
-            Ok(_) if records.is_none() => {}
-            Ok(pending) => self.answers.receipt(pending, now),
-            Err(SubmitError::Closed) => self.close(CloseReason::Stopping),
+            Ok(receipt) => {
+                // Nobody waits for a message.
+                if records.is_some() {
+                    self.answers.receipt(receipt, now);
+                }
+                None
+            }
+            Err(SubmitError::Closed) => Some(ConnectionState::closing(CloseReason::Stopping, now)),
             Err(SubmitError::NoRoom) => {
-                let (intake, held) = (self.gateway.intake.clone(), self.budget.take());
-                let waiting = BlockedEntry { intake, held, kind, imei, records, received_at_us };
-                self.block(Box::pin(waiting.submit(bytes.to_vec(), now)), now);
+                let (bytes, budget) = (bytes.to_vec(), self.budget.take());
+                let entry = BlockedEntry { kind, imei, records, received_at_us, bytes, budget, complete: now };
+                Some(ConnectionState::Blocked { room: entry.submit(&self.gateway.intake), since: now })
             }
         }
     }
 
-    /// Finds room for an item that is under way.
-    fn reserve(&mut self, total: usize) {
-        if self.budget.as_ref().is_some_and(|held| held.bytes() >= total) {
-            return;
-        }
-        self.budget = self.gateway.intake.try_reserve(total);
-        if self.budget.is_none() {
-            let intake = self.gateway.intake.clone();
-            self.block(Box::pin(async move { RoomGrant::Reserved(intake.reserve(total).await) }), Instant::now());
-        }
-    }
-
-    fn block(&mut self, blocked: RoomWait, now: Instant) {
-        (self.blocked, self.since) = (Some(blocked), now);
-    }
-
-    fn refuse(&mut self, reason: CloseReason, rejection: Option<Rejection>, unread: &[u8]) {
+    /// Counts and logs what ends the session unanswered.
+    fn refuse(&self, reason: CloseReason, rejection: Option<Rejection>, unread: &[u8]) {
         match (self.session.imei(), rejection) {
             (None, _) => self.gateway.metrics.login(LoginResult::Refused),
             (Some(imei), Some(rejection)) => {
                 self.gateway.metrics.refused(rejection.reason);
-                let number = self.number;
-                tracing::warn!(session = number, reason = %rejection.reason, offset = rejection.offset, "frame refused: {}", rejection.detail);
-                tracing::debug!(%imei, session = number, "sent by this tracker");
+                tracing::warn!(
+                    session = self.number, reason = %rejection.reason, offset = rejection.offset,
+                    "frame refused: {}", rejection.detail
+                );
+                tracing::debug!(%imei, session = self.number, "sent by this tracker");
                 if let (CloseReason::CrcMismatch, Some(crc_dump)) = (reason, &self.gateway.crc_dump) {
                     crc_dump.frame(unread);
                 }
             }
             (Some(_), None) => {}
         }
-        self.close(reason);
     }
-}
 
-/// An entry that waits for room.
-struct BlockedEntry {
-    intake: Intake,
-    held: Option<Budget>,
-    kind: EntryKind,
-    imei: Imei,
-    records: Option<u8>,
-    received_at_us: i64,
-}
-
-impl BlockedEntry {
-    async fn submit(self, bytes: Vec<u8>, complete: Instant) -> RoomGrant {
-        let Self { intake, held, kind, imei, records, received_at_us } = self;
-        let entry = NewEntry { kind, imei, received_at_us, records: records.unwrap_or(0), bytes: &bytes };
-        let submitted = async {
-            let budget = match held.filter(|held| held.bytes() >= bytes.len()) {
-                Some(budget) => budget,
-                None => intake.reserve(bytes.len()).await?,
-            };
-            intake.submit(&entry, budget).await
-        };
-        match (submitted.await, records) {
-            (submitted, Some(_)) => RoomGrant::Submitted(submitted.map(|pending| (pending, complete))),
-            (submitted, None) => RoomGrant::Message(submitted.map(drop)),
+    /// Goes on after a wait for room. The peer is not charged for the time that it waited for us.
+    pub(super) fn resume(&mut self, grant: RoomGrant, waited: Duration) {
+        self.session.excuse(waited);
+        match grant {
+            RoomGrant::Submitted(receipt, complete) => self.answers.receipt(receipt, complete),
+            RoomGrant::Message => {}
+            RoomGrant::Reserved(budget) => self.budget = Some(budget),
         }
+    }
+
+    /// Takes the answers that are ready, as far as no earlier one is missing.
+    pub(super) fn ready_answers(&mut self, context: &mut Context<'_>) -> Result<Option<ReadyAnswers>, Closed> {
+        self.answers.ready(context)
+    }
+
+    /// Counts answers that were written at `now`, and begins the peer's time again.
+    pub(super) fn answered(&mut self, answers: &ReadyAnswers, now: Instant) {
+        let Gateway { tally, metrics, .. } = self.gateway;
+        tally.acknowledged(answers.records);
+        answers.since().for_each(|since| metrics.ack_latency.record(now.saturating_duration_since(since)));
+        self.session.answered(now);
+    }
+
+    /// Whether the device may still send. Otherwise `waker` is woken when it may not any more.
+    pub(super) fn is_registered(&mut self, waker: &Waker) -> bool {
+        self.registered.as_mut().is_none_or(|registered| registered.is_registered(waker))
+    }
+
+    /// Whether the tracker has every answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    /// Whether the tracker has to wait for answers before it may send more.
+    pub(super) fn is_full(&self) -> bool {
+        self.answers.is_full()
+    }
+
+    /// Since when the first answer is due.
+    pub(super) fn unanswered_since(&self) -> Option<Instant> {
+        self.answers.since()
+    }
+
+    /// When the peer has to have sent more, and what the end is called otherwise.
+    pub(super) fn deadline(&self) -> (Instant, CloseReason) {
+        self.session.deadline()
+    }
+
+    /// The device, once it is logged in.
+    pub(super) fn imei(&self) -> Option<Imei> {
+        self.session.imei()
     }
 }
 
@@ -223,6 +285,9 @@ fn data(unread: &[u8], consumed: usize) -> &[u8] {
     unread.get(ENVELOPE_LEN - CRC_LEN..consumed - CRC_LEN).unwrap_or_default()
 }
 
+/// Bytes per read: three of the largest frames seen in the field. Larger reads would buffer more behind a blocked frame. A frame
+/// up to this size needs no budget while it arrives, because any peer can announce one.
+pub(super) const READ_LEN: usize = 4096;
 /// Acknowledges a frame without records.
 static NOTHING: [u8; 4] = [0; 4];
 /// Bytes of the CRC behind the data field.

@@ -12,8 +12,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::close::CloseReason;
+use super::connection;
+use super::context::Gateway;
 use super::metrics::GatewayMetrics;
-use super::{CloseReason, Gateway, connection};
 
 /// How many connections are served at once.
 #[derive(Clone, Copy, Debug)]

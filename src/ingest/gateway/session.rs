@@ -7,7 +7,18 @@ use teltonika_codecs::{
 };
 use tokio::time::Instant;
 
-use super::{CloseReason, Timeouts};
+use super::close::CloseReason;
+
+/// Patience with a peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the connection to the last byte of the login.
+    pub login: Duration,
+    /// From the first to the last byte of a frame.
+    pub frame: Duration,
+    /// From the last item to the next byte.
+    pub idle: Duration,
+}
 
 /// The state of a session.
 #[derive(Debug)]
