@@ -47,6 +47,19 @@ async fn migrating_is_safe_to_repeat_and_to_do_twice_at_once() {
     assert_eq!(three.unwrap().schema().await.unwrap(), Schema::Current);
 }
 
+/// While a new file is switched to the write-ahead log, SQLite says "locked" at once, without its busy timeout.
+#[tokio::test]
+async fn a_new_file_opens_for_all_who_open_it_at_once() {
+    for _ in 0..40 {
+        let directory = tempfile::tempdir().unwrap();
+        let url = DatabaseUrl::sqlite(directory.path().join("positions.db"));
+        let options = MigrateOptions::default();
+        for opened in futures_util::future::join_all((0..8).map(|_| migrate(&url, &options))).await {
+            opened.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_left_alone_and_told() {
     let database = SqliteFixture::new().await;

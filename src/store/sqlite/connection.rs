@@ -31,8 +31,22 @@ pub(super) fn make_directory(file: &Path) -> Result<(), StoreError> {
         .map_err(|error| StoreError::new(ErrorClass::Refuses, "making the database's directory", error))
 }
 
+/// Opens the file. SQLite calls no busy handler while a new file is switched to the write-ahead log, so a second process that
+/// opens it at that moment is told "locked" at once: it tries again for as long as any other statement would wait.
 pub(super) async fn open(options: &SqliteConnectOptions) -> Result<SqliteConnection, StoreError> {
-    options.connect().await.map_err(failed("opening the database file"))
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match options.connect().await {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => tokio::time::sleep(BUSY_PAUSE).await,
+            opened => return opened.map_err(failed("opening the database file")),
+        }
+    }
+}
+
+/// Whether another connection holds the file. The low byte of an extended code is the primary one.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }
 
 /// Opens the file, and syncs what its log holds. A killed process may have left rows in the log that were never synced.
@@ -56,6 +70,8 @@ pub(super) async fn open_synced(options: &SqliteConnectOptions) -> Result<Sqlite
 
 /// Another process (migrate, replay) writes for a second at most.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// `SQLITE_BUSY` of sqlite3.h.
+const SQLITE_BUSY: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// Column sets whose statements are kept. A fleet has a handful, because each is the union over a batch.
 pub(super) const COLUMN_SETS_MAX: usize = 32;
