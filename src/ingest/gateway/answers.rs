@@ -1,5 +1,5 @@
-//! What a session owes its tracker, in the order in which the frames came. A tracker that waits for each answer costs no
-//! allocation.
+//! The answers that a session owes its tracker. They leave in the order in which the frames came. A tracker that waits for each
+//! answer costs no allocation.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -9,24 +9,26 @@ use tokio::time::Instant;
 
 use crate::ingest::intake::{Closed, PendingReceipt};
 
-/// The answers that a session owes.
+/// Answers that are not written yet, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct AnswerQueue {
     first: Option<QueuedAnswer>,
     others: VecDeque<QueuedAnswer>,
 }
 
-/// One of them.
 #[derive(Debug)]
 struct QueuedAnswer {
-    what: AnswerSource,
+    source: AnswerSource,
     /// When the frame was complete.
     since: Instant,
 }
 
+/// Where the bytes of an answer come from.
 #[derive(Debug)]
 enum AnswerSource {
+    /// A receipt, once it is there.
     Receipt(PendingReceipt),
+    /// Nothing has to come first.
     Bytes(&'static [u8]),
 }
 
@@ -35,10 +37,10 @@ enum AnswerSource {
 pub(super) struct ReadyAnswers {
     bytes: [u8; WINDOW * 4],
     len: usize,
-    /// When the frames of those that acknowledge records were complete.
+    /// When each acknowledged frame was complete.
     since: [Option<Instant>; WINDOW],
     receipts: usize,
-    /// Records that they acknowledge.
+    /// How many records they acknowledge.
     pub(super) records: u64,
 }
 
@@ -52,35 +54,35 @@ impl AnswerQueue {
         self.others.len() + 1 >= WINDOW
     }
 
-    /// Since when the first of them has been waiting.
+    /// Since when the first answer is due.
     pub(super) fn since(&self) -> Option<Instant> {
-        self.first.as_ref().map(|owed| owed.since)
+        self.first.as_ref().map(|answer| answer.since)
     }
 
-    /// Owes the acknowledgement of a frame that was complete at `since`.
-    pub(super) fn receipt(&mut self, pending: PendingReceipt, since: Instant) {
-        self.push(QueuedAnswer { what: AnswerSource::Receipt(pending), since });
+    /// Queues the acknowledgement of a frame that was complete at `since`.
+    pub(super) fn push_receipt(&mut self, pending: PendingReceipt, since: Instant) {
+        self.push(QueuedAnswer { source: AnswerSource::Receipt(pending), since });
     }
 
-    /// Owes bytes that need no receipt.
-    pub(super) fn bytes(&mut self, bytes: &'static [u8], since: Instant) {
-        self.push(QueuedAnswer { what: AnswerSource::Bytes(bytes), since });
+    /// Queues an answer that needs no receipt.
+    pub(super) fn push_bytes(&mut self, bytes: &'static [u8], since: Instant) {
+        self.push(QueuedAnswer { source: AnswerSource::Bytes(bytes), since });
     }
 
-    fn push(&mut self, owed: QueuedAnswer) {
+    fn push(&mut self, answer: QueuedAnswer) {
         if self.first.is_none() {
-            self.first = Some(owed);
+            self.first = Some(answer);
         } else {
-            self.others.push_back(owed);
+            self.others.push_back(answer);
         }
     }
 
     /// Takes the answers that are ready, as far as no earlier one is missing.
     pub(super) fn ready(&mut self, context: &mut Context<'_>) -> Result<Option<ReadyAnswers>, Closed> {
         let mut answers = None;
-        while let Some(owed) = &mut self.first {
-            let since = owed.since;
-            match &mut owed.what {
+        while let Some(answer) = &mut self.first {
+            let since = answer.since;
+            match &mut answer.source {
                 AnswerSource::Bytes(bytes) => answers.get_or_insert_with(ReadyAnswers::default).push(bytes),
                 AnswerSource::Receipt(pending) => {
                     let Poll::Ready(receipt) = Pin::new(pending).poll(context) else { break };
@@ -112,16 +114,16 @@ impl ReadyAnswers {
 
     fn push(&mut self, bytes: &[u8]) {
         // There is room: at most WINDOW answers of at most four bytes.
-        if let Some(place) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
-            place.copy_from_slice(bytes);
+        if let Some(free) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
+            free.copy_from_slice(bytes);
             self.len += bytes.len();
         }
     }
 
     fn acknowledged(&mut self, records: u8, since: Instant) {
         self.records += u64::from(records);
-        if let Some(place) = self.since.get_mut(self.receipts) {
-            *place = Some(since);
+        if let Some(free) = self.since.get_mut(self.receipts) {
+            *free = Some(since);
             self.receipts += 1;
         }
     }
@@ -133,5 +135,5 @@ impl Default for ReadyAnswers {
     }
 }
 
-/// Most frames of one connection that wait for their answers. Trackers send one at a time; a relay in front of them may not.
+/// How many frames of one connection may wait for their answers. Trackers send one at a time; a relay in front of them may not.
 pub(super) const WINDOW: usize = 64;

@@ -4,42 +4,42 @@ use std::fmt;
 
 use teltonika_codecs::RejectionReason;
 
-/// The end of a session. Each one has exactly one.
+/// Why a session ended. Each session has exactly one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The tracker closed the connection, which is how every link ends that has nothing more to send.
+    /// The tracker closed the connection, as it does when it has nothing more to send.
     PeerClosed,
     /// The connection broke.
     ConnectionLost,
-    /// No whole login in time.
+    /// The login was not complete in time.
     LoginTimeout,
     /// A frame began and did not end in time.
     FrameTimeout,
-    /// Nothing came for too long.
+    /// The peer sent nothing for too long.
     IdleTimeout,
     /// The peer does not take our answer.
     WriteTimeout,
-    /// The first bytes are no login: HTTP, TLS, noise.
+    /// The first bytes are no login, but HTTP, TLS or noise.
     NotATracker,
     /// The login does not carry 15 digits.
     BadImei,
-    /// Only registered devices are admitted, and this one is none: it was told so.
+    /// Only registered devices are admitted. This one is not registered, and its login was refused.
     UnknownDevice,
-    /// Only registered devices are admitted, and which these are was never known: it is to come again.
+    /// Only registered devices are admitted, and there has never been a list of them. The tracker tries again later.
     AdmissionUnknown,
-    /// It was registered at its login and is not any more.
+    /// The device was registered at its login and is not any more.
     DeviceRemoved,
-    /// A second login with another IMEI.
+    /// A second login named another IMEI.
     ImeiChanged,
-    /// Neither ping nor frame where one of them must begin.
+    /// The bytes begin neither a ping nor a frame.
     FramingLost,
-    /// A frame over the limit.
+    /// A frame is longer than the limit.
     TooLarge,
-    /// A frame with a wrong CRC: unacknowledged, so that the tracker sends it again.
+    /// A frame has a wrong CRC. It is not acknowledged, so that the tracker sends it again.
     CrcMismatch,
     /// No receipt came for longer than any tracker waits.
     NoReceipt,
-    /// The limit of connections of one address.
+    /// The address has as many connections as it may.
     AddressLimit,
     /// The service stops.
     Stopping,
@@ -93,18 +93,18 @@ impl CloseReason {
         }
     }
 
-    /// Whether someone should look: the tracker's data is refused, not only its link gone.
+    /// Whether the tracker's data was refused, and not only its link lost. Then an operator should know.
     #[must_use]
     pub const fn refuses_data(self) -> bool {
         matches!(self, Self::TooLarge | Self::CrcMismatch | Self::ImeiChanged)
     }
 
-    /// Whether the tracker may have sent more than was read, and must get our last word all the same.
+    /// Whether the tracker may have sent more than was read, and must get the last answer nevertheless.
     pub(crate) const fn parts_in_order(self) -> bool {
         self.refuses_data() || matches!(self, Self::Stopping | Self::UnknownDevice | Self::DeviceRemoved)
     }
 
-    /// The end that a refusal of the codec means for a session that is logged in.
+    /// The reason that a refusal of the codec means for a session that is logged in.
     pub(crate) const fn of(refusal: RejectionReason) -> Self {
         match refusal {
             RejectionReason::BadImei => Self::BadImei,

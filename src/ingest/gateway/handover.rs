@@ -14,7 +14,7 @@ use super::close::CloseReason;
 use super::context::Gateway;
 use super::metrics::{FrameCodec, LoginResult};
 use super::room::{self, BlockedEntry, RoomGrant};
-use super::session::{Session, SessionStep};
+use super::session::{SessionStep, TrackerSession};
 use super::sockets::{SocketEntry, Sockets};
 use super::state::ConnectionState;
 use crate::ingest::admission::{LoginDecision, RegisteredSession};
@@ -27,7 +27,7 @@ pub(super) struct Handover<'a> {
     peer: Option<IpAddr>,
     /// The session's number in the log.
     number: u64,
-    session: Session,
+    session: TrackerSession,
     socket: Option<SocketEntry>,
     /// Notices that the device is removed, if devices have to be registered.
     registered: Option<RegisteredSession<'a>>,
@@ -39,7 +39,7 @@ pub(super) struct Handover<'a> {
 impl<'a> Handover<'a> {
     /// A session that was opened at `now`.
     pub(super) fn new(gateway: &'a Gateway, peer: Option<IpAddr>, number: u64, now: Instant) -> Self {
-        let session = Session::new(gateway.timeouts, now);
+        let session = TrackerSession::new(gateway.timeouts, now);
         let answers = AnswerQueue::default();
         Self { gateway, peer, number, session, socket: None, registered: None, budget: None, answers }
     }
@@ -71,7 +71,7 @@ impl<'a> Handover<'a> {
             SessionStep::Login { imei, consumed } => (consumed, self.log_in(imei, now)),
             SessionStep::AckNothing { avl, consumed } => {
                 self.gateway.metrics.avl_frame(avl.codec(), 0);
-                self.answers.bytes(&NOTHING, now);
+                self.answers.push_bytes(&NOTHING, now);
                 (consumed, None)
             }
             SessionStep::Submit { imei, avl, consumed } => {
@@ -119,7 +119,7 @@ impl<'a> Handover<'a> {
         }
         self.session.admit(imei);
         self.gateway.metrics.login(LoginResult::Accepted);
-        self.answers.bytes(&reply::LOGIN_ACCEPTED, now);
+        self.answers.push_bytes(&reply::LOGIN_ACCEPTED, now);
         if self.socket.is_none() {
             let (socket, before) = Sockets::enter(&self.gateway.sockets, imei, self.number);
             self.socket = Some(socket);
@@ -147,7 +147,7 @@ impl<'a> Handover<'a> {
             }
             LoginDecision::Unknown => {
                 admission.refused(imei, self.peer);
-                self.answers.bytes(&reply::LOGIN_REFUSED, now);
+                self.answers.push_bytes(&reply::LOGIN_REFUSED, now);
                 (LoginResult::Unknown, CloseReason::UnknownDevice)
             }
             // The device may well be registered, and a refusal could keep its tracker away for long.
@@ -194,7 +194,7 @@ impl<'a> Handover<'a> {
             Ok(receipt) => {
                 // Nobody waits for a message.
                 if records.is_some() {
-                    self.answers.receipt(receipt, now);
+                    self.answers.push_receipt(receipt, now);
                 }
                 None
             }
@@ -219,7 +219,7 @@ impl<'a> Handover<'a> {
                 );
                 tracing::debug!(%imei, session = self.number, "sent by this tracker");
                 if let (CloseReason::CrcMismatch, Some(crc_dump)) = (reason, &self.gateway.crc_dump) {
-                    crc_dump.frame(unread);
+                    crc_dump.keep(unread);
                 }
             }
             (Some(_), None) => {}
@@ -230,7 +230,7 @@ impl<'a> Handover<'a> {
     pub(super) fn resume(&mut self, grant: RoomGrant, waited: Duration) {
         self.session.excuse(waited);
         match grant {
-            RoomGrant::Submitted(receipt, complete) => self.answers.receipt(receipt, complete),
+            RoomGrant::Submitted(receipt, complete) => self.answers.push_receipt(receipt, complete),
             RoomGrant::Message => {}
             RoomGrant::Reserved(budget) => self.budget = Some(budget),
         }

@@ -1,4 +1,4 @@
-//! What the gateway counts.
+//! The metrics of the gateway: connections, logins, frames and answers.
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use teltonika_codecs::{AvlCodec, MessageCodec, RejectionReason};
@@ -6,20 +6,20 @@ use teltonika_codecs::{AvlCodec, MessageCodec, RejectionReason};
 use super::close::CloseReason;
 use crate::metrics::Registry;
 
-/// Counters of connections, logins, frames and answers.
+/// Counters of the gateway, all of them with zero from the start.
 #[derive(Clone)]
 pub struct GatewayMetrics {
-    pub(crate) open: Gauge,
-    pub(crate) opened: Counter,
+    pub(super) open: Gauge,
+    pub(super) opened: Counter,
     closed: [Counter; CloseReason::ALL.len()],
     logins: [Counter; LoginResult::ALL.len()],
-    pub(crate) received_bytes: Counter,
+    pub(super) received_bytes: Counter,
     frames_accepted: [Counter; CODEC_LABELS.len()],
     frames_undecodable: [[Counter; UNDECODABLE.len()]; CODEC_LABELS.len()],
     frames_refused: [Counter; RejectionReason::ALL.len()],
     records_received: [Counter; AvlCodec::ALL.len()],
     messages: [Counter; MessageCodec::ALL.len()],
-    pub(crate) ack_latency: Histogram,
+    pub(super) ack_latency: Histogram,
 }
 
 impl GatewayMetrics {
@@ -46,21 +46,21 @@ impl GatewayMetrics {
         })
     }
 
-    pub(crate) fn closed(&self, reason: CloseReason) {
+    pub(super) fn closed(&self, reason: CloseReason) {
         self.closed[reason as usize].increment(1);
     }
 
-    pub(crate) fn login(&self, result: LoginResult) {
+    pub(super) fn login(&self, result: LoginResult) {
         self.logins[result as usize].increment(1);
     }
 
-    /// A frame that ends its session: nothing in it can be trusted, its codec included.
-    pub(crate) fn refused(&self, reason: RejectionReason) {
+    /// Counts a frame that ends its session. Nothing in it can be trusted, including its codec.
+    pub(super) fn refused(&self, reason: RejectionReason) {
         self.frames_refused[reason as usize].increment(1);
     }
 
-    /// A frame with a right checksum that goes to quarantine.
-    pub(crate) fn undecodable(&self, codec: FrameCodec, reason: RejectionReason) {
+    /// Counts a frame with a right checksum that goes to quarantine.
+    pub(super) fn undecodable(&self, codec: FrameCodec, reason: RejectionReason) {
         let known = codec.0.zip(UNDECODABLE.iter().position(|undecodable| *undecodable == reason));
         match known {
             Some((codec, reason)) => self.frames_undecodable[codec][reason].increment(1),
@@ -68,27 +68,27 @@ impl GatewayMetrics {
         }
     }
 
-    pub(crate) fn avl_frame(&self, codec: AvlCodec, records: u8) {
+    pub(super) fn avl_frame(&self, codec: AvlCodec, records: u8) {
         self.frames_accepted[codec as usize].increment(1);
         self.records_received[codec as usize].increment(records.into());
     }
 
-    pub(crate) fn message(&self, codec: MessageCodec) {
+    pub(super) fn message(&self, codec: MessageCodec) {
         self.frames_accepted[AvlCodec::ALL.len() + codec as usize].increment(1);
         self.messages[codec as usize].increment(1);
     }
 }
 
-/// What became of a login; also a metric label.
+/// The result of a login; also a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoginResult {
+pub(super) enum LoginResult {
     /// The tracker may send.
     Accepted,
-    /// It was no login.
+    /// The first bytes were no login.
     Refused,
-    /// Not a registered device.
+    /// The device is not registered.
     Unknown,
-    /// Which devices are registered was never known.
+    /// There has never been a list of registered devices.
     AdmissionUnknown,
 }
 
@@ -110,7 +110,7 @@ impl LoginResult {
 
 /// The codec of a frame as a label.
 #[derive(Clone, Copy, Debug)]
-pub struct FrameCodec(Option<usize>);
+pub(super) struct FrameCodec(Option<usize>);
 
 impl FrameCodec {
     /// By the codec id on the wire.
@@ -124,7 +124,7 @@ impl FrameCodec {
 
 /// Codec labels in the order of `AvlCodec::ALL`, then `MessageCodec::ALL`.
 const CODEC_LABELS: [&str; 7] = ["8", "8E", "16", "12", "13", "14", "15"];
-/// What can be wrong with a frame of a known codec whose checksum is right.
+/// Why a frame of a known codec with a right checksum cannot be decoded.
 const UNDECODABLE: [RejectionReason; 2] = [RejectionReason::CountMismatch, RejectionReason::BadStructure];
 
 #[cfg(test)]

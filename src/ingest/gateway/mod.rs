@@ -32,5 +32,5 @@ pub use connection::serve;
 pub use context::Gateway;
 pub use crc_dump::CrcDump;
 pub use listener::{Limits, run};
-pub use metrics::{FrameCodec, GatewayMetrics, LoginResult};
-pub use session::{Session, SessionStep, Timeouts};
+pub use metrics::GatewayMetrics;
+pub use session::Timeouts;

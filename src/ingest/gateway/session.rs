@@ -1,4 +1,4 @@
-//! One tracker's session as a step function: bytes and time in, the next thing to do out. No socket, no clock.
+//! One tracker's session as a step function: bytes and time in, the next step out. It has no socket and no clock.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::close::CloseReason;
 
-/// Patience with a peer.
+/// How long a peer may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// From the connection to the last byte of the login.
@@ -20,22 +20,25 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
-/// The state of a session.
+/// A session, from the login on.
 #[derive(Debug)]
-pub struct Session {
+pub(super) struct TrackerSession {
+    /// The device, once it is logged in.
     imei: Option<Imei>,
     timeouts: Timeouts,
     opened: Instant,
+    /// When the last whole item came.
     last_item: Instant,
+    /// Since when an item has been incomplete.
     incomplete_since: Option<Instant>,
 }
 
-/// What to do next. Every step but `Wait` and `Close` names the bytes to drop before the next one.
+/// What to do next. Every step except `Wait` and `Close` names the bytes to drop before the next one.
 #[derive(Debug)]
-pub enum SessionStep<'a> {
-    /// Read on. `total` is the length of the item under way, where it is known.
+pub(super) enum SessionStep<'a> {
+    /// Read on: the item at the head is incomplete.
     Wait {
-        /// Length of the whole item.
+        /// Length of the whole item, if it is known.
         total: Option<usize>,
     },
     /// Nothing to answer: a ping, or the empty message that some devices send as one.
@@ -43,7 +46,7 @@ pub enum SessionStep<'a> {
         /// Bytes to drop.
         consumed: usize,
     },
-    /// Answer a login. Where the device may not come in, end the session; otherwise say so by [`Session::admit`].
+    /// Answer a login: call [`TrackerSession::admit`] if the device may log in, and end the session otherwise.
     Login {
         /// The device.
         imei: Imei,
@@ -59,24 +62,24 @@ pub enum SessionStep<'a> {
         /// Bytes to drop.
         consumed: usize,
     },
-    /// A frame without records: answer 0, store nothing.
+    /// Answer a frame without records with 0, and store nothing.
     AckNothing {
         /// The frame.
         avl: AvlData<'a>,
         /// Bytes to drop.
         consumed: usize,
     },
-    /// A frame whose checksum is right and whose content is not: hand it over and answer with its receipt, or the tracker
-    /// would send it for ever.
+    /// Hand over a frame that cannot be decoded though its checksum is right, and answer with its receipt. Otherwise the tracker
+    /// would send it forever.
     Undecodable {
         /// The device that is logged in.
         imei: Imei,
-        /// What is wrong with it.
+        /// Why it cannot be decoded.
         rejection: Rejection,
         /// Bytes to drop.
         consumed: usize,
     },
-    /// A message, which is handed over and never answered with a count.
+    /// Hand a message over. It is never answered with a count.
     Message {
         /// The device that is logged in.
         imei: Imei,
@@ -87,22 +90,21 @@ pub enum SessionStep<'a> {
     },
     /// End the session unanswered.
     Close {
-        /// Why.
+        /// What the end is called.
         reason: CloseReason,
-        /// What the codec said, where it refused.
+        /// The codec's refusal, if there is one.
         rejection: Option<Rejection>,
     },
 }
 
-impl Session {
-    /// A session that was opened at `now` and owes a login.
-    #[must_use]
-    pub fn new(timeouts: Timeouts, now: Instant) -> Self {
+impl TrackerSession {
+    /// A session that was opened at `now` and waits for a login.
+    pub(super) fn new(timeouts: Timeouts, now: Instant) -> Self {
         Self { imei: None, timeouts, opened: now, last_item: now, incomplete_since: None }
     }
 
-    /// Decides about the head of the unread bytes. Call again until it says `Wait` or `Close`.
-    pub fn step<'a>(&mut self, unread: &'a [u8], now: Instant) -> SessionStep<'a> {
+    /// Decides about the head of the unread bytes. Call it again until it returns `Wait` or `Close`.
+    pub(super) fn step<'a>(&mut self, unread: &'a [u8], now: Instant) -> SessionStep<'a> {
         let phase = if self.imei.is_some() { StreamPhase::Frames } else { StreamPhase::Login };
         match next_item(unread, phase) {
             NextItem::Incomplete { total, .. } => {
@@ -127,14 +129,13 @@ impl Session {
         }
     }
 
-    /// The device may come in: frames are its own from now on.
-    pub fn admit(&mut self, imei: Imei) {
+    /// Lets the device in: frames are its own from now on.
+    pub(super) fn admit(&mut self, imei: Imei) {
         self.imei = Some(imei);
     }
 
-    /// When patience ends if nothing comes, and what the end will be called.
-    #[must_use]
-    pub fn deadline(&self) -> (Instant, CloseReason) {
+    /// When the peer has to have sent more, and what the end is called otherwise.
+    pub(super) fn deadline(&self) -> (Instant, CloseReason) {
         match (self.imei, self.incomplete_since) {
             // The whole login has one deadline: a byte now and then does not extend it.
             (None, _) => (self.opened + self.timeouts.login, CloseReason::LoginTimeout),
@@ -143,21 +144,20 @@ impl Session {
         }
     }
 
-    /// Takes time that the peer spent waiting for us off its account.
-    pub fn excuse(&mut self, waited: Duration) {
+    /// Does not charge the peer for time that it spent waiting for us.
+    pub(super) fn excuse(&mut self, waited: Duration) {
         self.last_item += waited;
         self.incomplete_since = self.incomplete_since.map(|since| since + waited);
     }
 
-    /// The peer has been answered: its time begins anew.
-    pub fn answered(&mut self, now: Instant) {
+    /// Begins the peer's time again, because it was answered.
+    pub(super) fn answered(&mut self, now: Instant) {
         self.last_item = self.last_item.max(now);
         self.incomplete_since = self.incomplete_since.map(|since| since.max(now));
     }
 
     /// The device, once it is logged in.
-    #[must_use]
-    pub fn imei(&self) -> Option<Imei> {
+    pub(super) fn imei(&self) -> Option<Imei> {
         self.imei
     }
 
@@ -167,7 +167,7 @@ impl Session {
             (StreamItem::Ping | StreamItem::Frame(Frame::EmptyMessage(_)), _) => SessionStep::Ping { consumed },
             (StreamItem::Login(imei), Some(known)) if imei != known => close(CloseReason::ImeiChanged),
             (StreamItem::Login(imei), _) => SessionStep::Login { imei, consumed },
-            // Before a login the front gives no frames.
+            // Before a login, the codec returns no frames.
             (StreamItem::Frame(_), None) => close(CloseReason::NotATracker),
             (StreamItem::Frame(Frame::Message(message)), Some(imei)) => {
                 SessionStep::Message { imei, codec: message.codec, consumed }

@@ -1,5 +1,5 @@
-//! Which socket of a device is its newest. A tracker whose link broke comes back long before its old socket is known to be
-//! dead, so several at a time are normal.
+//! The newest socket of each device. A tracker whose link broke comes back long before its old socket times out, so several
+//! sockets of one device are normal.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,11 +11,13 @@ use teltonika_codecs::Imei;
 /// The newest socket of each device that has one.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
+    /// Session numbers by IMEI.
     newest: Mutex<HashMap<u64, u64, RandomState>>,
+    /// How many sessions there have been.
     opened: AtomicU64,
 }
 
-/// The place of one socket; left when it is dropped.
+/// One socket in the list; dropping it removes the socket.
 #[derive(Debug)]
 pub(super) struct SocketEntry {
     sockets: Arc<Sockets>,
@@ -25,12 +27,12 @@ pub(super) struct SocketEntry {
 }
 
 impl Sockets {
-    /// A number for a session.
+    /// Draws the number of a session.
     pub(super) fn number(&self) -> u64 {
         self.opened.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A session's device is known: it is the newest one. Gives the one before it, if that is still open.
+    /// Makes a session the newest of its device. Returns the number of the one before, if that is still open.
     pub(super) fn enter(sockets: &Arc<Self>, imei: Imei, number: u64) -> (SocketEntry, Option<u64>) {
         let before = sockets.newest().insert(imei.get(), number);
         (SocketEntry { sockets: Arc::clone(sockets), imei, number }, before)
