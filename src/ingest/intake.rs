@@ -1,8 +1,10 @@
-//! Between gateway and drain: entries one way, receipts the other.
+//! The intake is between gateway and drain: entries go in, receipts come back.
 //!
-//! Only two things make a [`Receipt`]: the journal after its sync, and the commit gate after the commit of the batch. Writing
-//! the ACK consumes it and takes the count from it: acknowledging early, twice or with another count does not compile. Bytes in
-//! memory are bounded over all sessions: at the bound, sockets are not read. Nothing is dropped to make room.
+//! There are two routes. An entry goes to the journal, whose sync makes the [`Receipt`]. Or it goes to its lane
+//! directly, and the commit of its batch makes the receipt. Nothing else can make one. Writing the ACK consumes the
+//! receipt and takes the count from it: code that acknowledges early, twice or with another count does not compile.
+//!
+//! Bytes in memory are bounded over all sessions. At the bound, sockets are not read. Nothing is dropped to make room.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +17,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use crate::ingest::drain::lane_of;
 use crate::metrics::Tally;
 use crate::store::Committed;
-use odograph_journal;
 use odograph_journal::{AppendError, Appender, EntryKind, NewEntry};
 
 /// Proof that the records of one frame survive a power cut.
@@ -38,8 +39,8 @@ impl From<odograph_journal::Receipt> for Receipt {
     }
 }
 
-/// An entry on its way into the database without a journal. Dropping it without settling leaves the tracker unanswered, and
-/// it resends.
+/// An entry on its way to the database without a journal. If it is dropped before it is settled, the tracker gets no
+/// answer and sends the frame again.
 #[derive(Debug)]
 pub struct QueuedFrame {
     /// What the bytes are.
@@ -56,38 +57,40 @@ pub struct QueuedFrame {
 }
 
 impl QueuedFrame {
-    /// Records in the frame.
+    /// How many records the frame has.
     #[must_use]
     pub fn records(&self) -> u8 {
         self.records
     }
 
-    /// The entry that it would be in a journal.
+    /// The same entry as a journal would hold it.
     #[must_use]
     pub fn entry(&self) -> NewEntry<'_> {
         let Self { kind, imei, received_at_us, ref data, records, .. } = *self;
         NewEntry { kind, imei, received_at_us, records, bytes: data }
     }
 
-    /// Issues the receipt; only a store makes the proof. A session that has ended meanwhile does not mind: the tracker
-    /// resends, keys take care of it.
+    /// Issues the receipt. Only a store makes the proof. If the session has ended meanwhile, the tracker sends the
+    /// frame again, and the keys of its records keep them from being stored twice.
     pub fn settle(self, _proof: &Committed) {
         let _ = self.answer.send(Receipt { records: self.records });
     }
 }
 
-/// Becomes the receipt of one entry. Dropping it does not take the entry back.
+/// Completes with the receipt of one entry. Dropping it does not take the entry back.
 #[derive(Debug)]
-#[must_use = "an entry is acknowledged with the receipt that it becomes"]
-pub struct PendingReceipt(Proof);
+#[must_use = "an entry is acknowledged with the receipt that this completes with"]
+pub struct PendingReceipt(ReceiptSource);
 
 #[derive(Debug)]
-enum Proof {
+enum ReceiptSource {
+    /// The sync of the journal.
     Sync(odograph_journal::Ticket),
+    /// The commit of the batch.
     Commit(oneshot::Receiver<Receipt>),
 }
 
-/// Nothing is accepted any more, and what has no receipt gets none.
+/// The intake takes no more entries, and an entry without a receipt gets none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the pipeline has ended")]
 pub struct Closed;
@@ -97,13 +100,15 @@ impl Future for PendingReceipt {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match &mut self.0 {
-            Proof::Sync(ticket) => ready!(Pin::new(ticket).poll(context)).map(Receipt::from).map_err(|_| Closed),
-            Proof::Commit(answer) => ready!(Pin::new(answer).poll(context)).map_err(|_| Closed),
+            ReceiptSource::Sync(ticket) => {
+                ready!(Pin::new(ticket).poll(context)).map(Receipt::from).map_err(|_| Closed)
+            }
+            ReceiptSource::Commit(answer) => ready!(Pin::new(answer).poll(context)).map_err(|_| Closed),
         })
     }
 }
 
-/// A share of the bytes that may be in memory; given back when it is dropped.
+/// A share of the bytes that may be in memory; dropping it gives them back.
 #[derive(Debug)]
 pub struct Budget(OwnedSemaphorePermit);
 
@@ -115,7 +120,7 @@ impl Budget {
     }
 }
 
-/// The gateway's end: hands entries over and answers with receipts.
+/// The gateway's end of the intake.
 #[derive(Clone, Debug)]
 pub struct Intake {
     route: Route,
@@ -123,29 +128,32 @@ pub struct Intake {
     tally: Arc<Tally>,
 }
 
+/// Where entries go.
 #[derive(Clone, Debug)]
 enum Route {
+    /// To the journal.
     Journal(Appender),
+    /// To the lanes, each with its own queue.
     Commit(Arc<[mpsc::Sender<QueuedFrame>]>),
 }
 
-/// Why an entry was not taken at once.
+/// Why an entry was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubmitError {
     /// There is no room now: [`Intake::submit`] waits.
     NoRoom,
-    /// There never will be.
+    /// There will be no room any more.
     Closed,
 }
 
 impl Intake {
-    /// Receipts after the journal's sync. `inflight_max` bounds bytes in memory.
+    /// An intake whose receipts follow the sync of the journal. `inflight_max` bounds the bytes in memory.
     #[must_use]
     pub fn journal(appender: Appender, inflight_max: u32, tally: Arc<Tally>) -> Self {
         Self::new(Route::Journal(appender), inflight_max, tally)
     }
 
-    /// Receipts after the commit, and the drain's end for each lane.
+    /// An intake whose receipts follow the commit, and the queue of each lane for the drain.
     #[must_use]
     pub fn commit(lanes: u16, inflight_max: u32, tally: Arc<Tally>) -> (Self, Vec<mpsc::Receiver<QueuedFrame>>) {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(QUEUE_LEN)).unzip();
@@ -157,84 +165,85 @@ impl Intake {
         Self { route, budget: Arc::new(Semaphore::new(most)), tally }
     }
 
-    /// A share of the bytes in memory, if there is one now.
+    /// Takes a share of the bytes in memory, if there is one now.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Budget> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         Arc::clone(&self.budget).try_acquire_many_owned(bytes).ok().map(Budget)
     }
 
-    /// Waits until `bytes` more may be in memory.
+    /// Takes a share of the bytes in memory, after waiting for it.
     ///
     /// # Errors
-    /// Never; the bound lives as long as this.
+    /// None in practice: the bound lives as long as the intake.
     pub async fn reserve(&self, bytes: usize) -> Result<Budget, Closed> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         Arc::clone(&self.budget).acquire_many_owned(bytes).await.map(Budget).map_err(|_| Closed)
     }
 
-    /// Hands an entry over, if that needs no waiting.
+    /// Takes an entry, if there is room now.
     ///
     /// # Errors
-    /// See [`SubmitError`]; nothing was taken then.
+    /// See [`SubmitError`]. The entry was not taken then.
     pub fn try_submit(&self, entry: &NewEntry<'_>) -> Result<PendingReceipt, SubmitError> {
         match &self.route {
-            // Its bytes go into the journal's own buffer, which is bounded.
+            // The journal copies the bytes into its own buffer, which is bounded.
             Route::Journal(appender) => {
                 let ticket = self.tally.journaled(entry.records, || appender.try_append(entry));
-                ticket.map(|ticket| PendingReceipt(Proof::Sync(ticket))).map_err(|wrong| match wrong {
+                ticket.map(|ticket| PendingReceipt(ReceiptSource::Sync(ticket))).map_err(|error| match error {
                     AppendError::NoRoom => SubmitError::NoRoom,
                     _ => SubmitError::Closed,
                 })
             }
             Route::Commit(lanes) => {
-                let place = lane_in(lanes, entry.imei).try_reserve().map_err(|wrong| match wrong {
+                let slot = lane_in(lanes, entry.imei).try_reserve().map_err(|error| match error {
                     mpsc::error::TrySendError::Full(()) => SubmitError::NoRoom,
                     mpsc::error::TrySendError::Closed(()) => SubmitError::Closed,
                 })?;
                 let budget = self.try_reserve(entry.bytes.len()).ok_or(SubmitError::NoRoom)?;
-                Ok(self.send(place, entry, budget))
+                Ok(self.send(slot, entry, budget))
             }
         }
     }
 
-    /// Hands an entry over, after waiting for room. Dropped before it completes, nothing was taken.
+    /// Takes an entry, after waiting for room. If this is dropped before it completes, the entry was not taken.
     ///
     /// # Errors
-    /// [`Closed`].
+    /// [`Closed`] if the pipeline has ended.
     pub async fn submit(&self, entry: &NewEntry<'_>, budget: Budget) -> Result<PendingReceipt, Closed> {
         match &self.route {
             Route::Journal(appender) => loop {
                 match self.tally.journaled(entry.records, || appender.try_append(entry)) {
-                    Ok(ticket) => return Ok(PendingReceipt(Proof::Sync(ticket))),
+                    Ok(ticket) => return Ok(PendingReceipt(ReceiptSource::Sync(ticket))),
                     Err(AppendError::NoRoom) => appender.room(entry.stored_len()).await,
                     Err(_) => return Err(Closed),
                 }
             },
             Route::Commit(lanes) => {
-                let place = lane_in(lanes, entry.imei).reserve().await.map_err(|_| Closed)?;
-                Ok(self.send(place, entry, budget))
+                let slot = lane_in(lanes, entry.imei).reserve().await.map_err(|_| Closed)?;
+                Ok(self.send(slot, entry, budget))
             }
         }
     }
 
-    fn send(&self, place: mpsc::Permit<'_, QueuedFrame>, entry: &NewEntry<'_>, budget: Budget) -> PendingReceipt {
+    fn send(&self, slot: mpsc::Permit<'_, QueuedFrame>, entry: &NewEntry<'_>, budget: Budget) -> PendingReceipt {
         let (answer, receipt) = oneshot::channel();
         let NewEntry { kind, imei, received_at_us, records, bytes } = *entry;
         let data = Bytes::copy_from_slice(bytes);
         let frame = QueuedFrame { kind, imei, received_at_us, data, records, answer, _budget: budget };
         let Ok(()) = self.tally.journaled(records, || {
-            place.send(frame);
+            slot.send(frame);
             Ok::<_, std::convert::Infallible>(())
         });
-        PendingReceipt(Proof::Commit(receipt))
+        PendingReceipt(ReceiptSource::Commit(receipt))
     }
 }
 
+/// The queue of the lane that a device belongs to.
 fn lane_in(lanes: &[mpsc::Sender<QueuedFrame>], imei: Imei) -> &mpsc::Sender<QueuedFrame> {
     let count = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
     &lanes[usize::from(lane_of(imei, count))]
 }
 
-/// Frames between gateway and a lane; bytes are bounded separately. A full queue makes sessions wait.
+/// How many frames may wait for a lane. Bytes are bounded separately. If a queue is full, sessions wait.
 const QUEUE_LEN: usize = 65_536;

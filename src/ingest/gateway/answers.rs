@@ -1,5 +1,5 @@
-//! The answers that a session owes its tracker. They leave in the order in which the frames came. A tracker that waits for each
-//! answer costs no allocation.
+//! The answers that a session owes its tracker. They leave in the order in which the frames came. A tracker that waits
+//! for each answer costs no allocation.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -135,5 +135,6 @@ impl Default for ReadyAnswers {
     }
 }
 
-/// How many frames of one connection may wait for their answers. Trackers send one at a time; a relay in front of them may not.
+/// How many frames of one connection may wait for their answers. Trackers send one at a time; a relay in front of them
+/// may not.
 pub(super) const WINDOW: usize = 64;

@@ -1,7 +1,7 @@
 //! The socket of a session: it reads bytes for the handover and writes its answers. Every wait has a bound.
 //!
-//! One poll function over plain state: a connection that waits holds neither a buffer nor a timer of its own for each wait. All
-//! sessions of a thread read into the same memory, and only what is incomplete is kept.
+//! One poll function over plain state: a connection that waits holds neither a buffer nor a timer of its own for each
+//! wait. All sessions of a thread read into the same memory, and only what is incomplete is kept.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -21,8 +21,8 @@ use super::room::RoomGrant;
 use super::state::ConnectionState;
 use crate::ingest::intake::Closed;
 
-/// Serves one connection to its end. `number` names it in the log, and `peer` in the list of refused devices. Dropping the
-/// future closes the connection; what was handed over goes on.
+/// Serves one connection to its end. `number` names it in the log, and `peer` in the list of refused devices. Dropping
+/// the future closes the connection; what was handed over goes on.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: Option<IpAddr>,
@@ -256,7 +256,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         })
     }
 
-    /// Takes every whole item from bytes that were just read. Keeps the rest, in memory of just the length that the item needs.
+    /// Takes every whole item from bytes that were just read. Keeps the rest, in memory of just the length that the
+    /// item needs.
     fn take_or_keep(&mut self, read: &[u8]) {
         let (taken, state) = self.handover.take_items(read);
         let rest = read.get(taken..).unwrap_or_default();

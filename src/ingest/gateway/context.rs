@@ -24,8 +24,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Makes a gateway that hands entries to `intake`, with `wall` as their receive time. Frames with a wrong checksum go to
-    /// `crc_dump`. Without `admission`, every tracker may log in.
+    /// Makes a gateway that hands entries to `intake`, with `wall` as their receive time. Frames with a wrong checksum
+    /// go to `crc_dump`. Without `admission`, every tracker may log in.
     #[must_use]
     pub fn new(
         intake: Intake,

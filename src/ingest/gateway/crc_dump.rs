@@ -1,5 +1,5 @@
-//! The last frames with a wrong checksum, as files for the operator who has to find out where the bytes were damaged. The oldest
-//! file makes room. No session waits for the disk: a frame that comes too fast is not kept.
+//! The last frames with a wrong checksum, as files for the operator who has to find out where the bytes were damaged.
+//! The oldest file makes room. No session waits for the disk: a frame that comes too fast is not kept.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};

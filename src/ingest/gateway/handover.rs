@@ -1,6 +1,7 @@
 //! What a session hands to the intake, and what it owes the tracker for it. It knows bytes and time, but no socket.
 //!
-//! Frames, messages and what cannot be decoded go to the intake as far as it has room. Answers leave in the order of the frames.
+//! Frames, messages and what cannot be decoded go to the intake as far as it has room. Answers leave in the order of
+//! the frames.
 
 use std::net::IpAddr;
 use std::task::{Context, Waker};
@@ -44,8 +45,8 @@ impl<'a> Handover<'a> {
         Self { gateway, peer, number, session, socket: None, registered: None, budget: None, answers }
     }
 
-    /// Takes whole items from the head of `unread` until one is incomplete, finds no room or ends the session. Returns how many
-    /// bytes it took, and the state that the connection enters.
+    /// Takes whole items from the head of `unread` until one is incomplete, finds no room or ends the session. Returns
+    /// how many bytes it took, and the state that the connection enters.
     pub(super) fn take_items(&mut self, unread: &[u8]) -> (usize, ConnectionState) {
         let mut taken = 0;
         while !self.answers.is_full() {
@@ -157,8 +158,8 @@ impl<'a> Handover<'a> {
         Err(reason)
     }
 
-    /// Hands over a frame whose checksum is right and whose content is not. It is kept for the operator, and acknowledged with
-    /// the count that it names.
+    /// Hands over a frame whose checksum is right and whose content is not. It is kept for the operator, and
+    /// acknowledged with the count that it names.
     fn submit_undecodable(
         &mut self,
         imei: Imei,
@@ -285,8 +286,8 @@ fn data(unread: &[u8], consumed: usize) -> &[u8] {
     unread.get(ENVELOPE_LEN - CRC_LEN..consumed - CRC_LEN).unwrap_or_default()
 }
 
-/// Bytes per read: three of the largest frames seen in the field. Larger reads would buffer more behind a blocked frame. A frame
-/// up to this size needs no budget while it arrives, because any peer can announce one.
+/// Bytes per read: three of the largest frames seen in the field. Larger reads would buffer more behind a blocked
+/// frame. A frame up to this size needs no budget while it arrives, because any peer can announce one.
 pub(super) const READ_LEN: usize = 4096;
 /// Acknowledges a frame without records.
 static NOTHING: [u8; 4] = [0; 4];

@@ -1,4 +1,5 @@
-//! The listener: a permit before each accept, limits in all and an address, sessions tracked to their end.
+//! The listener accepts connections within the limits, and waits for its sessions when it stops. It takes a permit
+//! before each accept, so that a full service leaves connections in the kernel's queue.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,13 +21,14 @@ use super::metrics::GatewayMetrics;
 /// How many connections are served at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// In all; further ones wait in the kernel's queue.
+    /// Of all addresses together. Further ones wait in the kernel's queue.
     pub connections: usize,
-    /// From one address; further ones are closed at once.
+    /// Of one address. Further ones are closed at once.
     pub per_address: Option<usize>,
 }
 
-/// Accepts and serves until `stop`, then waits for the sessions. Accept errors neither end nor spin it.
+/// Accepts and serves until `stop`, then waits for the sessions. An accept error does not end it, and it pauses after
+/// most of them, so that it does not spin.
 pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let addresses = Arc::new(AddressCounts::default());
@@ -39,8 +41,8 @@ pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, s
         };
         let (permit, stream, peer) = match accepted {
             Ok(accepted) => accepted,
-            Err(wrong) => {
-                pause_after(&wrong, &stop).await;
+            Err(error) => {
+                pause_after(&error, &stop).await;
                 continue;
             }
         };
@@ -61,7 +63,7 @@ pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, s
         let open = OpenConnection::new(&gateway.metrics);
         let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
         sessions.spawn(async move {
-            let _held = (permit, slot, open);
+            let _guards = (permit, slot, open);
             let reason = connection::serve(stream, Some(peer), number, &gateway, &stop).await;
             gateway.metrics.closed(reason);
         });
@@ -71,25 +73,26 @@ pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, s
     sessions.wait().await;
 }
 
+/// The permit, the connection and its peer.
 type Accepted = (tokio::sync::OwnedSemaphorePermit, TcpStream, IpAddr);
 
-/// Cancel-safe: a permit without a connection is given back.
+/// Takes a permit and accepts one connection. Cancel-safe: a permit without a connection is given back.
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<Accepted> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    // Mobile networks drop links without a word; keepalive finds them long before the idle timeout does.
+    // Mobile networks drop links silently. Keepalive notices long before the idle timeout.
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
     SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     Ok((permit, stream, peer.ip().to_canonical()))
 }
 
-async fn pause_after(wrong: &io::Error, stop: &CancellationToken) {
-    match wrong.kind() {
-        // The peer went away between its connection and our accept.
+async fn pause_after(error: &io::Error, stop: &CancellationToken) {
+    match error.kind() {
+        // The peer closed the connection before it was accepted.
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::InvalidInput => {}
         _ => {
-            tracing::warn!(error = %wrong, "cannot accept connections for the moment");
+            tracing::warn!(%error, "cannot accept connections for the moment");
             tokio::select! {
                 () = tokio::time::sleep(ACCEPT_PAUSE) => {}
                 () = stop.cancelled() => {}
@@ -98,7 +101,7 @@ async fn pause_after(wrong: &io::Error, stop: &CancellationToken) {
     }
 }
 
-/// Counts an open connection, however its session ends.
+/// Counts an open connection until it is dropped, so that every end of a session counts.
 struct OpenConnection(metrics::Gauge);
 
 impl OpenConnection {
@@ -114,12 +117,12 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Connections by address.
+/// How many connections each address has.
 #[derive(Debug, Default)]
 struct AddressCounts(Mutex<HashMap<IpAddr, usize>>);
 
 impl AddressCounts {
-    /// Counts a connection, unless its address has as many as it may.
+    /// Counts a connection, or returns nothing if its address has `most` already.
     fn enter(addresses: &Arc<Self>, address: IpAddr, most: usize) -> Option<AddressSlot> {
         let mut counts = addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
@@ -131,7 +134,7 @@ impl AddressCounts {
     }
 }
 
-/// A connection's slot among those of its address.
+/// One connection of an address; dropping it frees the slot.
 struct AddressSlot {
     addresses: Arc<AddressCounts>,
     address: IpAddr,
@@ -149,6 +152,7 @@ impl Drop for AddressSlot {
     }
 }
 
+/// Errors such as a lack of file descriptors last a while.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);

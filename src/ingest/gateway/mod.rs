@@ -1,5 +1,5 @@
-//! The gateway owns the sockets of the trackers. It hands entries to the intake, and answers with the receipts that come back. It
-//! never sees the store.
+//! The gateway owns the sockets of the trackers. It hands entries to the intake, and answers with the receipts that
+//! come back. It never sees the store.
 //!
 //! ```text
 //! tracker ─► listener ─► connection ─► handover ─► intake

@@ -69,8 +69,8 @@ pub(super) enum SessionStep<'a> {
         /// Bytes to drop.
         consumed: usize,
     },
-    /// Hand over a frame that cannot be decoded though its checksum is right, and answer with its receipt. Otherwise the tracker
-    /// would send it forever.
+    /// Hand over a frame that cannot be decoded though its checksum is right, and answer with its receipt. Otherwise
+    /// the tracker would send it forever.
     Undecodable {
         /// The device that is logged in.
         imei: Imei,

@@ -1,5 +1,5 @@
-//! The newest socket of each device. A tracker whose link broke comes back long before its old socket times out, so several
-//! sockets of one device are normal.
+//! The newest socket of each device. A tracker whose link broke comes back long before its old socket times out, so
+//! several sockets of one device are normal.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
