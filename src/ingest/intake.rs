@@ -93,17 +93,17 @@ enum ReceiptSource {
 /// The intake takes no more entries, and an entry without a receipt gets none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the pipeline has ended")]
-pub struct Closed;
+pub struct IntakeClosed;
 
 impl Future for PendingReceipt {
-    type Output = Result<Receipt, Closed>;
+    type Output = Result<Receipt, IntakeClosed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match &mut self.0 {
             ReceiptSource::Sync(ticket) => {
-                ready!(Pin::new(ticket).poll(context)).map(Receipt::from).map_err(|_| Closed)
+                ready!(Pin::new(ticket).poll(context)).map(Receipt::from).map_err(|_| IntakeClosed)
             }
-            ReceiptSource::Commit(answer) => ready!(Pin::new(answer).poll(context)).map_err(|_| Closed),
+            ReceiptSource::Commit(answer) => ready!(Pin::new(answer).poll(context)).map_err(|_| IntakeClosed),
         })
     }
 }
@@ -176,9 +176,9 @@ impl Intake {
     ///
     /// # Errors
     /// None in practice: the bound lives as long as the intake.
-    pub async fn reserve(&self, bytes: usize) -> Result<Budget, Closed> {
+    pub async fn reserve(&self, bytes: usize) -> Result<Budget, IntakeClosed> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        Arc::clone(&self.budget).acquire_many_owned(bytes).await.map(Budget).map_err(|_| Closed)
+        Arc::clone(&self.budget).acquire_many_owned(bytes).await.map(Budget).map_err(|_| IntakeClosed)
     }
 
     /// Takes an entry, if there is room now.
@@ -209,18 +209,18 @@ impl Intake {
     /// Takes an entry, after waiting for room. If this is dropped before it completes, the entry was not taken.
     ///
     /// # Errors
-    /// [`Closed`] if the pipeline has ended.
-    pub async fn submit(&self, entry: &NewEntry<'_>, budget: Budget) -> Result<PendingReceipt, Closed> {
+    /// [`IntakeClosed`] if the pipeline has ended.
+    pub async fn submit(&self, entry: &NewEntry<'_>, budget: Budget) -> Result<PendingReceipt, IntakeClosed> {
         match &self.route {
             Route::Journal(appender) => loop {
                 match self.tally.journaled(entry.records, || appender.try_append(entry)) {
                     Ok(ticket) => return Ok(PendingReceipt(ReceiptSource::Sync(ticket))),
                     Err(AppendError::NoRoom) => appender.room(entry.stored_len()).await,
-                    Err(_) => return Err(Closed),
+                    Err(_) => return Err(IntakeClosed),
                 }
             },
             Route::Commit(lanes) => {
-                let slot = lane_in(lanes, entry.imei).reserve().await.map_err(|_| Closed)?;
+                let slot = lane_in(lanes, entry.imei).reserve().await.map_err(|_| IntakeClosed)?;
                 Ok(self.send(slot, entry, budget))
             }
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use crate::ingest::intake::{Closed, PendingReceipt};
+use crate::ingest::intake::{IntakeClosed, PendingReceipt};
 
 /// Answers that are not written yet, oldest first.
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ impl AnswerQueue {
     }
 
     /// Takes the answers that are ready, as far as no earlier one is missing.
-    pub(super) fn ready(&mut self, context: &mut Context<'_>) -> Result<Option<ReadyAnswers>, Closed> {
+    pub(super) fn ready(&mut self, context: &mut Context<'_>) -> Result<Option<ReadyAnswers>, IntakeClosed> {
         let mut answers = None;
         while let Some(answer) = &mut self.first {
             let since = answer.since;

@@ -100,13 +100,13 @@ impl CloseReason {
     }
 
     /// Whether the tracker may have sent more than was read, and must get the last answer nevertheless.
-    pub(crate) const fn parts_in_order(self) -> bool {
+    pub(crate) const fn closes_gracefully(self) -> bool {
         self.refuses_data() || matches!(self, Self::Stopping | Self::UnknownDevice | Self::DeviceRemoved)
     }
 
     /// The reason that a refusal of the codec means for a session that is logged in.
-    pub(crate) const fn of(refusal: RejectionReason) -> Self {
-        match refusal {
+    pub(crate) const fn for_rejection(rejection: RejectionReason) -> Self {
+        match rejection {
             RejectionReason::BadImei => Self::BadImei,
             RejectionReason::BadPreamble | RejectionReason::Truncated => Self::FramingLost,
             RejectionReason::TooLarge => Self::TooLarge,

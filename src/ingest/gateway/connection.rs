@@ -19,7 +19,7 @@ use super::context::Gateway;
 use super::handover::{Handover, READ_LEN};
 use super::room::RoomGrant;
 use super::state::ConnectionState;
-use crate::ingest::intake::Closed;
+use crate::ingest::intake::IntakeClosed;
 
 /// Serves one connection to its end. `number` names it in the log, and `peer` in the list of refused devices. Dropping
 /// the future closes the connection; what was handed over goes on.
@@ -55,8 +55,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         })
         .await
     };
-    if reason.parts_in_order() {
-        connection.part().await;
+    if reason.closes_gracefully() {
+        connection.close_gracefully().await;
     }
     if reason.refuses_data() {
         tracing::warn!(session = number, %reason, "session refused data and was closed");
@@ -66,6 +66,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     reason
 }
 
+/// A connection and what is on its way in either direction.
 struct Connection<'a, S> {
     stream: S,
     gateway: &'a Gateway,
@@ -80,6 +81,7 @@ struct Connection<'a, S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
+    /// Answers, takes and reads until it has to wait. `sleep` wakes it at the deadline.
     fn poll(&mut self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<CloseReason> {
         loop {
             if !self.state.is_closing() && !self.handover.is_registered(context.waker()) {
@@ -89,14 +91,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if let Err(reason) = self.answer(context) {
                 return Poll::Ready(reason);
             }
-            match &mut self.state {
+            match self.state {
                 ConnectionState::Closing { reason, .. } => {
-                    let reason = *reason;
                     if self.handover.is_answered() && self.outgoing.is_empty() {
                         return Poll::Ready(reason);
                     }
                 }
-                ConnectionState::Blocked { room, .. } => {
+                ConnectionState::Blocked { ref mut room, .. } => {
                     if let Poll::Ready(grant) = room.as_mut().poll(context) {
                         self.resume(grant);
                         continue;
@@ -109,7 +110,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     }
                 }
                 ConnectionState::Reading { missing } => {
-                    let missing = *missing;
                     if self.takes_more() {
                         match self.read(missing, context) {
                             Poll::Ready(Ok(())) => continue,
@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     }
                 }
             }
-            // Armed again only when it has run out, or when patience has become shorter.
+            // Set again only if it has run out, or if the deadline came nearer.
             let (deadline, overdue) = self.deadline();
             if deadline < sleep.deadline() {
                 sleep.as_mut().reset(deadline);
@@ -139,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.outgoing.is_empty() && !self.handover.is_full()
     }
 
-    /// When patience ends if nothing comes, and what the end is called.
+    /// When the connection ends if nothing happens, and what the end is called.
     fn deadline(&self) -> (Instant, CloseReason) {
         if !self.outgoing.is_empty() {
             return (self.waiting_since() + WRITE_PATIENCE, CloseReason::WriteTimeout);
@@ -170,14 +170,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// Goes on when there is room, or ends with the intake.
-    fn resume(&mut self, grant: Result<RoomGrant, Closed>) {
+    fn resume(&mut self, grant: Result<RoomGrant, IntakeClosed>) {
         let waited = self.waiting_since().elapsed();
         match grant {
             Ok(grant) => {
                 self.handover.resume(grant, waited);
                 self.state = ConnectionState::Buffered;
             }
-            Err(Closed) => self.close(CloseReason::Stopping),
+            Err(IntakeClosed) => self.close(CloseReason::Stopping),
         }
     }
 
@@ -187,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if !self.outgoing.is_empty() || self.handover.is_answered() {
             return Ok(());
         }
-        let answers = self.handover.ready_answers(context).map_err(|Closed| CloseReason::Stopping)?;
+        let answers = self.handover.ready_answers(context).map_err(|IntakeClosed| CloseReason::Stopping)?;
         let Some(answers) = answers else { return Ok(()) };
         let bytes = answers.bytes();
         let wrote = self.write(context, bytes)?;
@@ -280,10 +280,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.state = state;
     }
 
-    /// Ends in good order: closing with unread bytes would reset the connection and could take the last ACK with it.
-    async fn part(&mut self) {
+    /// Reads what the peer still sends, for a while. Closing with unread bytes would reset the connection, and the peer
+    /// could lose the last ACK.
+    async fn close_gracefully(&mut self) {
         let _ = self.stream.shutdown().await;
-        let _ = timeout(PARTING, async {
+        let _ = timeout(CLOSE_PATIENCE, async {
             let mut unread = [0; 512];
             while self.stream.read(&mut unread).await.is_ok_and(|read| read > 0) {}
         })
@@ -298,8 +299,9 @@ thread_local! {
 
 /// Longer than any item, so that a socket that was read empty is known to be.
 const SCRATCH_LEN: usize = 128 * 1024;
-/// The longest response timeout that a tracker can be set to is 300 s (section 1.6): after it nobody listens.
+/// The longest response timeout of a tracker is 300 s (section 1.6). After it, nobody listens.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(310);
-/// An answer of a few bytes fits any socket buffer; a peer that does not take it for so long is stuck.
+/// An answer of a few bytes fits any socket buffer. A peer that does not take it for so long is stuck.
 const WRITE_PATIENCE: Duration = Duration::from_secs(15);
-const PARTING: Duration = Duration::from_secs(1);
+/// For a peer that goes on sending after the last answer.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);

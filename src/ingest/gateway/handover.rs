@@ -19,7 +19,7 @@ use super::session::{SessionStep, TrackerSession};
 use super::sockets::{SocketEntry, Sockets};
 use super::state::ConnectionState;
 use crate::ingest::admission::{LoginDecision, RegisteredSession};
-use crate::ingest::intake::{Budget, Closed, SubmitError};
+use crate::ingest::intake::{Budget, IntakeClosed, SubmitError};
 use odograph_journal::{EntryKind, NewEntry};
 
 /// A session, from the bytes that came to the answers that are due.
@@ -229,7 +229,7 @@ impl<'a> Handover<'a> {
 
     /// Goes on after a wait for room. The peer is not charged for the time that it waited for us.
     pub(super) fn resume(&mut self, grant: RoomGrant, waited: Duration) {
-        self.session.excuse(waited);
+        self.session.extend_deadline(waited);
         match grant {
             RoomGrant::Submitted(receipt, complete) => self.answers.push_receipt(receipt, complete),
             RoomGrant::Message => {}
@@ -238,7 +238,7 @@ impl<'a> Handover<'a> {
     }
 
     /// Takes the answers that are ready, as far as no earlier one is missing.
-    pub(super) fn ready_answers(&mut self, context: &mut Context<'_>) -> Result<Option<ReadyAnswers>, Closed> {
+    pub(super) fn ready_answers(&mut self, context: &mut Context<'_>) -> Result<Option<ReadyAnswers>, IntakeClosed> {
         self.answers.ready(context)
     }
 
@@ -247,7 +247,7 @@ impl<'a> Handover<'a> {
         let Gateway { tally, metrics, .. } = self.gateway;
         tally.acknowledged(answers.records);
         answers.since().for_each(|since| metrics.ack_latency.record(now.saturating_duration_since(since)));
-        self.session.answered(now);
+        self.session.restart_deadline(now);
     }
 
     /// Whether the device may still send. Otherwise `waker` is woken when it may not any more.

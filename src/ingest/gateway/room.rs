@@ -5,11 +5,11 @@ use std::pin::Pin;
 use teltonika_codecs::Imei;
 use tokio::time::Instant;
 
-use crate::ingest::intake::{Budget, Closed, Intake, PendingReceipt};
+use crate::ingest::intake::{Budget, Intake, IntakeClosed, PendingReceipt};
 use odograph_journal::{EntryKind, NewEntry};
 
 /// A wait for room. It allocates, but only sessions that find no room wait.
-pub(super) type RoomWait = Pin<Box<dyn Future<Output = Result<RoomGrant, Closed>> + Send>>;
+pub(super) type RoomWait = Pin<Box<dyn Future<Output = Result<RoomGrant, IntakeClosed>> + Send>>;
 
 /// What became of the room.
 pub(super) enum RoomGrant {

@@ -116,7 +116,7 @@ impl TrackerSession {
                 SessionStep::Wait { total }
             }
             NextItem::Fatal(rejection) => {
-                let reason = match (phase, CloseReason::of(rejection.reason)) {
+                let reason = match (phase, CloseReason::for_rejection(rejection.reason)) {
                     (StreamPhase::Login, CloseReason::FramingLost) => CloseReason::NotATracker,
                     (_, reason) => reason,
                 };
@@ -145,13 +145,13 @@ impl TrackerSession {
     }
 
     /// Does not charge the peer for time that it spent waiting for us.
-    pub(super) fn excuse(&mut self, waited: Duration) {
+    pub(super) fn extend_deadline(&mut self, waited: Duration) {
         self.last_item += waited;
         self.incomplete_since = self.incomplete_since.map(|since| since + waited);
     }
 
     /// Begins the peer's time again, because it was answered.
-    pub(super) fn answered(&mut self, now: Instant) {
+    pub(super) fn restart_deadline(&mut self, now: Instant) {
         self.last_item = self.last_item.max(now);
         self.incomplete_since = self.incomplete_since.map(|since| since.max(now));
     }
@@ -180,7 +180,7 @@ impl TrackerSession {
                 SessionStep::Undecodable { imei, rejection, consumed }
             }
             (StreamItem::Rejected(rejection), _) => {
-                SessionStep::Close { reason: CloseReason::of(rejection.reason), rejection: Some(rejection) }
+                SessionStep::Close { reason: CloseReason::for_rejection(rejection.reason), rejection: Some(rejection) }
             }
         }
     }

@@ -1,12 +1,12 @@
-//! The state of a connection. It says what the connection does with its socket; answers are written in every state.
+//! The state of a connection: what it does next with the bytes of its peer. Answers are written in every state.
 //!
 //! ```text
-//!            ┌── whole items left ──► Buffered ◄── room ──┐
-//! Reading ───┤                          │                 │
-//!    ▲       └── no room ───────────────┼────────────► Blocked
-//!    └───────────── incomplete item ────┘
-//!
-//! any of them ── close ──► Closing ── everything is answered ──► end
+//! Reading, Buffered ──► Blocked    the intake has no room for an item
+//! Blocked           ──► Buffered   there is room
+//! Reading           ──► Buffered   too many answers are due, and whole items may be left
+//! Buffered          ──► Reading    what is left is incomplete
+//! each of them      ──► Closing    the peer, the service or the session ends it
+//! Closing           ──► the end    everything is answered
 //! ```
 
 use tokio::time::Instant;
