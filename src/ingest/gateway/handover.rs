@@ -293,3 +293,84 @@ pub(super) const READ_LEN: usize = 4096;
 static NOTHING: [u8; 4] = [0; 4];
 /// Bytes of the CRC behind the data field.
 const CRC_LEN: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use tokio::sync::mpsc;
+
+    use super::super::metrics::GatewayMetrics;
+    use super::super::session::Timeouts;
+    use super::*;
+    use crate::ingest::intake::{Intake, QueuedFrame};
+    use crate::metrics::Registry;
+
+    const IMEI: &[u8] = b"\0\x0f356307042441013";
+    /// One record of Codec 8 from the vendor's documentation.
+    const FRAME: [u8; 66] =
+        *b"\0\0\0\0\0\0\0\x36\x08\x01\0\0\x01\x6b\x40\xd8\xea\x30\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\
+        \x05\x02\x15\x03\x01\x01\x01\x42\x5e\x0f\x01\xf1\0\0\x60\x1a\x01\x4e\0\0\0\0\0\0\0\0\x01\0\0\xc7\xcf";
+
+    fn gateway(inflight_max: u32) -> (Gateway, mpsc::Receiver<QueuedFrame>) {
+        let registry = Registry::new();
+        let (intake, mut queues) = Intake::commit(1, inflight_max, registry.tally());
+        let hour = Duration::from_hours(1);
+        let timeouts = Timeouts { login: hour, frame: hour, idle: hour };
+        let gateway =
+            Gateway::new(intake, timeouts, GatewayMetrics::new(&registry), registry.tally(), None, None, || 0);
+        (gateway, queues.remove(0))
+    }
+
+    fn logged_in(gateway: &Gateway) -> Handover<'_> {
+        let mut handover = Handover::new(gateway, None, 1, Instant::now());
+        let (taken, state) = handover.take_items(IMEI);
+        assert!(taken == IMEI.len() && matches!(state, ConnectionState::Reading { missing: None }));
+        handover
+    }
+
+    async fn granted(state: ConnectionState) -> RoomGrant {
+        let ConnectionState::Blocked { room, .. } = state else { panic!("it is not blocked") };
+        room.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_frame_without_room_is_handed_over_once_there_is_some() {
+        let (gateway, mut queue) = gateway(100);
+        let mut handover = logged_in(&gateway);
+        let all = gateway.intake.try_reserve(100).unwrap();
+        let (taken, state) = handover.take_items(&[FRAME, FRAME].concat());
+        assert_eq!(taken, FRAME.len(), "the second frame stays in the buffer");
+        assert!(queue.try_recv().is_err());
+        drop(all);
+        handover.resume(granted(state).await, Duration::ZERO);
+        assert_eq!(queue.try_recv().unwrap().records(), 1);
+        let answers = poll_fn(|context| Poll::Ready(handover.ready_answers(context))).await.unwrap_err();
+        assert_eq!(answers, IntakeClosed, "a frame that is dropped gets no answer");
+    }
+
+    #[tokio::test]
+    async fn a_long_item_is_not_read_before_it_has_its_budget() {
+        let (gateway, _queue) = gateway(8_000);
+        let mut handover = logged_in(&gateway);
+        let most = gateway.intake.try_reserve(4_000).unwrap();
+        // Preamble, a length of 5,000, and the codec.
+        let head = b"\0\0\0\0\0\0\x13\x88\x08";
+        let (taken, state) = handover.take_items(head);
+        assert_eq!(taken, 0);
+        drop(most);
+        handover.resume(granted(state).await, Duration::ZERO);
+        let (_, state) = handover.take_items(head);
+        assert!(matches!(state, ConnectionState::Reading { missing: Some(missing) } if missing == 5_012 - head.len()));
+    }
+
+    #[tokio::test]
+    async fn a_tracker_that_does_not_wait_leaves_items_in_the_buffer() {
+        let (gateway, _queue) = gateway(1 << 20);
+        let mut handover = logged_in(&gateway);
+        let many = FRAME.repeat(100);
+        let (taken, state) = handover.take_items(&many);
+        assert!(handover.is_full() && taken < many.len() && matches!(state, ConnectionState::Buffered));
+    }
+}
