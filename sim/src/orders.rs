@@ -14,10 +14,12 @@ pub enum Change<S> {
 /// A wrong order.
 #[derive(Clone, Debug)]
 pub struct WrongOrder {
+    /// The script, and the change of its order.
     pub name: String,
+    /// The order as a mutant of the simulation.
     pub mutant: Mutant,
-    /// Why it is not run, if it is not: nearly always because it is as good as the order that ships.
-    pub not_run: Option<&'static str>,
+    /// Why it is as good as the order that ships, if it is. The simulation has nothing to find then.
+    pub equivalent: Option<&'static str>,
 }
 
 /// Every wrong order of both scripts.
@@ -26,15 +28,15 @@ pub fn wrong_orders() -> Vec<WrongOrder> {
     let mut wrong = Vec::new();
     for (change, order) in changes(&COMMIT_ORDER) {
         let name = format!("batch: {change:?}");
-        wrong.push(WrongOrder { name, mutant: Mutant::CommitOrder(order), not_run: batch_not_run(change) });
+        wrong.push(WrongOrder { name, mutant: Mutant::CommitOrder(order), equivalent: batch_equivalent(change) });
     }
     for (change, record) in changes(&RECORD_ORDER) {
         let mutant = Mutant::FlagOrder(FlagOrder { record, ..FLAG_ORDER });
-        wrong.push(WrongOrder { name: format!("record: {change:?}"), mutant, not_run: None });
+        wrong.push(WrongOrder { name: format!("record: {change:?}"), mutant, equivalent: None });
     }
     for (change, apply) in changes(&APPLY_ORDER) {
         let mutant = Mutant::FlagOrder(FlagOrder { apply, ..FLAG_ORDER });
-        wrong.push(WrongOrder { name: format!("apply: {change:?}"), mutant, not_run: apply_not_run(change) });
+        wrong.push(WrongOrder { name: format!("apply: {change:?}"), mutant, equivalent: apply_equivalent(change) });
     }
     wrong
 }
@@ -59,7 +61,7 @@ fn leaked<S>(order: Vec<S>) -> &'static [S] {
     Box::leak(order.into_boxed_slice())
 }
 
-fn batch_not_run(change: Change<CommitStep>) -> Option<&'static str> {
+fn batch_equivalent(change: Change<CommitStep>) -> Option<&'static str> {
     use CommitStep::{
         Begin, Checkpoint, Claim, Fence, Guard, Latest, MarkRows, Messages, Quarantine, RepairLatest, Rows,
     };
@@ -85,7 +87,7 @@ fn batch_not_run(change: Change<CommitStep>) -> Option<&'static str> {
     }
 }
 
-fn apply_not_run(change: Change<FlagStep>) -> Option<&'static str> {
+fn apply_equivalent(change: Change<FlagStep>) -> Option<&'static str> {
     use FlagStep::{Applied, Correct, ForgetWindows, RepairLatest};
     let Change::Swapped(one, other) = change else { return None };
     match (one, other) {

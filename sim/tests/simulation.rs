@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use odograph_sim::database::Flaw;
-use odograph_sim::plan::Mutant;
-use odograph_sim::run;
+use odograph_sim::{Mutant, run};
 
 fn set(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -42,15 +41,14 @@ fn any_schedule_keeps_the_promise() {
                             return total;
                         }
                         let outcome = run(seed, None);
-                        if outcome.wrong.is_some() {
+                        if outcome.failure.is_some() {
                             next.store(u64::MAX / 2, Ordering::Relaxed);
                         }
-                        assert!(outcome.wrong.is_none(), "{}", outcome.tell(seed));
-                        let trace = outcome.trace.lock().unwrap();
-                        total.steps += trace.count_steps() as u64;
+                        assert!(outcome.failure.is_none(), "{}", outcome.report(seed));
+                        total.steps += outcome.steps() as u64;
                         total.items += outcome.items as u64;
                         total.images += outcome.images;
-                        for (kind, count) in &trace.faults {
+                        for (kind, count) in outcome.faults() {
                             *total.faults.entry(kind).or_default() += count;
                         }
                     }
@@ -84,7 +82,7 @@ fn any_schedule_keeps_the_promise() {
 fn a_seed_gives_the_same_schedule_again() {
     for seed in [3, 1_000, 77_777, u64::MAX / 3] {
         let (one, two) = (run(seed, None), run(seed, None));
-        assert!(one.hash() == two.hash(), "seed {seed}:\n{}\n\n{}", one.tell(seed), two.tell(seed));
+        assert!(one.hash() == two.hash(), "seed {seed}:\n{}\n\n{}", one.report(seed), two.report(seed));
         assert!(one.hash() != run(seed ^ 1, None).hash(), "another seed gives another schedule");
     }
 }
@@ -108,9 +106,9 @@ fn the_simulation_finds_what_is_broken_on_purpose() {
     let most = set("SIM_MUTANT_SCHEDULES").unwrap_or(400);
     let mut not_found = Vec::new();
     for mutant in mutants {
-        let found = (1..=most).find_map(|seed| run(seed, Some(mutant)).wrong.map(|wrong| (seed, wrong)));
+        let found = (1..=most).find_map(|seed| Some((seed, run(seed, Some(mutant)).failure?)));
         match found {
-            Some((seed, wrong)) => println!("{mutant:?}: after {seed} schedules: {wrong}"),
+            Some((seed, failure)) => println!("{mutant:?}: after {seed} schedules: {failure}"),
             None => not_found.push(mutant),
         }
     }

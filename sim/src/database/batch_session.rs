@@ -7,7 +7,7 @@ use odograph::store::{
     QuarantineInput, Row, RowSlice, Rows, Schema, StoreError, StoredCheckpoint,
 };
 
-use super::Flaw;
+use super::flaw::Flaw;
 use super::locks::{Lock, Mode, Until};
 use super::mark_session::write_latest;
 use super::server::{Server, Stop};

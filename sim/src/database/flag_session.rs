@@ -3,7 +3,7 @@
 use odograph::store::{Correction, FlagChange, FlagSession, FlagState, FlagWindow, StoreError, UnappliedFlags};
 use uuid::Uuid;
 
-use super::Flaw;
+use super::flaw::Flaw;
 use super::locks::Lock;
 use super::server::Server;
 use super::session::SimSession;

@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use odograph::store::{FlagInterval, Key, LedgerEntry, MarkSession, StoreError, Window};
 
+use super::flaw::Flaw;
 use super::locks::Lock;
 use super::server::{Server, Stop};
 use super::session::SimSession;
-use super::{Flaw, StoredRow};
+use super::tables::StoredRow;
 
 impl MarkSession for SimSession {
     async fn live_flags(&mut self, ranges: &[Window]) -> Result<Vec<LedgerEntry>, StoreError> {

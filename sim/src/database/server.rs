@@ -1,12 +1,22 @@
 //! The server: backends with their transactions, statements that wait to be looked at, and commits that nobody waits for any more.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use odograph::store::{ErrorClass, FlagChange, StoreError};
+
+use super::fate::{AbandonedBackend, Fate, PendingStatement};
+use super::flaw::Flaw;
 use super::locks::{Lock, Locks, Mode, Until};
 use super::tables::{Place, Tables, Writes};
-use super::{Fate, Flaw, Left, Waiting};
-use odograph::store::{ErrorClass, FlagChange, StoreError};
+
+/// The server, shared.
+pub(super) type Shared = Arc<Mutex<Server>>;
+
+pub(super) fn locked(server: &Shared) -> MutexGuard<'_, Server> {
+    server.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[derive(Default)]
 pub(super) struct Server {
@@ -122,19 +132,19 @@ impl Server {
         }
     }
 
-    pub(super) fn waiting(&self) -> Vec<Waiting> {
+    pub(super) fn waiting(&self) -> Vec<PendingStatement> {
         let unserved = self.statements.iter().filter(|(_, statement)| statement.fate.is_none());
-        unserved.map(|(id, statement)| Waiting { statement: *id, doing: statement.doing }).collect()
+        unserved.map(|(id, statement)| PendingStatement { statement: *id, doing: statement.doing }).collect()
     }
 
-    pub(super) fn left(&self) -> Vec<Left> {
+    pub(super) fn left(&self) -> Vec<AbandonedBackend> {
         let left = self.backends.iter().filter(|(_, backend)| backend.client == Client::Gone);
-        let standing = |(id, backend): (&u64, &Backend)| Left {
+        let described = |(id, backend): (&u64, &Backend)| AbandonedBackend {
             backend: *id,
             committing: backend.committing,
             in_the_way: self.locks.is_in_the_way(*id),
         };
-        left.map(standing).collect()
+        left.map(described).collect()
     }
 
     /// The transaction stands.

@@ -1,22 +1,15 @@
 //! The client's end of a session: one statement after the other, each of which may meet whatever a network and a server do.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::task::Poll;
 use std::time::Duration;
 
+use odograph::store::{ErrorClass, Session, StoreError};
 use tokio::time::timeout;
 
-use super::server::{Server, Stop};
-use super::{Fate, SimDatabase};
-use odograph::store::{Connect, ErrorClass, Session, StoreError};
-
-/// The server, shared.
-pub(super) type Shared = Arc<Mutex<Server>>;
-
-pub(super) fn locked(server: &Shared) -> MutexGuard<'_, Server> {
-    server.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use super::fate::Fate;
+use super::server::{Server, Shared, Stop, locked};
 
 /// A connection that we own: dropping it leaves its backend behind, until the server notices.
 pub struct SimSession {
@@ -24,16 +17,11 @@ pub struct SimSession {
     backend: u64,
 }
 
-impl Connect for SimDatabase {
-    type Session = SimSession;
-
-    async fn connect(&mut self) -> Result<SimSession, StoreError> {
-        let backend = locked(&self.server).connect()?;
-        Ok(SimSession { server: Arc::clone(&self.server), backend })
-    }
-}
-
 impl SimSession {
+    pub(super) const fn new(server: Shared, backend: u64) -> Self {
+        Self { server, backend }
+    }
+
     fn server(&self) -> MutexGuard<'_, Server> {
         locked(&self.server)
     }
