@@ -6,7 +6,7 @@ use odograph_faulty_disk::{Faults, FaultyDisk};
 use crate::plan::Mutant;
 use crate::process::{NotStarted, Process, Surrounds};
 use crate::trace::{Fault, Step};
-use crate::world::World;
+use crate::world::{FASTEST_KMH, World};
 
 impl World {
     /// Something goes wrong, of what this seed has.
@@ -46,7 +46,7 @@ impl World {
             }
             20 if self.plan.refuses_rows => {
                 let refuses = self.rng.bool();
-                self.database.refuse_faster_than(refuses.then_some(150));
+                self.database.refuse_faster_than(refuses.then_some(FASTEST_KMH));
                 if refuses { Fault::RowsRefused } else { Fault::RowsTaken }
             }
             21 if self.plan.drops_rows => {

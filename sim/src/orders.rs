@@ -72,9 +72,6 @@ fn batch_equivalent(change: Change<CommitStep>) -> Option<&'static str> {
         (Guard, Rows | Messages | Checkpoint | Latest) => {
             Some("a guard that comes later in the transaction sees at least as much, and refuses the whole of it")
         }
-        (Guard, Quarantine) => {
-            Some("not as good: the same loss as of Rows and Quarantine swapped, which is run, but found too rarely")
-        }
         (Quarantine, Messages) => Some("independent tables in one transaction"),
         (MarkRows, Latest | RepairLatest) => {
             Some("what live flags cover is never found as a latest position, marked or not")

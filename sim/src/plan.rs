@@ -65,7 +65,7 @@ impl Plan {
         let mut often = |of_256: u8| rng.u8(..) < of_256;
         let commit_mode = often(30) && mutant.is_none();
         let (kills, disk, full, clones) = (often(170), often(120), often(60), often(50));
-        let (database, goes_back, clocks, refuses_rows) = (often(150), often(80), often(70), often(40));
+        let (database, goes_back, clocks, refuses_rows) = (often(150), often(80), often(70), often(64));
         let small_journal = often(90);
         let drops_rows = often(60);
         Self {

@@ -16,7 +16,10 @@ impl World {
         // A clock that was ahead has marked the journal; back at the right time, it would take an operator's word.
         self.clock_off_us = self.clock_ahead_us;
         self.database.refuse(None);
-        self.database.refuse_faster_than(None);
+        // Rows that are refused to the end come to rest in quarantine.
+        if self.rng.bool() {
+            self.database.refuse_faster_than(None);
+        }
         // Copies of one directory take turns, as an operator would have them; the last turn is everybody's who has none.
         let families: Vec<_> = self.processes.iter().map(|process| process.family).collect();
         let most = (0..families.len()).map(|family| families.iter().filter(|of| **of == family).count()).max();

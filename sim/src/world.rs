@@ -68,6 +68,8 @@ impl World {
             Some(Mutant::Database(flaw)) => Some(flaw),
             _ => None,
         });
+        // Early, so that a schedule has the time to divide a batch and to commit it.
+        database.refuse_faster_than(plan.refuses_rows.then_some(FASTEST_KMH));
         let base_ms = clock::BEGIN_US.unsigned_abs() / 1000;
         let trackers = (0..plan.trackers).map(|number| Tracker::new(&mut rng, number as u64, base_ms)).collect();
         let processes = (0..plan.processes).map(|number| Process::new(FaultyDisk::new(rng.u64(..)), number)).collect();
@@ -213,3 +215,6 @@ impl World {
         true
     }
 }
+
+/// Rows that are faster are refused while the database refuses rows. Trackers make every fourth one faster.
+pub const FASTEST_KMH: u16 = 150;
