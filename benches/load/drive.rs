@@ -84,7 +84,7 @@ impl Drive {
             self.counts.waits += 1;
             match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&wait)) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(wrong) => return Err(wrong.into()),
+                Err(error) => return Err(error.into()),
             }
             for event in &events {
                 match event.data.u64() {

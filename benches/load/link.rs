@@ -118,8 +118,8 @@ impl Link {
             let count = match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => count,
-                Err(wrong) if wrong.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(wrong) => return Err(wrong),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
             };
             for byte in &buffer[..count] {
                 self.answer[self.answered] = *byte;
@@ -143,8 +143,8 @@ impl Link {
         while !self.unsent.is_empty() {
             match self.stream.write(self.packets.bytes(self.unsent.clone())) {
                 Ok(count) => self.unsent.start += count,
-                Err(wrong) if wrong.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(wrong) => return Err(wrong),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -152,8 +152,8 @@ pub(crate) async fn faulty_as_declared(database: &TestDatabase, flags: &str) -> 
         "EXISTS (SELECT FROM {flags} f WHERE NOT f.deleted AND f.faulty AND f.imei = p.imei \
          AND p.ts BETWEEN f.ts_from AND f.ts_to)"
     );
-    let wrong = number(database, &format!("SELECT count(*) AS n FROM positions p WHERE faulty <> {covered}")).await;
-    assert_eq!(wrong, 0, "positions that are faulty and should not be, or the other way round, by {flags}");
+    let misflagged = number(database, &format!("SELECT count(*) AS n FROM positions p WHERE faulty <> {covered}")).await;
+    assert_eq!(misflagged, 0, "positions that are faulty and should not be, or the other way round, by {flags}");
     number(database, "SELECT count(*) AS n FROM positions WHERE faulty").await
 }
 

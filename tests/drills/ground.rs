@@ -105,8 +105,8 @@ impl Ground {
     pub(crate) async fn audit(&self, database: &TestDatabase, told: &[TrackerReport]) -> Findings {
         let findings = self.audit_rows(database, told).await;
         assert_eq!(findings.stored, database.positions().await, "there are rows that are not the fleet's");
-        let wrong = database.rows(WRONG_NEWEST).await;
-        assert!(wrong.is_empty(), "newest positions that are not the newest: {wrong:?}");
+        let stale = database.rows(WRONG_NEWEST).await;
+        assert!(stale.is_empty(), "newest positions that are not the newest: {stale:?}");
         findings
     }
 

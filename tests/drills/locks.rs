@@ -135,8 +135,8 @@ impl SmallTablespace {
     fn fill(&self) {
         let mut file = std::fs::File::create(&self.filler).unwrap();
         while file.write_all(&[1; 4096]).is_ok() {}
-        let wrong = file.write_all(&[1]).unwrap_err();
-        assert_eq!(wrong.kind(), std::io::ErrorKind::StorageFull);
+        let error = file.write_all(&[1]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     }
 
     fn make_room(&self) {

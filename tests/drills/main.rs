@@ -81,8 +81,8 @@ fn main() -> ExitCode {
     }
     let arguments = match arguments() {
         Ok(arguments) => arguments,
-        Err(wrong) => {
-            eprintln!("scripts/drills: {wrong}");
+        Err(error) => {
+            eprintln!("scripts/drills: {error}");
             return ExitCode::from(2);
         }
     };

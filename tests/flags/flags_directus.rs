@@ -189,8 +189,8 @@ async fn installing_needs_the_collections_and_takes_in_what_is_there() {
     assert_eq!(missing.class, ErrorClass::Refuses);
     assert!(missing.source.to_string().contains("make the collection in Directus first"), "{missing:?}");
     database.execute(&COLLECTIONS.replace("ts_from timestamptz", "ts_from timestamp")).await;
-    let wrong = migrate(&database.url, &OPTIONS).await.unwrap_err().source.to_string();
-    assert!(wrong.contains("position_flags.ts_from is timestamp without time zone"), "{wrong}");
+    let error = migrate(&database.url, &OPTIONS).await.unwrap_err().source.to_string();
+    assert!(error.contains("position_flags.ts_from is timestamp without time zone"), "{error}");
     assert_eq!(database.count("pg_trigger WHERE tgname LIKE 'odograph%'").await, 0, "all or nothing");
 
     let database = collections().await;

@@ -57,9 +57,9 @@ async fn ten_thousand_flags_while_rows_arrive(database: impl StoreFixture) {
         database.count("position_flag_ledger WHERE applied_seq = seq").await,
         i64::try_from(FLAGS * 3 / 4).unwrap()
     );
-    let wrong = "positions p WHERE faulty <> EXISTS (SELECT 1 FROM position_flag_ledger f \
+    let misflagged = "positions p WHERE faulty <> EXISTS (SELECT 1 FROM position_flag_ledger f \
          WHERE f.faulty AND NOT f.deleted AND f.imei = p.imei AND f.ts_to >= p.ts AND f.ts_from <= p.ts)";
-    assert_eq!(database.count(wrong).await, 0);
+    assert_eq!(database.count(misflagged).await, 0);
     let faulty = database.count("positions WHERE faulty").await;
     assert!(faulty > 1_000 && faulty < DEVICES * RECORDS, "{faulty}");
     let not_newest = "latest_positions l WHERE faulty OR EXISTS (SELECT 1 FROM positions p \

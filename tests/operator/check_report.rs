@@ -40,8 +40,8 @@ pub struct Report {
 impl Report {
     pub fn of(output: &Output) -> Self {
         let text = String::from_utf8(output.stdout.clone()).unwrap();
-        let json = serde_json::from_str(&text).unwrap_or_else(|wrong| {
-            panic!("{wrong}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+        let json = serde_json::from_str(&text).unwrap_or_else(|e| {
+            panic!("{e}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
         });
         Self { code: output.status.code(), json, text }
     }

@@ -26,7 +26,7 @@ fn odograph(arguments: &[&str], input: &str) -> Output {
 
 fn lines(output: &Output) -> Vec<Json> {
     let text = std::str::from_utf8(&output.stdout).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|wrong| panic!("{wrong}: {line}"))).collect()
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn decode_refuses_by_reason_and_goes_on() {
             assert!(line["offset"].is_u64() && line["detail"].is_string());
         }
     }
-    let wrong = odograph(&["decode", "--nonsense"], "");
-    assert_eq!(wrong.status.code(), Some(2), "wrong usage");
+    let misused = odograph(&["decode", "--nonsense"], "");
+    assert_eq!(misused.status.code(), Some(2), "wrong usage");
 }
 
 #[test]

@@ -14,9 +14,9 @@ fn the_bound_is_a_number_above_nothing_or_none() {
     assert_eq!(most("7").unwrap().quarantine_max_per_hour, Some(7));
     assert_eq!(most("none").unwrap().quarantine_max_per_hour, None);
     assert_eq!(Settings::load(&Lookup::default()).unwrap().quarantine_max_per_hour, Some(1000));
-    for wrong in ["0", "-1", "many", ""] {
-        let mistakes = most(wrong).unwrap_err();
-        assert_eq!(mistakes.0[0].setting, "ODOGRAPH_QUARANTINE_MAX_PER_HOUR", "{wrong}");
+    for invalid in ["0", "-1", "many", ""] {
+        let mistakes = most(invalid).unwrap_err();
+        assert_eq!(mistakes.0[0].setting, "ODOGRAPH_QUARANTINE_MAX_PER_HOUR", "{invalid}");
     }
 }
 

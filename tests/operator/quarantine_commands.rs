@@ -99,10 +99,10 @@ async fn records_are_listed_and_shown(database: TestDatabase) {
     let broken = text(&run(&database, &["show", "--reason", "undecodable"], &[]));
     assert!(broken.contains("\"reason\":\"count_mismatch\"") && broken.contains("08030102"), "{broken}");
     assert_eq!(run(&database, &["show", "0000000000000000"], &[]).status.code(), Some(1));
-    for wrong in
+    for invalid in
         [&["show", "xyz1"][..], &["list", "--reason", "bored"], &["list", "--limit", "0"], &["list", "--from", "x"]]
     {
-        assert_eq!(run(&database, wrong, &[]).status.code(), Some(2), "{wrong:?}");
+        assert_eq!(run(&database, invalid, &[]).status.code(), Some(2), "{invalid:?}");
     }
     process.kill();
 }

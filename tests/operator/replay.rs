@@ -134,8 +134,8 @@ async fn device_and_receive_time_choose_what_is_replayed() {
     assert!(setup.database.all_positions().await.iter().all(|row| row["imei"] == imei(2).get()));
     assert_eq!(counts(&setup.replay(&["--from", "2026-01-01T00:00Z"])), [2, 0, 2, 0]);
 
-    for wrong in [&["--from", "1h", "--to", "2h"][..], &["--from", "yesterday"], &["--imei", "12"], &["--nonsense"]] {
-        assert_eq!(setup.replay(wrong).status.code(), Some(2), "{wrong:?}");
+    for invalid in [&["--from", "1h", "--to", "2h"][..], &["--from", "yesterday"], &["--imei", "12"], &["--nonsense"]] {
+        assert_eq!(setup.replay(invalid).status.code(), Some(2), "{invalid:?}");
     }
     setup.process.kill();
 }

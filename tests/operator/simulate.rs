@@ -15,7 +15,7 @@ fn odograph(arguments: &[impl AsRef<std::ffi::OsStr>], variables: &[(&str, &str)
 fn last_line(output: &Output) -> Json {
     let text = std::str::from_utf8(&output.stdout).unwrap();
     let line = text.lines().last().unwrap_or_else(|| panic!("{}", said(output)));
-    serde_json::from_str(line).unwrap_or_else(|wrong| panic!("{wrong}: {line}"))
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
 }
 
 fn said(output: &Output) -> String {

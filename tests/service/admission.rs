@@ -190,9 +190,9 @@ async fn a_table_that_is_gone_or_too_long_says_nothing_about_who_is_registered()
     for database in [&database, &with_devices(TestDatabase::sqlite(), &[imei(1), imei(2)]).await] {
         let mut table = DeviceTable::new(&DatabaseUrl::parse(&database.url()).unwrap());
         assert_eq!(table.read(2).await.unwrap().imeis.len(), 2);
-        let wrong = table.read(1).await.unwrap_err();
-        assert_eq!(wrong.class, ErrorClass::Refuses);
-        assert!(wrong.source.to_string().contains("more than 1 rows"), "{}", wrong.source);
+        let error = table.read(1).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Refuses);
+        assert!(error.source.to_string().contains("more than 1 rows"), "{}", error.source);
     }
 }
 

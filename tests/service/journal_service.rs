@@ -54,12 +54,12 @@ async fn is_clean(database: &TestDatabase, told: &[TrackerReport], at_least: u64
     assert!(findings.acknowledged >= at_least, "{findings:?}");
     assert_eq!(findings.stored, database.positions().await, "no rows but the fleet's");
     // Each device's newest position is the newest valid row it has, however often the service was killed.
-    let wrong = "SELECT l.imei FROM latest_positions l FULL JOIN \
+    let stale = "SELECT l.imei FROM latest_positions l FULL JOIN \
          (SELECT DISTINCT ON (imei) imei, ts, fingerprint FROM positions WHERE valid AND NOT faulty \
           ORDER BY imei, ts DESC, fingerprint DESC) p USING (imei) \
          WHERE (l.ts, l.fingerprint) IS DISTINCT FROM (p.ts, p.fingerprint)";
     if matches!(database, TestDatabase::Postgres { .. }) {
-        eventually("the newest positions", async || database.rows(wrong).await.is_empty().then_some(())).await;
+        eventually("the newest positions", async || database.rows(stale).await.is_empty().then_some(())).await;
     }
 }
 
