@@ -84,8 +84,8 @@ struct Bench {
     rows_a_day: u64,
 }
 
-/// What one run beside an ingest gave.
-struct Beside {
+/// The results of one run next to an ingest.
+struct IngestStats {
     rows_per_s: f64,
     latency_ms: Vec<u64>,
 }
@@ -173,8 +173,8 @@ impl Bench {
         rate
     }
 
-    /// Ingest at a pace, or as fast as it goes, and flags beside it. Without a time, until a million rows are in.
-    async fn ingest(&self, pace: Option<f64>, rate: u64, next: &mut u64, seconds: u64) -> Beside {
+    /// Ingests at a pace, or as fast as possible, while flags arrive. Without a pace it ends after a million rows.
+    async fn ingest(&self, pace: Option<f64>, rate: u64, next: &mut u64, seconds: u64) -> IngestStats {
         let client = connect(&self.url).await;
         client
             .batch_execute("DELETE FROM positions WHERE ts > '2026-05-28'; TRUNCATE ingest_checkpoints")
@@ -206,7 +206,7 @@ impl Bench {
             tasks.stop().await;
         }
         self.empty(&stream).await;
-        Beside { rows_per_s, latency_ms }
+        IngestStats { rows_per_s, latency_ms }
     }
 
     /// Of each flag, between its entry and its correction.

@@ -29,6 +29,8 @@
     reason = "counts and figures of a run are far below 2^53"
 )]
 
+#[path = "ingest/bench.rs"]
+mod bench;
 #[path = "ingest/burst.rs"]
 mod burst;
 #[path = "ingest/cpu.rs"]
@@ -47,8 +49,6 @@ mod outage;
 mod plot;
 #[path = "ingest/pressure.rs"]
 mod pressure;
-#[path = "ingest/rig.rs"]
-mod rig;
 #[path = "ingest/service.rs"]
 mod service;
 #[path = "ingest/steady.rs"]
@@ -60,25 +60,25 @@ mod trackers;
 
 use serde_json::{Map, Value as Json};
 
-use rig::Rig;
+use bench::IngestBench;
 
 fn main() {
     load::run_if_asked();
-    let mut rig = Rig::from_environment();
+    let mut bench = IngestBench::from_environment();
     let parts = std::env::var("BENCH_PART").unwrap_or_else(|_| "burst,half".to_owned());
     let mut line: Map<String, Json> = CONTRACT.iter().map(|name| ((*name).to_owned(), Json::Null)).collect();
     for part in parts.split(',') {
         eprintln!("== {part}");
         let figures = match part {
-            "burst" => burst::run(&mut rig, 10),
-            "single" => burst::run(&mut rig, 1),
-            "sustained" => sustained::run(&mut rig),
-            "half" => half::run(&mut rig),
-            "devices" => devices::run(&mut rig),
-            "outage" => outage::run(&mut rig),
-            "pressure" => pressure::run(&rig),
-            "steady" => steady::run(&mut rig),
-            "trackers" => trackers::run(&mut rig),
+            "burst" => burst::run(&mut bench, 10),
+            "single" => burst::run(&mut bench, 1),
+            "sustained" => sustained::run(&mut bench),
+            "half" => half::run(&mut bench),
+            "devices" => devices::run(&mut bench),
+            "outage" => outage::run(&mut bench),
+            "pressure" => pressure::run(&bench),
+            "steady" => steady::run(&mut bench),
+            "trackers" => trackers::run(&mut bench),
             other => panic!("BENCH_PART: there is no part {other}"),
         };
         for name in CONTRACT {

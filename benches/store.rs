@@ -72,7 +72,7 @@ fn main() {
 #[derive(Clone, Copy, Debug)]
 struct Scenario {
     devices: u32,
-    /// Percent of the records that come a second time.
+    /// Percentage of the records that are sent a second time.
     resent: u32,
     lanes: u16,
     batch: usize,
@@ -96,13 +96,13 @@ struct Bench {
 
 /// Seconds of one run.
 #[derive(Clone, Copy, Debug, Default)]
-struct Took {
+struct StageTimes {
     commit: f64,
     whole: f64,
 }
 
 impl Bench {
-    /// A database of its own.
+    /// Creates a database for the benchmark.
     fn new(server: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let database = runtime.block_on(TestDatabase::postgres_in(server));
@@ -115,8 +115,8 @@ impl Bench {
         let (mut raw, mut store, mut whole, mut ratios, mut wholes) = (vec![], vec![], vec![], vec![], vec![]);
         let rows = load.distinct as f64;
         for run in 0..number("BENCH_RUNS", 5) {
-            let (mut copied, mut took) = (0.0, Took::default());
-            // Each goes first in every other turn.
+            let (mut copied, mut took) = (0.0, StageTimes::default());
+            // The two take turns at going first.
             for half in 0..2 {
                 self.empty();
                 if (run + half) % 2 == 0 {
@@ -140,20 +140,20 @@ impl Bench {
         })
     }
 
-    /// Every lane on a thread of its own; the time is that of the slowest.
-    fn store(&self, load: &Load, scenario: Scenario) -> Took {
+    /// Runs every lane on its own thread. The time is that of the slowest lane.
+    fn store(&self, load: &Load, scenario: Scenario) -> StageTimes {
         let journal = JournalId::random();
         let lanes: Vec<_> = (0..scenario.lanes).map(|number| Lane { journal, number, lanes: scenario.lanes }).collect();
         let begun = Instant::now();
-        let took: Vec<Took> = std::thread::scope(|scope| {
+        let took: Vec<StageTimes> = std::thread::scope(|scope| {
             let run = |lane| scope.spawn(move || commit_all(&self.url, load, lane, scenario));
             let threads: Vec<_> = lanes.into_iter().map(run).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         // Two lanes share the machine: their own times overlap.
-        let slowest = |time: fn(&Took) -> f64| took.iter().map(time).fold(0.0, f64::max);
+        let slowest = |time: fn(&StageTimes) -> f64| took.iter().map(time).fold(0.0, f64::max);
         let commit = if scenario.lanes == 1 { slowest(|took| took.commit) } else { begun.elapsed().as_secs_f64() };
-        Took { commit, whole: slowest(|took| took.whole) }
+        StageTimes { commit, whole: slowest(|took| took.whole) }
     }
 
     fn empty(&self) {
@@ -161,7 +161,7 @@ impl Bench {
         self.admin("CHECKPOINT");
     }
 
-    /// A fast store that loses rows is none.
+    /// Asserts that no row is lost: a fast store that loses rows is worthless.
     fn check(&self, load: &Load) {
         let count = self.runtime.block_on(async {
             let client = connect(&self.url).await;
@@ -175,7 +175,7 @@ impl Bench {
     }
 }
 
-/// The rows of each batch as one COPY, made beforehand.
+/// Encodes the rows of each batch as one COPY, before the measurement.
 fn raw_payloads(load: &Load, scenario: Scenario) -> Vec<(String, Bytes)> {
     let mut builder = BatchBuilder::new(load::ANY_TIME, SeenKeys::new(Sizes::default()));
     let mut payloads = Vec::new();
@@ -189,7 +189,7 @@ fn raw_payloads(load: &Load, scenario: Scenario) -> Vec<(String, Bytes)> {
         builder.abandon();
     };
     for frame in load.frames().filter(|frame| !frame.again) {
-        // Every row is new here: the filter's rare mistakes must not leave one out.
+        // Every row is new here: a false positive of the filter must not leave one out.
         builder.frame(&frame.frame(Position(0))).unwrap();
         let batch = builder.batch();
         if batch.new.len() + batch.perhaps_stored.len() >= scenario.batch {
@@ -221,13 +221,13 @@ async fn raw_copy(url: &str, payloads: &[(String, Bytes)]) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
-fn commit_all(url: &str, load: &Load, lane: Lane, scenario: Scenario) -> Took {
+fn commit_all(url: &str, load: &Load, lane: Lane, scenario: Scenario) -> StageTimes {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut store = PostgresStore::new(server_of(&DatabaseUrl::parse(url).unwrap()).unwrap(), lane).unwrap();
         let mut cursor = store.open_lane().await.unwrap();
         let mut builder = BatchBuilder::new(load::ANY_TIME, SeenKeys::new(Sizes::default()));
-        let (mut took, begun) = (Took::default(), Instant::now());
+        let (mut took, begun) = (StageTimes::default(), Instant::now());
         let mut newest_written = Instant::now();
         let mut frames = load.frames().filter(|frame| frame.lane(lane.lanes) == lane.number).peekable();
         let mut next = 0;

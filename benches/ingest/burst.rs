@@ -2,20 +2,20 @@
 
 use serde_json::{Value as Json, json};
 
+use super::bench::{Ingest, IngestBench, median, number};
 use super::cpu::thousandths;
-use super::rig::{Ingest, Rig, median, number};
 
-pub fn run(rig: &mut Rig, records: u8) -> Json {
-    rig.forget_copies();
+pub fn run(bench: &mut IngestBench, records: u8) -> Json {
+    bench.forget_copies();
     let runs = number("BENCH_RUNS", if records == 1 { 3 } else { 5 });
     let (mut ingests, mut raw, mut raw_cpu): (Vec<Ingest>, Vec<[f64; 2]>, _) = (Vec::new(), Vec::new(), None);
     for run in 0..runs {
         // Each goes first in every other turn.
         for half in 0..2 {
             if (run + half) % 2 == 0 {
-                ingests.push(rig.ingest(records));
+                ingests.push(bench.ingest(records));
             } else {
-                let (rates, cpu) = rig.copy();
+                let (rates, cpu) = bench.copy();
                 raw.push(rates);
                 raw_cpu = cpu;
             }
@@ -30,10 +30,10 @@ pub fn run(rig: &mut Rig, records: u8) -> Json {
     };
     let last = ingests.last().unwrap();
     if records > 1 {
-        rig.measured(of(|ingest| ingest.rows_per_s));
+        bench.measured(of(|ingest| ingest.rows_per_s));
     }
     json!({
-        "rows": last.load.distinct, "devices": rig.devices, "records_per_packet": records, "runs": runs,
+        "rows": last.load.distinct, "devices": bench.devices, "records_per_packet": records, "runs": runs,
         "copy_rows_per_s": copy(0).round(), "ingest_rows_per_s": of(|ingest| ingest.rows_per_s).round(),
         "ratio": ratio(0), "ratios": ingests.iter().zip(&raw).map(|(i, r)| thousandths(i.rows_per_s / r[0])).collect::<Vec<_>>(),
         "copy_as_arrived_rows_per_s": copy(1).round(), "ratio_as_arrived": ratio(1),

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::bench::{IngestBench, check, mib, seconds, settled};
 use super::cpu::{ProcessTime, thousandths};
 use super::load::{Load, Settings, monotonic_s};
-use super::rig::{Rig, check, mib, seconds, settled};
 use super::service::Service;
 
-pub fn run(rig: &mut Rig) -> Json {
-    let (time, rate) = (seconds(20), rig.paced_rate());
-    let database = rig.database();
+pub fn run(bench: &mut IngestBench) -> Json {
+    let (time, rate) = (seconds(20), bench.paced_rate());
+    let database = bench.database();
     let (mut lines, mut first_device) = (Vec::new(), 0);
     for devices in [100, 1_000, 10_000] {
         // A service of its own for each, so that its memory is that of so many trackers; the table is the same.
         let service = Service::start(&database.url, &[]);
         let target = service.trackers;
-        let settings = Settings { devices, first_device, rate: Some(rate), gather_us: 0, ..rig.endless(target) };
+        let settings = Settings { devices, first_device, rate: Some(rate), gather_us: 0, ..bench.endless(target) };
         let mut load = Load::prepare(&settings);
         database.settle();
         let server = database.server();

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::bench::{IngestBench, check, mib, seconds, settled};
 use super::cpu::{ProcessTime, thousandths};
 use super::database::BATCH;
 use super::disk::{syncs_beside, syncs_idle};
 use super::load::{Load, Settings};
 use super::plot::{Axis, Chart, Curve, draw};
-use super::rig::{Rig, check, mib, seconds, settled};
 use super::service::Service;
 
-pub fn run(rig: &mut Rig) -> Json {
-    let (time, rate) = (seconds(20), rig.paced_rate());
-    let database = rig.database();
+pub fn run(bench: &mut IngestBench) -> Json {
+    let (time, rate) = (seconds(20), bench.paced_rate());
+    let database = bench.database();
     let service = Service::start(&database.url, &[]);
     let warm_up_ms = u64::try_from(WARM_UP.as_millis()).unwrap();
     // Answers are read as they come: here they are what is measured.
-    let settings = Settings { rate: Some(rate), gather_us: 0, warm_up_ms, ..rig.endless(service.trackers) };
+    let settings = Settings { rate: Some(rate), gather_us: 0, warm_up_ms, ..bench.endless(service.trackers) };
     let mut load = Load::prepare(&settings);
     database.settle();
     load.go();
@@ -33,11 +33,11 @@ pub fn run(rig: &mut Rig) -> Json {
     let rss_mib = mib(service.memory_kib().0);
     drop((service, database));
 
-    let rows = &rig.copies()[1];
+    let rows = &bench.copies()[1];
     let idle = syncs_idle(IDLE);
     // Batches as large as the service's own.
     let batch = (after.commit_rows_since(&before).round() as usize).clamp(1_000, BATCH);
-    let database = rig.database();
+    let database = bench.database();
     let sync = syncs_beside(|| database.copy_paced(rows, rate, batch, time));
 
     let ack = |share| after.quantile_since(&before, ACK, share).map(|s| s * 1e3);

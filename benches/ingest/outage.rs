@@ -1,7 +1,7 @@
-//! The part outage: the database is stopped for `BENCH_SECONDS` (600) under a load of `BENCH_RATE`, and comes back. What waits
-//! has to drain at COPY's speed, and trackers must not notice.
+//! The part outage: the database stops for `BENCH_SECONDS` (600) under a load of `BENCH_RATE`, and comes back. The backlog has
+//! to drain at COPY's speed, and trackers must not notice.
 //!
-//! The database is a server of its own, which `scripts/services pg-stop` stops.
+//! The database is a private server, which `scripts/services pg-stop` stops.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,20 @@ use odograph::store::MigrateOptions;
 use odograph_testkit::{PrivateServer, StopMode};
 use serde_json::{Value as Json, json};
 
+use super::bench::{IngestBench, check, mib, seconds, settled};
 use super::cpu::thousandths;
 use super::database::{BATCH, Database, Rows};
 use super::load::{Load, Settings};
 use super::plot::{Axis, Chart, Curve, draw};
-use super::rig::{Rig, check, mib, seconds, settled};
 use super::service::{Metrics, Service};
 
-pub fn run(rig: &mut Rig) -> Json {
-    let (time, rate) = (seconds(600), rig.given_rate().unwrap_or(30_000.0));
-    let rows = rig.copies()[1].clone();
+pub fn run(bench: &mut IngestBench) -> Json {
+    let (time, rate) = (seconds(600), bench.given_rate().unwrap_or(30_000.0));
+    let rows = bench.copies()[1].clone();
     let server = PrivateServer::new("bench-outage");
     let database = Database::new(&server.url, &MigrateOptions { chunk_interval: Some(CHUNK), ..Default::default() });
     let service = Service::start(&database.url, &[("ODOGRAPH_JOURNAL_MAX_SIZE", "8GiB")]);
-    let mut load = Load::prepare(&Settings { rate: Some(rate), gather_us: 0, ..rig.endless(service.trackers) });
+    let mut load = Load::prepare(&Settings { rate: Some(rate), gather_us: 0, ..bench.endless(service.trackers) });
     load.go();
     std::thread::sleep(WARM_UP);
     let mut watch = Watch { service: &service, begun: Instant::now(), before: service.metrics(), samples: Vec::new() };
@@ -31,7 +31,7 @@ pub fn run(rig: &mut Rig) -> Json {
     watch.until(|_, since| since >= time);
     let most = watch.samples.last().unwrap().waiting;
     server.start();
-    // A second's worth waits always.
+    // One second of records always waits.
     let back = watch.until(|sample, _| (sample.waiting as f64) < rate);
     let after = watch.until(|_, since| since >= USUAL);
     load.stop();
@@ -62,7 +62,7 @@ fn copy(server: &PrivateServer, rows: &Rows) -> f64 {
     rows.len() as f64 / database.copy(rows, "positions", BATCH)
 }
 
-/// Each second of the run.
+/// One second of the run.
 struct Sample {
     at_s: f64,
     waiting: u64,
@@ -76,8 +76,8 @@ struct Watch<'a> {
     samples: Vec<Sample>,
 }
 
-/// What a stretch of time was like.
-struct Stretch {
+/// Rates and latencies of a period of the run.
+struct WatchSummary {
     seconds: f64,
     rows_per_s: f64,
     p50: f64,
@@ -85,7 +85,7 @@ struct Stretch {
 }
 
 impl Watch<'_> {
-    fn until(&mut self, mut done: impl FnMut(&Sample, Duration) -> bool) -> Stretch {
+    fn until(&mut self, mut done: impl FnMut(&Sample, Duration) -> bool) -> WatchSummary {
         let (begun, first) = (Instant::now(), self.service.metrics());
         loop {
             std::thread::sleep(EVERY);
@@ -101,7 +101,7 @@ impl Watch<'_> {
                 let seconds = begun.elapsed().as_secs_f64();
                 let rows = (now.counts().committed - first.counts().committed) as f64;
                 let ms = |share| now.quantile_since(&first, ACK, share).unwrap_or(0.0) * 1e3;
-                return Stretch { seconds, rows_per_s: rows / seconds, p50: ms(0.5), p99: ms(0.99) };
+                return WatchSummary { seconds, rows_per_s: rows / seconds, p50: ms(0.5), p99: ms(0.99) };
             }
             self.before = now;
         }

@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 use odograph::store::MigrateOptions;
 use serde_json::{Value as Json, json};
 
+use super::bench::{IngestBench, check, mib, seconds, settled};
 use super::database::Database;
 use super::load::Load;
-use super::rig::{Rig, check, mib, seconds, settled};
 use super::service::Service;
 
-pub fn run(rig: &Rig) -> Json {
+pub fn run(bench: &IngestBench) -> Json {
     let time = seconds(600);
     let database =
-        Database::new(&rig.server, &MigrateOptions { chunk_interval: Some(CHUNK), ..MigrateOptions::default() });
+        Database::new(&bench.server, &MigrateOptions { chunk_interval: Some(CHUNK), ..MigrateOptions::default() });
     let journal = std::env::var(JOURNAL_MAX_SIZE).unwrap_or_else(|_| "512MiB".to_owned());
     let service = Service::start(&database.url, &[(JOURNAL_MAX_SIZE, &journal)]);
-    let mut load = Load::prepare(&rig.endless(service.trackers));
+    let mut load = Load::prepare(&bench.endless(service.trackers));
     let (mut counted, mut memory, begun) = (0, Vec::new(), Instant::now());
     load.go();
     while begun.elapsed() < time {

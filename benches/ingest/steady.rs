@@ -5,26 +5,26 @@ use std::time::Instant;
 use odograph::store::MigrateOptions;
 use serde_json::{Value as Json, json};
 
+use super::bench::{IngestBench, check, mib, seconds, settled};
 use super::cpu::thousandths;
 use super::database::Database;
 use super::load::{Load, Settings};
 use super::plot::{Axis, Chart, Curve, draw};
 use super::pressure::{CHUNK, EVERY};
-use super::rig::{Rig, check, mib, seconds, settled};
 use super::service::Service;
 use super::sustained;
 
-pub fn run(rig: &mut Rig) -> Json {
+pub fn run(bench: &mut IngestBench) -> Json {
     let time = seconds(1_800);
-    let rate = rig.given_rate().unwrap_or_else(|| {
-        let full = sustained::full_rate(rig);
+    let rate = bench.given_rate().unwrap_or_else(|| {
+        let full = sustained::full_rate(bench);
         eprintln!("full load: {full:.0} rows/s");
         full * SHARE
     });
     let database =
-        Database::new(&rig.server, &MigrateOptions { chunk_interval: Some(CHUNK), ..MigrateOptions::default() });
+        Database::new(&bench.server, &MigrateOptions { chunk_interval: Some(CHUNK), ..MigrateOptions::default() });
     let service = Service::start(&database.url, &[]);
-    let mut load = Load::prepare(&Settings { rate: Some(rate), gather_us: 0, ..rig.endless(service.trackers) });
+    let mut load = Load::prepare(&Settings { rate: Some(rate), gather_us: 0, ..bench.endless(service.trackers) });
     let (mut counted, mut memory, mut rates, mut p99, begun) = (0, Vec::new(), Vec::new(), Vec::new(), Instant::now());
     load.go();
     let mut before = service.metrics();

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::bench::{IngestBench, mib, seconds};
 use super::cpu::{ProcessTime, thousandths};
 use super::load::{Load, monotonic_s};
-use super::rig::{Rig, mib, seconds};
 use super::service::Service;
 
-pub fn run(rig: &mut Rig) -> Json {
+pub fn run(bench: &mut IngestBench) -> Json {
     let time = seconds(30);
-    let (before, _) = rig.copy();
-    let database = rig.database();
+    let (before, _) = bench.copy();
+    let database = bench.database();
     let service = Service::start(&database.url, &[]);
-    let mut load = Load::prepare(&super::load::Settings { rate: rig.given_rate(), ..rig.endless(service.trackers) });
+    let mut load =
+        Load::prepare(&super::load::Settings { rate: bench.given_rate(), ..bench.endless(service.trackers) });
     database.settle();
     let server = database.server();
     load.go();
@@ -32,7 +33,7 @@ pub fn run(rig: &mut Rig) -> Json {
     let rss_mib = mib(service.memory_kib().0);
     drop(service);
     drop(database);
-    let (after, _) = rig.copy();
+    let (after, _) = bench.copy();
 
     let committed = last.committed - first.committed;
     let rate = committed as f64 / (ended - begun);
@@ -40,7 +41,7 @@ pub fn run(rig: &mut Rig) -> Json {
     let copy = |order: usize| f64::midpoint(before[order], after[order]);
     let server_cpu = server_after.zip(server_before).map(|(a, b)| thousandths((a - b) / (committed as f64 / 1e6)));
     json!({
-        "seconds": time.as_secs(), "offered_rows_per_s": rig.given_rate(),
+        "seconds": time.as_secs(), "offered_rows_per_s": bench.given_rate(),
         "copy_rows_per_s": copy(0).round(), "ingest_rows_per_s": rate.round(), "ratio": thousandths(rate / copy(0)),
         "copy_as_arrived_rows_per_s": copy(1).round(), "ratio_as_arrived": thousandths(rate / copy(1)),
         "copies": copies,
@@ -54,10 +55,10 @@ pub fn run(rig: &mut Rig) -> Json {
 }
 
 /// Commits a second under a load that never pauses.
-pub fn full_rate(rig: &Rig) -> f64 {
-    let database = rig.database();
+pub fn full_rate(bench: &IngestBench) -> f64 {
+    let database = bench.database();
     let service = Service::start(&database.url, &[]);
-    let mut load = Load::prepare(&rig.endless(service.trackers));
+    let mut load = Load::prepare(&bench.endless(service.trackers));
     database.settle();
     load.go();
     std::thread::sleep(START);

@@ -2,18 +2,18 @@
 
 use serde_json::{Value as Json, json};
 
+use super::bench::IngestBench;
 use super::cpu::thousandths;
 use super::plot::{Axis, Chart, Curve, draw};
-use super::rig::Rig;
 
-pub fn run(rig: &mut Rig) -> Json {
-    let usual = rig.devices;
+pub fn run(bench: &mut IngestBench) -> Json {
+    let usual = bench.devices;
     let mut lines = Vec::new();
     for devices in [20, 100, 500, 2_000, 10_000] {
-        rig.devices = devices;
-        rig.forget_copies();
-        let ingest = rig.ingest(10);
-        let ([_, copy], _) = rig.copy();
+        bench.devices = devices;
+        bench.forget_copies();
+        let ingest = bench.ingest(10);
+        let ([_, copy], _) = bench.copy();
         eprintln!("{devices} trackers: {:.0} rows/s, COPY as they arrive {copy:.0}", ingest.rows_per_s);
         lines.push(json!({
             "devices": devices, "rows": ingest.load.distinct, "rows_per_s": ingest.rows_per_s.round(),
@@ -21,8 +21,8 @@ pub fn run(rig: &mut Rig) -> Json {
             "client_ack_ms": ingest.load.ack_ms, "rss_mib": ingest.rss_mib, "cpu_s_per_million": ingest.cpu,
         }));
     }
-    rig.devices = usual;
-    rig.forget_copies();
+    bench.devices = usual;
+    bench.forget_copies();
     plot(&lines);
     json!({ "by_devices": lines })
 }

@@ -1,4 +1,4 @@
-//! Clocks: the service's own, which jumps forth and back under it (libfaketime), and those of trackers.
+//! Clocks: the service's own clock, which jumps back and forth (libfaketime), and the clocks of trackers.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -6,103 +6,103 @@ use std::time::{Duration, SystemTime};
 use odograph_fleet::{Clocks, Plan};
 use odograph_testkit::Launch;
 
-use crate::ground::{Ground, number};
 use crate::load::Load;
 use crate::report::Outcome;
+use crate::setup::{DrillSetup, number};
 
 crate::drills! {
     "clock-forth-and-back", long, forth_and_back, "the service's clock jumps by minutes, by hours, and to before its build";
-    "clock-set-back-for-good", long, set_back, "the clock was an hour ahead and is put right: the operator accepts it by name";
+    "clock-set-back-for-good", long, set_back, "the clock was an hour ahead and is corrected: the operator accepts it with an option";
     "clock-wrong-device", short, wrong_device, "trackers with wrong clocks, some of them in 2004";
 }
 
-async fn forth_and_back(mut ground: Ground) -> Outcome {
-    let database = ground.database().await;
-    let clock = Clock::new(&ground);
-    let serve = clock.fake(ground.launch(&database.url())).start(&ground.next_log()).await;
-    let load = ground.load(serve.trackers);
+async fn forth_and_back(mut setup: DrillSetup) -> Outcome {
+    let database = setup.database().await;
+    let clock = Clock::new(&setup);
+    let serve = clock.fake(setup.launch(&database.url())).start(&setup.next_log()).await;
+    let load = setup.load(serve.trackers);
     load.goes_on(1_000).await;
-    let mut stood = 0;
-    for _ in 0..ground.times(1, 3) {
-        // Small steps either way disturb nobody.
-        for minutes in [ground.random.i64(1..4), -ground.random.i64(1..4), 0] {
+    let mut waits = 0;
+    for _ in 0..setup.times(1, 3) {
+        // Small steps in either direction have no effect.
+        for minutes in [setup.random.i64(1..4), -setup.random.i64(1..4), 0] {
             clock.is_off_by(60 * minutes);
-            load.goes_on(ground.random.u64(300..1_000)).await;
+            load.goes_on(setup.random.u64(300..1_000)).await;
         }
-        // Before this program was built: the drain waits, trackers do not, and it ends by itself.
+        // A time before this program was built: the drain waits, trackers do not, and the wait ends by itself.
         clock.is_off_by(-3 * 365 * 86_400);
         load.goes_on(500).await;
         serve.names_reason("clock").await;
         load.goes_on(1_000).await;
-        stood += 1;
+        waits += 1;
         clock.is_off_by(0);
         serve.is_ready().await;
     }
-    // Hours ahead, which nothing can tell from the truth.
+    // Hours ahead, which the service cannot tell from the right time.
     clock.is_off_by(2 * 3_600);
     load.goes_on(2_000).await;
-    let findings = ground.end(serve, load, &database).await;
+    let findings = setup.end(serve, load, &database).await;
     let ahead = "SELECT count(*) AS n FROM positions WHERE received_at > now() + INTERVAL '1 hour'";
     let ahead = number(&database, ahead).await;
-    Outcome { findings, faults: vec![("times that the drain waited", stood), ("rows received in the future", ahead)] }
+    Outcome { findings, faults: vec![("times that the drain waited", waits), ("rows received in the future", ahead)] }
 }
 
-async fn set_back(mut ground: Ground) -> Outcome {
-    let database = ground.database().await;
-    let clock = Clock::new(&ground);
+async fn set_back(mut setup: DrillSetup) -> Outcome {
+    let database = setup.database().await;
+    let clock = Clock::new(&setup);
     clock.is_off_by(3_600);
-    let launch = clock.fake(ground.launch(&database.url()));
-    let serve = launch.start(&ground.next_log()).await;
+    let launch = clock.fake(setup.launch(&database.url()));
+    let serve = launch.start(&setup.next_log()).await;
     let launch = launch.listen(&serve.trackers.to_string());
-    let load = ground.load(serve.trackers);
+    let load = setup.load(serve.trackers);
     load.goes_on(2_000).await;
     serve.kill();
     clock.is_off_by(0);
-    let serve = launch.start(&ground.next_log()).await;
+    let serve = launch.start(&setup.next_log()).await;
     serve.names_reason("clock").await;
     load.goes_on(1_000).await;
     let waiting = serve.count("odograph_records_waiting").await;
     serve.terminate_in_order().await;
-    let serve = launch.argument("--accept-clock").start(&ground.next_log()).await;
+    let serve = launch.argument("--accept-clock").start(&setup.next_log()).await;
     load.goes_on(1_000).await;
-    let findings = ground.end(serve, load, &database).await;
+    let findings = setup.end(serve, load, &database).await;
     Outcome { findings, faults: vec![("records that waited for the operator", waiting)] }
 }
 
-async fn wrong_device(mut ground: Ground) -> Outcome {
-    let database = ground.database().await;
-    let serve = ground.launch(&database.url()).default_time_windows().start(&ground.next_log()).await;
+async fn wrong_device(mut setup: DrillSetup) -> Outcome {
+    let database = setup.database().await;
+    let serve = setup.launch(&database.url()).default_time_windows().start(&setup.next_log()).await;
     let yesterday = SystemTime::now().checked_sub(Duration::from_hours(24)).unwrap();
     let yesterday = yesterday.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let start = u64::try_from(yesterday.as_millis()).unwrap();
-    let plan = Plan { clocks: Clocks::SomeStray, start_ms: start, ..ground.plan(serve.trackers) };
+    let plan = Plan { clocks: Clocks::SomeStray, start_ms: start, ..setup.plan(serve.trackers) };
     let load = Load::start(plan);
-    load.goes_on(ground.times(2_000, 20_000)).await;
-    let findings = ground.end(serve, load, &database).await;
+    load.goes_on(setup.times(2_000, 20_000)).await;
+    let findings = setup.end(serve, load, &database).await;
     let behind = "SELECT count(*) AS n FROM positions WHERE ts < received_at - INTERVAL '100 days'";
     let behind = number(&database, behind).await;
     let stray = findings.quarantined;
     Outcome { findings, faults: vec![("records of 2004 in quarantine", stray), ("rows 200 days behind", behind)] }
 }
 
-/// The clock as one service sees it. Monotonic time is left alone, as the kernel leaves it.
+/// The clock as one service sees it. Monotonic time is unchanged, as when the kernel's clock is set.
 struct Clock {
     library: PathBuf,
     file: PathBuf,
 }
 
 impl Clock {
-    fn new(ground: &Ground) -> Self {
+    fn new(setup: &DrillSetup) -> Self {
         let libraries = std::fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
         let library = libraries.map(|path| path.join("faketime/libfaketimeMT.so.1")).find(|path| path.is_file());
-        let library = library.expect("libfaketime is there: apt-get install faketime");
-        let clock = Self { library, file: ground.directory.join("clock") };
+        let library = library.expect("libfaketime is missing: apt-get install faketime");
+        let clock = Self { library, file: setup.directory.join("clock") };
         clock.is_off_by(0);
         clock
     }
 
     fn is_off_by(&self, seconds: i64) {
-        // In one step: a half-written file would be another time.
+        // Replaced in one step: a half-written file would be another time.
         let next = self.file.with_extension("next");
         std::fs::write(&next, format!("{seconds:+}\n")).unwrap();
         std::fs::rename(next, &self.file).unwrap();

@@ -1,4 +1,4 @@
-//! Copies: a database put back to an older backup while it is served, a journal's directory cloned, a journal of format 1.
+//! Copies: a database restored from an older backup under a running service, a cloned data directory, a journal of format 1.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,33 +7,33 @@ use odograph_fleet::Plan;
 use odograph_testkit::{PrivateServer, StopMode, TestDatabase, eventually};
 
 use crate::SETTLE;
-use crate::ground::{Ground, number, until_true};
 use crate::load::Load;
 use crate::locks::directory_of;
 use crate::report::Outcome;
+use crate::setup::{DrillSetup, number, until_true};
 
 crate::drills! {
-    "pg-older-backup", long, older_backup, "the server's directory is put back to an older copy while it is served";
-    "clone", short, clone, "a copy of the data directory runs beside the first one, each with trackers of its own";
+    "pg-older-backup", long, older_backup, "the server's directory is replaced by an older copy while the service uses it";
+    "clone", short, clone, "a copy of the data directory runs next to the original, each with its own trackers";
     "journal-sample", long, sample, "the journal in fixtures/journal-v1 is found, drained, and written on";
 }
 
-async fn older_backup(mut ground: Ground) -> Outcome {
+async fn older_backup(mut setup: DrillSetup) -> Outcome {
     let server = PrivateServer::new("drill-backup");
     let database = TestDatabase::postgres_in(&server.url).await;
-    let (data, backup) = (directory_of("drill-backup").join("data"), ground.directory.join("backup"));
-    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
-    let load = ground.load(serve.trackers);
+    let (data, backup) = (directory_of("drill-backup").join("data"), setup.directory.join("backup"));
+    let serve = setup.launch(&database.url()).start(&setup.next_log()).await;
+    let load = setup.load(serve.trackers);
     load.goes_on(3_000).await;
     let (mut restores, mut went) = (0, 0);
-    for _ in 0..ground.times(1, 3) {
+    for _ in 0..setup.times(1, 3) {
         server.stop(StopMode::Fast);
         copy(&data, &backup);
         server.start();
         let kept = database.positions().await;
-        load.goes_on(ground.random.u64(5_000..15_000)).await;
+        load.goes_on(setup.random.u64(5_000..15_000)).await;
         serve.is_ready().await;
-        // What is about to be lost has been committed, and the journal has let go of it.
+        // The rows about to be lost are committed, and the journal has released them.
         eventually("commits", async || (database.positions().await >= kept + 4_000).then_some(())).await;
         let lost = database.positions().await - kept;
         server.stop(StopMode::Immediate);
@@ -44,53 +44,53 @@ async fn older_backup(mut ground: Ground) -> Outcome {
         serve.is_ready().await;
     }
     let again = async || (serve.count("odograph_records_recovered_total").await >= went).then_some(());
-    eventually("everything that was lost to be drained again", again).await;
+    eventually("all lost rows to be drained again", again).await;
     assert_eq!(serve.count("odograph_journal_gap_bytes_total").await, 0);
-    let findings = ground.end(serve, load, &database).await;
+    let findings = setup.end(serve, load, &database).await;
     Outcome { findings, faults: vec![("restores", restores), ("committed rows that were gone", went)] }
 }
 
-async fn clone(mut ground: Ground) -> Outcome {
-    let database = ground.database().await;
-    let launch = ground.launch(&database.url());
-    let first = launch.start(&ground.next_log()).await;
+async fn clone(mut setup: DrillSetup) -> Outcome {
+    let database = setup.database().await;
+    let launch = setup.launch(&database.url());
+    let first = launch.start(&setup.next_log()).await;
     let at = first.trackers;
-    let load = ground.load(at);
+    let load = setup.load(at);
     load.goes_on(1_000).await;
-    // As a machine is cloned that was cut off: whatever the directory holds at that moment.
+    // Like cloning a machine that lost power: the copy has whatever the directory holds at that moment.
     first.kill();
-    let copied = ground.directory.join("clone");
-    copy(&ground.data(), &copied);
-    let first = launch.clone().listen(&at.to_string()).start(&ground.next_log()).await;
+    let copied = setup.directory.join("clone");
+    copy(&setup.data(), &copied);
+    let first = launch.clone().listen(&at.to_string()).start(&setup.next_log()).await;
     load.goes_on(500).await;
     until_true(&database, "the first one's commits", "SELECT count(*) > 1000 FROM positions").await;
-    let second = launch.data(&copied).start(&ground.next_log()).await;
+    let second = launch.data(&copied).start(&setup.next_log()).await;
     let first_device = load.plan.first_device + 100_000_000;
     let other = Load::start(Plan { first_device, target: second.trackers, ..load.plan });
-    other.goes_on(ground.times(1_000, 5_000)).await;
+    other.goes_on(setup.times(1_000, 5_000)).await;
     load.goes_on(1_000).await;
     let held = second.count("odograph_records_waiting").await;
-    // The first one ends; now the second one may write, under another name.
+    // The first one ends. Now the second one may write, under another journal ID.
     let mut told = load.stop().await;
     first.settled_within(SETTLE).await;
     first.terminate_in_order().await;
-    // It needs a moment to notice; its trackers do not.
+    // The second one needs a moment to notice, its trackers do not.
     other.goes_on(1_000).await;
     told.append(&mut other.stop().await);
     second.settled_within(SETTLE).await;
     second.terminate_in_order().await;
-    let findings = ground.audit(&database, &told).await;
+    let findings = setup.audit(&database, &told).await;
     let journals = number(&database, "SELECT count(DISTINCT journal_id) AS n FROM ingest_checkpoints").await;
-    assert_eq!(journals, 2, "each has a name of its own");
+    assert_eq!(journals, 2, "each has its own journal ID");
     Outcome { findings, faults: vec![("records that the clone held back", held)] }
 }
 
-async fn sample(mut ground: Ground) -> Outcome {
-    let database = ground.database().await;
-    std::fs::create_dir_all(ground.data()).unwrap();
-    copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/journal-v1")), &ground.data().join("journal"));
-    let serve = ground.launch(&database.url()).start(&ground.next_log()).await;
-    let load = ground.load(serve.trackers);
+async fn sample(mut setup: DrillSetup) -> Outcome {
+    let database = setup.database().await;
+    std::fs::create_dir_all(setup.data()).unwrap();
+    copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/journal-v1")), &setup.data().join("journal"));
+    let serve = setup.launch(&database.url()).start(&setup.next_log()).await;
+    let load = setup.load(serve.trackers);
     load.goes_on(1_000).await;
     // Two records, a message, and a frame whose counts differ.
     let fleet = load.plan.first_device;
@@ -111,13 +111,13 @@ async fn sample(mut ground: Ground) -> Outcome {
         "values of the sample: {:?}",
         database.rows(&format!("SELECT * FROM positions WHERE {ours}")).await
     );
-    // They are not the fleet's.
+    // The fleet did not send these rows.
     database.execute(&format!("DELETE FROM positions WHERE {ours}; DELETE FROM latest_positions WHERE {ours}")).await;
-    let findings = ground.end(serve, load, &database).await;
+    let findings = setup.end(serve, load, &database).await;
     Outcome { findings, faults: vec![("records recovered from the sample", recovered)] }
 }
 
-/// Replaces a directory by the copy of another one.
+/// Replaces a directory with a copy of another.
 fn copy(from: &Path, to: &Path) {
     if to.exists() {
         std::fs::remove_dir_all(to).unwrap();

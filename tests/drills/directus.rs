@@ -10,10 +10,10 @@ use odograph_testkit::TestDatabase;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::ground::{START_MS, number, until_true};
 use crate::moments::connect;
+use crate::setup::{START_MS, number, until_true};
 
-/// The tables as Directus makes them, with some of the fleet's trackers as devices; and odograph's triggers on them.
+/// Creates the tables as Directus does, with some of the fleet's trackers as devices, and odograph's triggers on them.
 pub(crate) async fn install(database: &TestDatabase, plan: &Plan) {
     database.execute(COLLECTIONS).await;
     for place in 0..DEVICES {
@@ -24,7 +24,7 @@ pub(crate) async fn install(database: &TestDatabase, plan: &Plan) {
     migrate(&DatabaseUrl::parse(&database.url()).unwrap(), &options).await.unwrap();
 }
 
-/// Edits flags until it is stopped.
+/// A person who edits flags until stopped.
 pub(crate) struct Marshal {
     stop: Rc<Cell<bool>>,
     task: JoinHandle<fastrand::Rng>,
@@ -83,7 +83,7 @@ async fn edit(client: &Client, random: &mut fastrand::Rng) {
     }
 }
 
-/// Adds what stands in the outbox to the stream, as the hook of Directus does; a Redis that is away is waited for.
+/// Adds the outbox to the stream, as the Directus hook does. While Redis is down it waits.
 pub(crate) struct Hook {
     task: JoinHandle<()>,
     pub(crate) stream: String,
@@ -138,7 +138,7 @@ async fn relay(client: &Client, redis: &redis::Client, stream: &str) -> redis::R
     Ok(())
 }
 
-/// Waits until everything that Directus' side knows is in the ledger and applied.
+/// Waits until every flag in Directus is in the ledger and applied.
 pub(crate) async fn until_applied(database: &TestDatabase) {
     until_true(database, "the hook", "NOT EXISTS (SELECT FROM flag_outbox)").await;
     let behind = "SELECT FROM position_flag_state s FULL JOIN position_flag_ledger l USING (flag_id) \
@@ -146,14 +146,15 @@ pub(crate) async fn until_applied(database: &TestDatabase) {
     until_true(database, "every flag to be applied", &format!("NOT EXISTS ({behind})")).await;
 }
 
-/// Fails unless a position is faulty exactly while a live flag of this table covers it. Gives how many are.
+/// Asserts that a position is faulty exactly if a live flag of this table covers it. Returns how many are faulty.
 pub(crate) async fn faulty_as_declared(database: &TestDatabase, flags: &str) -> u64 {
     let covered = format!(
         "EXISTS (SELECT FROM {flags} f WHERE NOT f.deleted AND f.faulty AND f.imei = p.imei \
          AND p.ts BETWEEN f.ts_from AND f.ts_to)"
     );
-    let misflagged = number(database, &format!("SELECT count(*) AS n FROM positions p WHERE faulty <> {covered}")).await;
-    assert_eq!(misflagged, 0, "positions that are faulty and should not be, or the other way round, by {flags}");
+    let misflagged =
+        number(database, &format!("SELECT count(*) AS n FROM positions p WHERE faulty <> {covered}")).await;
+    assert_eq!(misflagged, 0, "positions whose faulty mark does not match {flags}");
     number(database, "SELECT count(*) AS n FROM positions WHERE faulty").await
 }
 

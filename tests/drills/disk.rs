@@ -8,9 +8,9 @@ use std::time::Duration;
 use odograph_testkit::{ServiceProcess, eventually};
 use serde_json::Value as Json;
 
-use crate::ground::Ground;
 use crate::moments::blocker;
 use crate::report::Outcome;
+use crate::setup::DrillSetup;
 use crate::strace::{Strace, died_in, file_of, injected};
 
 crate::drills! {
@@ -21,22 +21,22 @@ crate::drills! {
     "disk-torn-write", long, torn_write, "power is cut in a write: half of the last group is on the disk";
 }
 
-async fn full(mut ground: Ground) -> Outcome {
-    let disk = Disk::mount(&ground, "2m");
-    let database = ground.database().await;
-    let launch = ground.launch(&database.url()).data(&disk.0);
-    let serve = launch.with("ODOGRAPH_JOURNAL_MAX_SIZE", "8MiB").start(&ground.next_log()).await;
-    let load = ground.load(serve.trackers);
+async fn full(mut setup: DrillSetup) -> Outcome {
+    let disk = Disk::mount(&setup, "2m");
+    let database = setup.database().await;
+    let launch = setup.launch(&database.url()).data(&disk.0);
+    let serve = launch.with("ODOGRAPH_JOURNAL_MAX_SIZE", "8MiB").start(&setup.next_log()).await;
+    let load = setup.load(serve.trackers);
     let mut full = 0;
-    for mebibytes in [3, 4, 5].into_iter().take(usize::try_from(ground.times(1, 3)).unwrap()) {
+    for mebibytes in [3, 4, 5].into_iter().take(usize::try_from(setup.times(1, 3)).unwrap()) {
         load.goes_on(500).await;
-        // So that nothing is given away.
+        // So that nothing is released.
         let blocked = blocker(&database.url()).await;
         serve.names_reason("journal_full").await;
         eventually("trackers to be held", async || {
-            let stands = load.acknowledged();
+            let before = load.acknowledged();
             tokio::time::sleep(Duration::from_secs(1)).await;
-            (load.acknowledged() == stands).then_some(())
+            (load.acknowledged() == before).then_some(())
         })
         .await;
         full += 1;
@@ -45,100 +45,100 @@ async fn full(mut ground: Ground) -> Outcome {
         drop(blocked);
         serve.is_ready().await;
     }
-    let findings = ground.end(serve, load, &database).await;
+    let findings = setup.end(serve, load, &database).await;
     Outcome { findings, faults: vec![("times that the disk was full and nobody was answered", full)] }
 }
 
-async fn read_only(mut ground: Ground) -> Outcome {
-    let disk = Disk::mount(&ground, "64m");
-    let database = ground.database().await;
-    let launch = ground.launch(&database.url()).data(&disk.0).with("ODOGRAPH_JOURNAL_MAX_SIZE", "32MiB");
-    let mut serve = launch.start(&ground.next_log()).await;
+async fn read_only(mut setup: DrillSetup) -> Outcome {
+    let disk = Disk::mount(&setup, "64m");
+    let database = setup.database().await;
+    let launch = setup.launch(&database.url()).data(&disk.0).with("ODOGRAPH_JOURNAL_MAX_SIZE", "32MiB");
+    let mut serve = launch.start(&setup.next_log()).await;
     let launch = launch.listen(&serve.trackers.to_string());
-    let load = ground.load(serve.trackers);
+    let load = setup.load(serve.trackers);
     let (mut failed, mut refused) = (0, 0);
-    for _ in 0..ground.times(1, 3) {
-        load.goes_on(ground.random.u64(500..2_000)).await;
+    for _ in 0..setup.times(1, 3) {
+        load.goes_on(setup.random.u64(500..2_000)).await;
         // The kernel keeps a file system writable while files of it are open for that, so the change itself is injected.
-        failed += fails(&ground, &mut serve, "pwrite64", "EROFS").await;
+        failed += fails(&setup, &mut serve, "pwrite64", "EROFS").await;
         disk.remount("ro");
-        let mut starting = launch.spawn(&ground.next_log());
+        let mut starting = launch.spawn(&setup.next_log());
         let status = starting.ends().await;
         assert!(status.code() == Some(1) && starting.log().contains("Read-only file system"), "{}", starting.log());
         refused += 1;
         disk.remount("rw");
-        serve = launch.start(&ground.next_log()).await;
+        serve = launch.start(&setup.next_log()).await;
     }
     load.goes_on(500).await;
-    let findings = ground.end(serve, load, &database).await;
+    let findings = setup.end(serve, load, &database).await;
     Outcome { findings, faults: vec![("writes refused", failed), ("starts refused", refused)] }
 }
 
-async fn write_error(ground: Ground) -> Outcome {
-    errors(ground, "pwrite64").await
+async fn write_error(setup: DrillSetup) -> Outcome {
+    errors(setup, "pwrite64").await
 }
 
-async fn sync_error(ground: Ground) -> Outcome {
-    errors(ground, "fdatasync").await
+async fn sync_error(setup: DrillSetup) -> Outcome {
+    errors(setup, "fdatasync").await
 }
 
-async fn errors(mut ground: Ground, call: &str) -> Outcome {
-    let database = ground.database().await;
-    let launch = ground.launch(&database.url());
-    let mut serve = launch.start(&ground.next_log()).await;
+async fn errors(mut setup: DrillSetup, call: &str) -> Outcome {
+    let database = setup.database().await;
+    let launch = setup.launch(&database.url());
+    let mut serve = launch.start(&setup.next_log()).await;
     let launch = launch.listen(&serve.trackers.to_string());
-    let load = ground.load(serve.trackers);
+    let load = setup.load(serve.trackers);
     let mut failed = 0;
-    for _ in 0..ground.times(1, 5) {
-        load.goes_on(ground.random.u64(300..2_000)).await;
-        failed += fails(&ground, &mut serve, call, "EIO").await;
-        serve = launch.start(&ground.next_log()).await;
+    for _ in 0..setup.times(1, 5) {
+        load.goes_on(setup.random.u64(300..2_000)).await;
+        failed += fails(&setup, &mut serve, call, "EIO").await;
+        serve = launch.start(&setup.next_log()).await;
     }
     load.goes_on(500).await;
-    let findings = ground.end(serve, load, &database).await;
+    let findings = setup.end(serve, load, &database).await;
     Outcome { findings, faults: vec![("calls that failed", failed)] }
 }
 
 /// Makes every such call fail from now on. The service must say so and end; gives how many calls failed.
-async fn fails(ground: &Ground, serve: &mut ServiceProcess, call: &str, error: &str) -> u64 {
+async fn fails(setup: &DrillSetup, serve: &mut ServiceProcess, call: &str, error: &str) -> u64 {
     let fault = format!("{call}:error={error}");
-    let strace = Strace::inject(serve, &ground.directory, call, &fault).await;
+    let strace = Strace::inject(serve, &setup.directory, call, &fault).await;
     let status = serve.ends().await;
     assert_eq!(status.code(), Some(1), "{}", serve.log());
     assert!(serve.log().contains("the journal failed"), "{}", serve.log());
     injected(&strace.log().await)
 }
 
-async fn torn_write(mut ground: Ground) -> Outcome {
-    let database = ground.database().await;
-    let launch = ground.launch(&database.url());
-    let mut serve = launch.start(&ground.next_log()).await;
+async fn torn_write(mut setup: DrillSetup) -> Outcome {
+    let database = setup.database().await;
+    let launch = setup.launch(&database.url());
+    let mut serve = launch.start(&setup.next_log()).await;
     let launch = launch.listen(&serve.trackers.to_string());
-    let load = ground.load(serve.trackers);
+    let load = setup.load(serve.trackers);
     let (mut torn, mut bytes) = (0, 0);
-    while torn < ground.times(1, 8) {
-        load.goes_on(ground.random.u64(300..1_500)).await;
-        let fault = format!("fdatasync:signal=KILL:when={}", ground.random.u32(1..20));
-        let strace = Strace::inject(&serve, &ground.directory, "pwrite64,fdatasync", &fault).await;
+    while torn < setup.times(1, 8) {
+        load.goes_on(setup.random.u64(300..1_500)).await;
+        let fault = format!("fdatasync:signal=KILL:when={}", setup.random.u32(1..20));
+        let strace = Strace::inject(&serve, &setup.directory, "pwrite64,fdatasync", &fault).await;
         serve.ends().await;
         let log = strace.log().await;
         assert!(log.contains("killed by SIGKILL"), "{log}");
         let Some((segment, offset, length)) = last_write(&log) else {
             // It was about to sync a file for later.
-            serve = launch.start(&ground.next_log()).await;
+            serve = launch.start(&setup.next_log()).await;
             continue;
         };
         // Some of it had reached the disk.
-        let reached = ground.random.u64(length / 8..length * 3 / 4);
+        let reached = setup.random.u64(length / 8..length * 3 / 4);
         let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
         let lost = vec![0; usize::try_from(length - reached).unwrap()];
         file.write_all_at(&lost, offset + reached).unwrap();
         torn += 1;
-        serve = launch.start(&ground.next_log()).await;
+        serve = launch.start(&setup.next_log()).await;
         bytes += found_torn(&serve.log());
     }
     load.goes_on(500).await;
-    let findings = ground.end(serve, load, &database).await;
+    let findings = setup.end(serve, load, &database).await;
     Outcome { findings, faults: vec![("writes torn", torn), ("torn bytes that the service found", bytes)] }
 }
 
@@ -164,8 +164,8 @@ fn found_torn(log: &str) -> u64 {
 struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(ground: &Ground, size: &str) -> Self {
-        let at = ground.directory.join("disk");
+    fn mount(setup: &DrillSetup, size: &str) -> Self {
+        let at = setup.directory.join("disk");
         std::fs::create_dir_all(&at).unwrap();
         mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"], &at);
         Self(at)

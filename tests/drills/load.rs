@@ -1,4 +1,4 @@
-//! The fleet under way, on a thread of its own: a drill that waits for a server must not hold up the trackers.
+//! The running fleet, on its own thread: a drill that waits for a server must not hold up the trackers.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -30,13 +30,13 @@ impl Load {
         self.progress.read().2
     }
 
-    /// Waits until so many more records are acknowledged.
+    /// Waits until this many more records are acknowledged.
     pub(crate) async fn goes_on(&self, more: u64) {
         let from = self.acknowledged();
         eventually("the fleet to go on", async || (self.acknowledged() >= from + more).then_some(())).await;
     }
 
-    /// What each tracker was told.
+    /// Stops the fleet and returns what the service acknowledged to each tracker.
     pub(crate) async fn stop(mut self) -> Vec<TrackerReport> {
         self.stop.cancel();
         let fleet = self.fleet.take().unwrap();
@@ -55,8 +55,8 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Runs something on a thread and a runtime of its own for as long as the program runs; gives what it says first.
-pub(crate) fn apart<T, F>(work: impl FnOnce(std::sync::mpsc::Sender<T>) -> F + Send + 'static) -> T
+/// Runs work on its own thread and runtime until the program ends. Returns the first value that the work sends.
+pub(crate) fn run_in_background<T, F>(work: impl FnOnce(std::sync::mpsc::Sender<T>) -> F + Send + 'static) -> T
 where
     T: Send + 'static,
     F: Future<Output = ()>,

@@ -1,9 +1,9 @@
-//! Fault drills on the real thing: the binary under load, one fault, and the audit of what trackers were told. `scripts/drills`
-//! runs them; without it this does nothing, so that `cargo test` stays quick.
+//! Fault drills on the real binary: it runs under load, one fault happens, and an audit compares the database with what
+//! trackers had acknowledged. `scripts/drills` runs them. Without it this does nothing, so that `cargo test` stays quick.
 //!
 //! ```text
-//! load ─► (relay) ─► serve ─► (wire) ─► PostgreSQL      ground: directory, server and seed of a drill
-//!   └──── told ──────────► audit ◄────────┘              report: verdict, JSON line, table
+//! load ─► (relay) ─► serve ─► (wire) ─► PostgreSQL      setup: directory, server and seed of a drill
+//!   └──── reports ───────► audit ◄────────┘              report: verdict, JSON line, table
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "a drill fails by panicking")]
@@ -13,7 +13,6 @@ mod copies;
 mod directus;
 mod disk;
 mod flags;
-mod ground;
 mod kills;
 mod load;
 mod locks;
@@ -23,8 +22,10 @@ mod postgres;
 mod relay;
 mod report;
 mod self_check;
+mod setup;
 mod strace;
 mod wire;
+
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -34,21 +35,21 @@ use odograph_testkit::{Odograph, PrivateServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
-use self::ground::Ground;
 use self::report::{Line, Outcome};
+use self::setup::DrillSetup;
 
 const ODOGRAPH: Odograph = Odograph::at(env!("CARGO_BIN_EXE_odograph"));
 
-/// A fault, and what is done about it.
+/// A fault, and the code that causes it.
 pub(crate) struct Drill {
     name: &'static str,
     about: &'static str,
-    /// Whether it is one of the short version.
+    /// Whether the short version includes it.
     short: bool,
-    run: fn(Ground) -> Pin<Box<dyn Future<Output = Outcome>>>,
+    run: fn(DrillSetup) -> Pin<Box<dyn Future<Output = Outcome>>>,
 }
 
-/// Makes the table of drills of a theme.
+/// Defines the table of the drills of a theme.
 #[macro_export]
 macro_rules! drills {
     ($($name:literal, $length:ident, $run:path, $about:literal;)*) => {
@@ -56,14 +57,14 @@ macro_rules! drills {
             name: $name,
             about: $about,
             short: $crate::drills!(@ $length),
-            run: |ground| Box::pin($run(ground)),
+            run: |setup| Box::pin($run(setup)),
         }),*];
     };
     (@ short) => { true };
     (@ long) => { false };
 }
 
-/// What the command line says.
+/// The parsed command line.
 #[derive(Default)]
 struct Arguments {
     short: bool,
@@ -75,8 +76,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     if std::env::var_os("ODOGRAPH_DRILLS").is_none() {
-        // Not on standard output: `--list` of a test runner expects the names of tests there.
-        eprintln!("the drills are run by scripts/drills");
+        // Not on standard output: a test runner's `--list` expects the names of tests there.
+        eprintln!("run the drills with scripts/drills");
         return ExitCode::SUCCESS;
     }
     let arguments = match arguments() {
@@ -93,7 +94,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    // A storm of reconnects is ten thousand files here, and as many in the service.
+    // A reconnect storm needs ten thousand open files here and as many in the service.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     report::quiet_panics();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -103,7 +104,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(interrupted || lines.iter().any(Line::is_broken)))
 }
 
-/// In the order in which they run.
+/// All drills in the order in which they run.
 fn all() -> impl Iterator<Item = &'static Drill> {
     let themes = [
         self_check::DRILLS,
@@ -139,12 +140,12 @@ async fn run_all(chosen: &[&'static Drill], arguments: &Arguments) -> Vec<Line> 
     lines
 }
 
-/// Runs a drill to its end, its panic or its limit. Whatever it started ends with it.
+/// Runs a drill until it ends, panics or reaches the time limit. Everything that it started ends with it.
 async fn run_one(drill: &'static Drill, seed: u64, short: bool, server: Rc<PrivateServer>) -> Line {
     let begun = Instant::now();
-    let ground = Ground::new(drill.name, seed, short, server);
-    let directory = ground.directory.clone();
-    let outcome = report::caught((drill.run)(ground), LIMIT).await;
+    let setup = DrillSetup::new(drill.name, seed, short, server);
+    let directory = setup.directory.clone();
+    let outcome = report::caught((drill.run)(setup), LIMIT).await;
     let line = Line::new(drill.name, seed, outcome, begun.elapsed(), &directory);
     if !line.is_broken() {
         let _ = std::fs::remove_dir_all(&directory);
@@ -178,17 +179,17 @@ fn arguments() -> Result<Arguments, String> {
             "--only" => {
                 let name = value("the name of a drill")?;
                 if !all().any(|drill| drill.name == name) {
-                    return Err(format!("--only {name}: there is no such drill, see --list"));
+                    return Err(format!("--only {name}: unknown drill, see --list"));
                 }
                 found.only.push(name);
             }
-            _ => return Err(format!("{argument} is no option, see --help")),
+            _ => return Err(format!("unknown option {argument}, see --help")),
         }
     }
     Ok(found)
 }
 
-/// The longest wait until everything that the service took is in the database.
+/// The longest wait until the database holds everything that the service accepted.
 const SETTLE: Duration = Duration::from_mins(3);
 /// The longest drill takes four minutes on a busy machine with two cores.
 const LIMIT: Duration = Duration::from_mins(10);

@@ -1,4 +1,4 @@
-//! Moments worth a fault, caught for certain: who is frozen there cannot leave before the fault comes.
+//! Catches the moment at which a fault matters: a frozen process cannot move on before the fault happens.
 
 use std::time::{Duration, Instant};
 
@@ -15,27 +15,27 @@ pub(crate) async fn connect(url: &str) -> Client {
     client
 }
 
-/// Nobody writes positions until it says COMMIT.
+/// Blocks all writes to `positions` until the returned session ends its transaction.
 pub(crate) async fn blocker(url: &str) -> Client {
     let client = connect(url).await;
     client.batch_execute("BEGIN; LOCK TABLE positions IN EXCLUSIVE MODE").await.unwrap();
     client
 }
 
-/// Lets a backlog gather, so that the next batches are large ones.
+/// Lets a backlog build up, so that the next batches are large.
 pub(crate) async fn gather(url: &str, load: &Load, records: u64) {
     let blocker = blocker(url).await;
     load.goes_on(records).await;
     blocker.batch_execute("COMMIT").await.unwrap();
 }
 
-/// A backend of the server that is frozen inside a COPY into `positions`, some of its bytes read. Goes on when dropped.
+/// A backend frozen inside a COPY into `positions`, with some bytes already read. It continues when this is dropped.
 pub(crate) struct InCopy {
     backend: Pid,
 }
 
 impl InCopy {
-    /// Catches one, letting backlogs gather until it does.
+    /// Catches such a backend. It builds up backlogs until it succeeds.
     pub(crate) async fn catch(url: &str, load: &Load) -> Self {
         let client = connect(url).await;
         for _ in 0..TRIES {
@@ -45,7 +45,8 @@ impl InCopy {
                 let Some(row) = client.query_opt(IN_COPY, &[]).await.unwrap() else { continue };
                 let frozen = Self { backend: Pid::from_raw(row.get(0)).unwrap() };
                 kill_process(frozen.backend, Signal::STOP).unwrap();
-                // Frozen while it wrote down how far it is, nobody could read that: then it is let go again.
+                // A backend frozen while it updates its progress blocks every reader of it: then let it go and try
+                // again.
                 let still = format!("SELECT FROM ({IN_COPY}) AS copies WHERE pid = {}", frozen.number());
                 if let Ok(Ok(Some(_))) = timeout(Duration::from_secs(1), client.query_opt(&still, &[])).await {
                     return frozen;
@@ -53,7 +54,7 @@ impl InCopy {
                 break;
             }
         }
-        panic!("no backend was met inside a COPY in {TRIES} tries");
+        panic!("found no backend inside a COPY in {TRIES} tries");
     }
 
     pub(crate) fn number(&self) -> i32 {
@@ -71,7 +72,7 @@ impl Drop for InCopy {
     }
 }
 
-/// Waits until a query of another session gives a row.
+/// Waits until a query returns a row, and returns the row.
 pub(crate) async fn until_row(client: &Client, what: &str, query: &str) -> tokio_postgres::Row {
     let begun = Instant::now();
     loop {
@@ -85,6 +86,6 @@ pub(crate) async fn until_row(client: &Client, what: &str, query: &str) -> tokio
 
 const IN_COPY: &str = "SELECT pid FROM pg_stat_progress_copy WHERE datname = current_database() \
     AND relid = 'positions'::regclass AND bytes_processed > 0 LIMIT 1";
-/// Rows of a batch that the server is busy with for a while.
+/// Rows of a batch that keeps the server busy for a while.
 const BACKLOG: u64 = 4_000;
 const TRIES: usize = 40;

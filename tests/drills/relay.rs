@@ -1,4 +1,4 @@
-//! Stands between trackers and the service, and is the bad network: it cuts, swallows, freezes, and carries byte by byte.
+//! A bad network between trackers and the service: it cuts, drops answers, freezes, and forwards byte by byte.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,17 +9,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::load::apart;
+use crate::load::run_in_background;
 
 /// What the network does to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Weather {
-    Fair,
+pub(crate) enum NetworkConditions {
+    Normal,
     /// Every byte is a segment of its own, both ways.
     ByteByByte,
-    /// What the service answers to frames does not arrive, and the connection dies a moment later.
+    /// Answers to frames do not arrive, and the connection is reset a moment later.
     AnswersLost,
-    /// The tracker is gone without a word, in the middle of a frame: the service's end stays open.
+    /// The tracker vanishes silently in the middle of a frame: the service's end stays open.
     HalfOpen,
 }
 
@@ -32,9 +32,9 @@ struct Counts {
 }
 
 struct Shared {
-    weather: Mutex<Weather>,
+    conditions: Mutex<NetworkConditions>,
     counts: Counts,
-    /// Moved on: every connection is reset.
+    /// A change resets every connection.
     cuts: watch::Receiver<u64>,
 }
 
@@ -45,13 +45,13 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// In front of a service.
+    /// Starts a relay in front of a service.
     pub(crate) fn new(service: SocketAddr) -> Self {
         let (cut, cuts) = watch::channel(0);
-        let shared = Shared { weather: Mutex::new(Weather::Fair), counts: Counts::default(), cuts };
+        let shared = Shared { conditions: Mutex::new(NetworkConditions::Normal), counts: Counts::default(), cuts };
         let shared = Arc::new(shared);
         let own = Arc::clone(&shared);
-        let address = apart(move |say| async move {
+        let address = run_in_background(move |say| async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             say.send(listener.local_addr().unwrap()).unwrap();
             while let Ok((tracker, _)) = listener.accept().await {
@@ -63,9 +63,9 @@ impl Relay {
         Self { address, shared, cut }
     }
 
-    /// For connections that are there and those that come.
-    pub(crate) fn turns(&self, weather: Weather) {
-        *self.shared.weather.lock().unwrap() = weather;
+    /// Sets the conditions for open and future connections.
+    pub(crate) fn set(&self, conditions: NetworkConditions) {
+        *self.shared.conditions.lock().unwrap() = conditions;
     }
 
     /// Resets every connection.
@@ -104,30 +104,30 @@ async fn carry(mut tracker: TcpStream, mut service: TcpStream, shared: Arc<Share
             }
             read = tracker.read(&mut sent) => {
                 let Ok(read @ 1..) = read else { return };
-                let weather = *shared.weather.lock().unwrap();
+                let conditions = *shared.conditions.lock().unwrap();
                 let is_frame = read > LOGIN;
-                if weather == Weather::HalfOpen && is_frame {
+                if conditions == NetworkConditions::HalfOpen && is_frame {
                     let _ = service.write_all(&sent[..read / 2]).await;
                     shared.counts.half_open.fetch_add(1, Ordering::Relaxed);
                     let _ = tracker.set_zero_linger();
                     drop(tracker);
-                    // Nothing is sent and nothing is closed; the service has to find out.
+                    // Nothing is sent and nothing is closed: the service has to notice by itself.
                     while !matches!(service.read(&mut answered).await, Ok(0) | Err(_)) {}
                     return;
                 }
-                if pass(&mut service, &sent[..read], weather, &shared).await.is_err() {
+                if pass(&mut service, &sent[..read], conditions, &shared).await.is_err() {
                     return;
                 }
             }
             read = service.read(&mut answered) => {
                 let Ok(read @ 1..) = read else { return };
-                let weather = *shared.weather.lock().unwrap();
-                if weather == Weather::AnswersLost && read == ACK {
+                let conditions = *shared.conditions.lock().unwrap();
+                if conditions == NetworkConditions::AnswersLost && read == ACK {
                     shared.counts.answers_lost.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(5)).await;
                     return reset(tracker, service);
                 }
-                if pass(&mut tracker, &answered[..read], weather, &shared).await.is_err() {
+                if pass(&mut tracker, &answered[..read], conditions, &shared).await.is_err() {
                     return;
                 }
             }
@@ -135,26 +135,26 @@ async fn carry(mut tracker: TcpStream, mut service: TcpStream, shared: Arc<Share
     }
 }
 
-async fn pass(to: &mut TcpStream, bytes: &[u8], weather: Weather, shared: &Shared) -> std::io::Result<()> {
-    if weather != Weather::ByteByByte {
+async fn pass(to: &mut TcpStream, bytes: &[u8], conditions: NetworkConditions, shared: &Shared) -> std::io::Result<()> {
+    if conditions != NetworkConditions::ByteByByte {
         return to.write_all(bytes).await;
     }
     for byte in bytes {
         to.write_all(std::slice::from_ref(byte)).await?;
         shared.counts.single_bytes.fetch_add(1, Ordering::Relaxed);
-        // The other end has a chance to see this one alone.
+        // This gives the other end a chance to read the byte alone.
         tokio::task::yield_now().await;
     }
     Ok(())
 }
 
-/// Both ends get a reset in place of an end.
+/// Resets both ends in place of closing them.
 fn reset(tracker: TcpStream, service: TcpStream) {
     for stream in [tracker, service] {
         let _ = stream.set_zero_linger();
     }
 }
 
-/// Bytes of a login, and of an answer to a frame.
+/// Bytes of a login and of an answer to a frame.
 const LOGIN: usize = 17;
 const ACK: usize = 4;

@@ -1,4 +1,4 @@
-//! What came of a drill: its verdict, its JSON line, and the table of all.
+//! The result of a drill: its verdict, its JSON line, and the table of all drills.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -8,13 +8,13 @@ use std::time::Duration;
 use odograph_fleet::audit::Findings;
 use serde_json::{Map, Value as Json, json};
 
-/// What a drill found that came to its end.
+/// The result of a drill that ran to its end.
 pub(crate) struct Outcome {
     pub(crate) findings: Findings,
     pub(crate) faults: Faults,
 }
 
-/// How often which fault happened, as its drill has seen it. A fault that did not happen makes the drill worthless.
+/// How often the drill saw each fault happen. A fault that did not happen makes the drill worthless.
 pub(crate) type Faults = Vec<(&'static str, u64)>;
 
 /// One line of the report.
@@ -24,12 +24,12 @@ pub(crate) struct Line {
     findings: Findings,
     faults: Faults,
     took: Duration,
-    /// Why it is broken, and where its files are.
+    /// The reason why it is broken, and the directory of its files.
     broken: Option<(String, PathBuf)>,
 }
 
 impl Line {
-    /// Judges. An error is why the drill did not come to its end.
+    /// Decides whether the drill held. An error is the reason why the drill did not run to its end.
     pub(crate) fn new(
         drill: &'static str,
         seed: u64,
@@ -87,15 +87,15 @@ impl Line {
     }
 }
 
-/// What is wrong, if anything is.
+/// Returns the first problem, if any.
 fn fault_of(findings: &Findings, faults: &Faults) -> Option<String> {
     if !findings.clean() {
         let Findings { missing, twice, wrong, unknown, examples, .. } = findings;
-        let counts = format!("{missing} missing, {twice} twice, {wrong} wrong, {unknown} that nobody sent");
+        let counts = format!("{missing} missing, {twice} twice, {wrong} wrong, {unknown} never sent");
         return Some(format!("the audit found {counts}: {}", examples.join(" | ")));
     }
     if findings.acknowledged < LEAST_LOAD {
-        return Some(format!("{} records are no load", findings.acknowledged));
+        return Some(format!("only {} records were acknowledged: too few to test anything", findings.acknowledged));
     }
     if faults.is_empty() {
         return Some("no fault was seen".into());
@@ -103,7 +103,7 @@ fn fault_of(findings: &Findings, faults: &Faults) -> Option<String> {
     faults.iter().find(|(_, count)| *count == 0).map(|(name, _)| format!("no fault of this kind was seen: {name}"))
 }
 
-/// Runs something to its end, its panic or its limit, and says which.
+/// Runs a future until it ends, panics or reaches the limit, and returns which.
 pub(crate) async fn caught<T: 'static>(work: impl Future<Output = T> + 'static, limit: Duration) -> Result<T, String> {
     let mut task = tokio::task::spawn_local(work);
     match tokio::time::timeout(limit, &mut task).await {
@@ -120,7 +120,7 @@ pub(crate) async fn caught<T: 'static>(work: impl Future<Output = T> + 'static, 
     }
 }
 
-/// Keeps what the drill's own thread panics with, and where, for the report.
+/// Keeps the message and the location of a panic in the drill's own thread for the report.
 pub(crate) fn quiet_panics() {
     let usual = std::panic::take_hook();
     let own = std::thread::current().id();
@@ -138,7 +138,7 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_else(|| "a panic".into())
 }
 
-/// On standard error, as standard output is for programs.
+/// Prints the table to standard error, because programs read standard output.
 pub(crate) fn table(lines: &[Line]) {
     eprintln!("\n| drill | acknowledged | missing | twice | wrong | verdict | s | faults |");
     eprintln!("|---|---:|---:|---:|---:|---|---:|---|");
@@ -162,5 +162,5 @@ thread_local! {
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Fewer acknowledged records say nothing.
+/// Fewer acknowledged records prove nothing.
 const LEAST_LOAD: u64 = 500;

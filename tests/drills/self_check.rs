@@ -6,26 +6,26 @@ use std::time::Duration;
 use odograph_fleet::audit::Findings;
 use odograph_testkit::TestDatabase;
 
-use crate::ground::Ground;
 use crate::report::{Line, Outcome, caught};
+use crate::setup::DrillSetup;
 
 crate::drills! {
-    "self-check", short, sabotage, "rows are lost, doubled and changed by hand, and the drill must be reported broken";
+    "self-check", short, sabotage, "rows are deleted, doubled and changed by hand, and the report must say broken";
 }
 
 pub(crate) const NAME: &str = "self-check";
 
-async fn sabotage(mut ground: Ground) -> Outcome {
-    let database = ground.database().await;
-    let launch = ground.launch(&database.url());
-    let serve = launch.start(&ground.next_log()).await;
-    let load = ground.load(serve.trackers);
+async fn sabotage(mut setup: DrillSetup) -> Outcome {
+    let database = setup.database().await;
+    let launch = setup.launch(&database.url());
+    let serve = launch.start(&setup.next_log()).await;
+    let load = setup.load(serve.trackers);
     load.goes_on(2_000).await;
     let told = load.stop().await;
-    let findings = ground.finish(serve, &told, &database).await;
+    let findings = setup.finish(serve, &told, &database).await;
     let line = |findings: &Findings, faults| {
         let outcome = Outcome { findings: findings.clone(), faults };
-        Line::new(NAME, 0, Ok(outcome), Duration::ZERO, &ground.directory)
+        Line::new(NAME, 0, Ok(outcome), Duration::ZERO, &setup.directory)
     };
     assert!(!line(&findings, vec![("fault", 1)]).is_broken(), "nothing is broken yet");
 
@@ -42,7 +42,7 @@ async fn sabotage(mut ground: Ground) -> Outcome {
         ("twice", format!("INSERT INTO positions ({columns}) SELECT {doubled} FROM positions WHERE {three}")),
     ] {
         database.execute(&statement).await;
-        let sabotaged = line(&ground.audit_rows(&database, &told).await, vec![("fault", 1)]);
+        let sabotaged = line(&setup.audit_rows(&database, &told).await, vec![("fault", 1)]);
         let json = sabotaged.json();
         assert!(sabotaged.is_broken() && json["verdict"] == "broken" && json[what] == 3, "{what}: {json}");
         assert_eq!(sabotaged.findings().missing + sabotaged.findings().wrong + sabotaged.findings().twice, 3, "{json}");
@@ -57,7 +57,7 @@ async fn sabotage(mut ground: Ground) -> Outcome {
     assert!(panicked.unwrap_err().contains("this drill panics"));
     let endless = caught(std::future::pending::<()>(), Duration::from_millis(10)).await;
     assert!(endless.unwrap_err().contains("did not end"));
-    let dead = Line::new(NAME, 0, Err("why".into()), Duration::ZERO, &ground.directory);
+    let dead = Line::new(NAME, 0, Err("why".into()), Duration::ZERO, &setup.directory);
     assert!(dead.is_broken() && dead.json()["verdict"] == "broken");
     Outcome { findings, faults: vec![("sabotages found", found)] }
 }

@@ -1,4 +1,4 @@
-//! `strace` on a running service: injects faults into its system calls, and writes down that they happened.
+//! `strace` on a running service: it injects faults into system calls and logs that they happened.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use odograph_testkit::{ServiceProcess, eventually};
 
-/// Lets go of the service when dropped.
+/// Dropping it detaches from the service.
 pub(crate) struct Strace {
     child: Child,
     output: PathBuf,
@@ -23,12 +23,12 @@ impl Strace {
             .arg(&output)
             .stderr(Stdio::piped())
             .spawn()
-            .expect("strace is there");
-        let mut said = BufReader::new(child.stderr.take().unwrap());
+            .expect("strace is installed");
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        said.read_line(&mut line).unwrap();
+        stderr.read_line(&mut line).unwrap();
         assert!(line.contains("attached"), "{line}");
-        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
         let strace = Self { child, output };
         eventually("all threads to be traced", async || {
             let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Some(()) };
@@ -42,7 +42,7 @@ impl Strace {
         strace
     }
 
-    /// Waits until strace has ended with its service, and gives what it wrote.
+    /// Waits until strace has ended with its service, and returns its log.
     pub(crate) async fn log(mut self) -> String {
         eventually("strace to end", async || self.child.try_wait().unwrap()).await;
         std::fs::read_to_string(&self.output).unwrap()
@@ -56,7 +56,7 @@ impl Drop for Strace {
     }
 }
 
-/// The lines in which threads made a call that did not return, because their process died in it.
+/// Returns the lines of calls that did not return because the process died in them.
 pub(crate) fn died_in(log: &str, call: &str) -> Vec<String> {
     let thread = |line: &str| line.split_whitespace().next().map(str::to_owned);
     let begins = |line: &&str| line.contains(&format!(" {call}("));
@@ -66,12 +66,12 @@ pub(crate) fn died_in(log: &str, call: &str) -> Vec<String> {
     begun.map(str::to_owned).collect()
 }
 
-/// The file that a line names first.
+/// Returns the first file that a line names.
 pub(crate) fn file_of(line: &str) -> Option<PathBuf> {
     Some(PathBuf::from(line.split_once('<')?.1.split_once('>')?.0))
 }
 
-/// Faults that strace says it injected.
+/// Counts the faults that strace injected.
 pub(crate) fn injected(log: &str) -> u64 {
     log.lines().filter(|line| line.contains("(INJECTED)")).count() as u64
 }

@@ -1,4 +1,4 @@
-//! Stands between the service and PostgreSQL, knows where each message of the protocol ends, and cuts or holds there.
+//! A proxy between the service and PostgreSQL that knows where each protocol message ends, and cuts or holds there.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -9,26 +9,26 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::load::apart;
+use crate::load::run_in_background;
 
-/// What to do, and what was done.
+/// Pending cuts and holds, and counts of those that happened.
 #[derive(Default)]
 struct Plan {
-    /// Boundaries still to be cut: behind so many messages of a connection.
+    /// Boundaries still to be cut, each as a number of messages of a connection.
     boundaries: VecDeque<u64>,
     hold: Option<Hold>,
     held: u64,
     cuts: u64,
-    /// Sender and type of the messages behind which it was cut.
+    /// Sender and type of the messages after which a connection was cut.
     kinds: BTreeSet<(Side, u8)>,
 }
 
-/// What to hold back. Done once; the connection stays as it is until either side ends it.
+/// The message to hold back, once. The connection stays open until either side closes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     /// The next COMMIT: the session is idle in its transaction.
     Commit,
-    /// The answer to the next COMMIT: it happened, and the service does not know.
+    /// The answer to the next COMMIT: the commit happened, and the service does not know.
     Answer,
 }
 
@@ -44,17 +44,17 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// In front of the server of this URL.
+    /// Starts a proxy in front of the server of this URL.
     pub(crate) fn new(server_url: &str) -> Self {
         let (_, behind) = server_url.split_once('@').unwrap();
         let server = behind.split('/').next().unwrap().to_owned();
         let plan = Arc::new(Mutex::new(Plan::default()));
         let shared = Arc::clone(&plan);
-        let port = apart(|say| async move {
+        let port = run_in_background(|say| async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             say.send(listener.local_addr().unwrap().port()).unwrap();
             while let Ok((client, _)) = listener.accept().await {
-                // A server that is away is a connection that ends.
+                // While the server is down, the connection ends.
                 if let Ok(server) = TcpStream::connect(&server).await {
                     tokio::spawn(carry(client, server, Arc::clone(&shared)));
                 }
@@ -63,7 +63,7 @@ impl Wire {
         Self { port, plan }
     }
 
-    /// The same URL through here.
+    /// Returns the same URL through this proxy.
     pub(crate) fn url(&self, database_url: &str) -> String {
         let (front, behind) = database_url.split_once('@').unwrap();
         let (_, database) = behind.split_once('/').unwrap();
@@ -74,7 +74,7 @@ impl Wire {
         self.plan.lock().unwrap().boundaries.extend(boundaries);
     }
 
-    /// Boundaries still to be cut, cuts made, and kinds of messages behind which they were made.
+    /// Returns the boundaries still to be cut, the cuts made, and the kinds of messages after which they were made.
     pub(crate) fn cut(&self) -> (usize, u64, usize) {
         let plan = self.plan.lock().unwrap();
         (plan.boundaries.len(), plan.cuts, plan.kinds.len())
@@ -84,13 +84,13 @@ impl Wire {
         self.plan.lock().unwrap().hold = Some(what);
     }
 
-    /// How often something was held back.
+    /// Returns how often a message was held back.
     pub(crate) fn held(&self) -> u64 {
         self.plan.lock().unwrap().held
     }
 }
 
-/// One connection, and the boundary at which it is to be cut.
+/// One connection, and the boundary at which to cut it.
 struct Turn {
     plan: Arc<Mutex<Plan>>,
     boundary: Option<u64>,
@@ -135,7 +135,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // It ended before its turn came: another connection takes it.
+        // The connection ended before its boundary: another connection takes it.
         if let Some(boundary) = self.boundary {
             self.plan.lock().unwrap().boundaries.push_front(boundary);
         }
@@ -158,7 +158,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, plan: Arc<Mutex<Pla
             Ok(Ok(side)) => side,
             Ok(Err(_)) => return,
             Err(_) => {
-                // One that has nothing to say must not keep its boundary from others.
+                // An idle connection must not keep its boundary from others.
                 if let Some(boundary) = turn.boundary.take() {
                     turn.plan.lock().unwrap().boundaries.push_front(boundary);
                 }
@@ -180,7 +180,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, plan: Arc<Mutex<Pla
             }
             let next = turn.next(side, &message);
             if matches!(next, Next::Hold) {
-                // Until one of them gives up; the other one is then told.
+                // Wait until one side closes. Returning then closes the other side.
                 let (mut rest, mut more) = ([0; 1], [0; 1]);
                 tokio::select! {
                     _ = client.read(&mut rest) => {}
@@ -195,7 +195,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, plan: Arc<Mutex<Pla
     }
 }
 
-/// Bytes of one side until they are a message.
+/// Bytes of one side until they form a message.
 struct Buffer {
     side: Side,
     bytes: Vec<u8>,

@@ -29,13 +29,13 @@ use tokio_util::sync::CancellationToken;
 const ANY_TIME: TimeWindow = TimeWindow { past: Duration::from_hours(500_000), future: Duration::from_hours(500_000) };
 const T: u64 = 1_780_000_000_000;
 
-/// A store that refuses what it is told to refuse.
-struct Choosy<R> {
+/// A store that refuses the batches that a predicate selects.
+struct SelectiveStore<R> {
     inner: SqliteStore,
     refuses: R,
 }
 
-impl<R: FnMut(&Batch) -> bool + Send + Sync> Store for Choosy<R> {
+impl<R: FnMut(&Batch) -> bool + Send + Sync> Store for SelectiveStore<R> {
     fn assign(&mut self, lane: Lane) {
         self.inner.assign(lane);
     }
@@ -70,7 +70,7 @@ struct Bench {
     drain: tokio::task::JoinHandle<bool>,
 }
 
-/// A drain into a new file, in front of it what refuses.
+/// Starts a drain into a new file. `refuses` selects the batches that fail.
 async fn drain_into<R: FnMut(&Batch) -> bool + Send + Sync + 'static>(database: &TestDatabase, refuses: R) -> Bench {
     let url = DatabaseUrl::parse(&database.url()).unwrap();
     let lane = Lane::only(JournalId::random());
@@ -84,7 +84,7 @@ async fn drain_into<R: FnMut(&Batch) -> bool + Send + Sync + 'static>(database: 
         tally: registry.tally(),
         health: Arc::new(Health::default()),
     };
-    let drain = Drain::new(Choosy { inner, refuses }, Inbox::new(lane, inboxes.remove(0)), batching, around);
+    let drain = Drain::new(SelectiveStore { inner, refuses }, Inbox::new(lane, inboxes.remove(0)), batching, around);
     let drain = tokio::spawn(drain.run(CancellationToken::new(), CancellationToken::new()));
     Bench { registry, intake, drain }
 }
@@ -107,7 +107,7 @@ async fn a_batch_that_the_database_will_not_take_whole_is_committed_in_parts() {
     let mut receipts = Vec::new();
     for device in 0..20 {
         let records: Vec<_> = (0..=device % 3).map(|n| record(T + n * 1000, 1)).collect();
-        // Twice: what was left out of an abandoned batch as known must be in the next one.
+        // Twice: a duplicate left out of an abandoned batch must be in the next batch.
         for _ in 0..2 {
             receipts.push((records.len(), drain.submit(device, &records).await));
         }
@@ -227,17 +227,17 @@ fn a_record_without_a_fix_hides_none_behind_it() {
     let newest: Vec<_> = builder.batch().latest.as_slice().iter().map(|row| row.ts_ms).collect();
     assert_eq!(newest, [i64::try_from(T).unwrap() + 1000]);
     builder.abandon();
-    assert!(!builder.has_newest(), "nothing of a batch that was never committed");
+    assert!(!builder.has_newest(), "an abandoned batch leaves no trace");
 }
 
-/// One process on a disk: the journal, and the draining of all that it holds.
-struct OnDisk {
+/// One process on a disk: a journal, and the drain of everything in it.
+struct DiskIngest {
     log: Log,
     tally: Arc<Tally>,
     drain: Drain<LaneWriter<SimDatabase>, Tail>,
 }
 
-impl OnDisk {
+impl DiskIngest {
     fn start(disk: &FaultyDisk, database: &SimDatabase, tag: i64) -> Self {
         let limits = Limits::with_pieces(80 << 10, 8 << 10, 3 << 10, Duration::from_hours(1)).unwrap();
         let options = Options { limits, recovery: RecoveryMode::Strict };
@@ -266,7 +266,7 @@ impl OnDisk {
     }
 }
 
-/// Has a database do whatever it is asked.
+/// Runs every statement that the simulated database receives.
 fn serve(database: &SimDatabase) -> tokio::task::JoinHandle<()> {
     let database = database.clone();
     tokio::spawn(async move {
@@ -284,18 +284,18 @@ async fn what_the_database_has_is_released_at_the_start_though_nothing_more_come
     let serving = serve(&database);
     let finish = CancellationToken::new();
     finish.cancel();
-    let mut first = OnDisk::start(&disk, &database, 1);
+    let mut first = DiskIngest::start(&disk, &database, 1);
     first.append(&record(T, 1));
     let catalog = Arc::clone(first.log.catalog());
     assert!(first.drain.run(finish.clone(), CancellationToken::new()).await);
     assert_eq!(catalog.status().released, catalog.status().end);
-    // Only the next group would have noted it, and a full journal takes none before something is released.
+    // Only the next group would have recorded the release, and a full journal takes no group before a release.
     disk.kill();
-    let second = OnDisk::start(&disk, &database, 2);
+    let second = DiskIngest::start(&disk, &database, 2);
     let catalog = Arc::clone(second.log.catalog());
     assert_eq!((catalog.status().released, second.tally.read().waiting), (Position(0), 1));
     assert!(second.drain.run(finish, CancellationToken::new()).await);
-    assert_eq!(catalog.status().released, catalog.status().end, "nothing is held back that the database has");
+    assert_eq!(catalog.status().released, catalog.status().end, "everything that the database has is released");
     assert_eq!((second.tally.read().duplicate, second.tally.read().waiting), (1, 0));
     serving.abort();
 }
@@ -304,7 +304,7 @@ async fn what_the_database_has_is_released_at_the_start_though_nothing_more_come
 async fn a_database_that_went_back_is_filled_again_though_nothing_more_comes() {
     let (disk, database) = (FaultyDisk::new(1), SimDatabase::new(None));
     let (serving, before) = (serve(&database), database.snapshot());
-    let mut process = OnDisk::start(&disk, &database, 1);
+    let mut process = DiskIngest::start(&disk, &database, 1);
     process.append(&record(T, 1));
     let (finish, tally) = (CancellationToken::new(), Arc::clone(&process.tally));
     let drain = tokio::spawn(process.drain.run(finish.clone(), CancellationToken::new()));

@@ -1,4 +1,4 @@
-//! What all parts share: their size, one ingest run with everything it uses, and the rows that it left.
+//! Shared by all parts: the size of a run, one ingest run with everything it needs, and the rows that it stored.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use super::database::{BATCH, Database, Order, Rows};
 use super::load::{Load, Report, Settings, monotonic_s};
 use super::service::{Metrics, Service};
 
-pub struct Rig {
+pub struct IngestBench {
     pub server: String,
     pub devices: u32,
     rows: u32,
     rate: Option<f64>,
     window: usize,
-    /// Of the rows that the last ingest left: as a whole by the key, and as they came.
+    /// The rows of the first ingest: in the order of the key, and in the order of arrival.
     copies: Option<[Rows; 2]>,
     /// Rows a second of an ingest.
     measured: Option<f64>,
@@ -34,7 +34,7 @@ pub struct Ingest {
     pub load: Report,
 }
 
-impl Rig {
+impl IngestBench {
     pub fn from_environment() -> Self {
         let server =
             std::env::var("DATABASE_URL").expect("DATABASE_URL is not set: eval \"$(scripts/services env)\" first");
@@ -65,12 +65,12 @@ impl Rig {
         }
     }
 
-    /// The same without end.
+    /// The same load without an end.
     pub fn endless(&self, target: SocketAddr) -> Settings {
         Settings { packets: None, ..self.load(target, 10) }
     }
 
-    /// The rate of a part that must be paced; where none is given, a half of what an ingest reaches.
+    /// The rate of a paced part: the given rate, or half of what an ingest reaches.
     pub fn paced_rate(&mut self) -> f64 {
         if let Some(rate) = self.rate {
             return rate;
@@ -81,12 +81,12 @@ impl Rig {
         self.measured.unwrap() / 2.0
     }
 
-    /// The rate that was asked for.
+    /// The rate in `BENCH_RATE`.
     pub fn given_rate(&self) -> Option<f64> {
         self.rate
     }
 
-    /// Ingests the rows into a new database. The rows of the first time are kept for the COPY.
+    /// Ingests the rows into a new database. Keeps the rows of the first ingest for the COPY.
     pub fn ingest(&mut self, records: u8) -> Ingest {
         let database = self.database();
         let service = Service::start(&database.url, &[]);
@@ -136,7 +136,7 @@ impl Rig {
             let before = server.cpu_s();
             let rate = rows.len() as f64 / database.copy(rows, "positions", BATCH);
             let used = server.cpu_s().zip(before).map(|(after, before)| (after - before) / (rows.len() as f64 / 1e6));
-            // Of the first, which the ratio is against.
+            // Of the first order, which the ratio refers to.
             cpu = cpu.or(used.map(thousandths));
             rate
         });
@@ -144,7 +144,7 @@ impl Rig {
         (rates, cpu)
     }
 
-    /// The rows, ingested once where none were yet. Cloning shares the bytes.
+    /// The rows for the COPY. Runs an ingest first if there are none yet. A clone shares the bytes.
     pub fn copies(&mut self) -> [Rows; 2] {
         if self.copies.is_none() {
             self.ingest(10);
@@ -152,18 +152,18 @@ impl Rig {
         self.copies.clone().unwrap()
     }
 
-    /// What paced parts take the half of.
+    /// Sets the measured rate, of which paced parts take half.
     pub fn measured(&mut self, rows_per_s: f64) {
         self.measured = Some(rows_per_s);
     }
 
-    /// Forgets them, as those of another part are other rows.
+    /// Forgets the rows, because another part has other rows.
     pub fn forget_copies(&mut self) {
         self.copies = None;
     }
 }
 
-/// Waits until everything is committed; gives the last reading and when that was.
+/// Waits until everything is committed. Returns the last metrics and their time.
 pub fn settled(service: &Service, records: u64) -> (Metrics, f64) {
     let begun = Instant::now();
     loop {
@@ -174,13 +174,13 @@ pub fn settled(service: &Service, records: u64) -> (Metrics, f64) {
             return (metrics, now);
         }
         assert!(begun.elapsed() < DRAIN_PATIENCE, "not drained: {counts:?}");
-        // Often near the end only: asking costs the service time.
+        // Poll often only near the end: a scrape costs the service time.
         let left = Duration::from_secs_f64(counts.waiting as f64 / FASTER_THAN_ANY);
         std::thread::sleep(left.clamp(Duration::from_millis(3), Duration::from_millis(200)));
     }
 }
 
-/// A fast ingest that loses rows is none.
+/// Asserts that no row is lost: a fast ingest that loses rows is worthless.
 pub fn check(report: &Report, metrics: &Metrics, distinct: Option<u32>) {
     let counts = metrics.counts();
     assert_eq!((report.lost, report.unanswered), (0, 0), "connections lost, packets unanswered");

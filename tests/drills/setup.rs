@@ -1,4 +1,4 @@
-//! What a drill stands on: its directory, its server, its seed; and its end, which is the same for all.
+//! The setup of a drill: its directory, its server and its seed. And its end, which is the same for every drill.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -14,19 +14,19 @@ use odograph_testkit::{Launch, PrivateServer, ServiceProcess, TestDatabase, even
 use crate::load::Load;
 use crate::{ODOGRAPH, SETTLE};
 
-pub(crate) struct Ground {
+pub(crate) struct DrillSetup {
     name: &'static str,
     pub(crate) short: bool,
     /// Every choice of the drill comes from here.
     pub(crate) random: fastrand::Rng,
-    /// Logs and data; stays when the drill is broken.
+    /// Logs and data. It is kept when the drill is broken.
     pub(crate) directory: PathBuf,
-    /// A PostgreSQL that drills may stop, one after the other.
+    /// A PostgreSQL server that drills may stop. They run one after the other.
     pub(crate) server: Rc<PrivateServer>,
     logs: Cell<u32>,
 }
 
-impl Ground {
+impl DrillSetup {
     pub(crate) fn new(name: &'static str, seed: u64, short: bool, server: Rc<PrivateServer>) -> Self {
         let directory = format!("drills/{name}-{seed}-{}", std::process::id());
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(directory);
@@ -35,12 +35,12 @@ impl Ground {
         Self { name, short, random, directory, server, logs: Cell::new(0) }
     }
 
-    /// The first number in the short version, the second in the long one.
+    /// Returns the first number in the short version and the second in the long version.
     pub(crate) fn times(&self, short: u64, long: u64) -> u64 {
         if self.short { short } else { long }
     }
 
-    /// A migrated database of its own.
+    /// Creates a migrated database for this drill.
     pub(crate) async fn database(&self) -> TestDatabase {
         TestDatabase::postgres_in(&self.server.url).await
     }
@@ -49,7 +49,7 @@ impl Ground {
         self.directory.join("data")
     }
 
-    /// The file of the next log.
+    /// Returns the path of the next log file.
     pub(crate) fn next_log(&self) -> PathBuf {
         let number = self.logs.get() + 1;
         self.logs.set(number);
@@ -60,7 +60,8 @@ impl Ground {
         Launch::new(ODOGRAPH, database_url, &self.data())
     }
 
-    /// 100 trackers that lose an answer in ten and a connection in fifty packets, at a rate that leaves the machine room for faults.
+    /// 100 trackers that lose every tenth answer and reconnect after fifty packets. The rate leaves room for
+    /// faults.
     pub(crate) fn plan(&mut self, target: SocketAddr) -> Plan {
         Plan {
             devices: 100,
@@ -82,13 +83,13 @@ impl Ground {
         eprintln!("        {}: {what}", self.name);
     }
 
-    /// The end of a drill: the load stops, everything waiting reaches the database, the service stops in good order.
+    /// Ends a drill: the load stops, everything waiting reaches the database, and the service shuts down cleanly.
     pub(crate) async fn end(&self, serve: ServiceProcess, load: Load, database: &TestDatabase) -> Findings {
         let told = load.stop().await;
         self.finish(serve, &told, database).await
     }
 
-    /// The same for a load that has stopped.
+    /// Ends a drill whose load has already stopped.
     pub(crate) async fn finish(
         &self,
         serve: ServiceProcess,
@@ -101,12 +102,12 @@ impl Ground {
         self.audit(database, told).await
     }
 
-    /// Rows and newest positions, of a service that has stopped.
+    /// Audits the rows and the latest positions after the service has stopped.
     pub(crate) async fn audit(&self, database: &TestDatabase, told: &[TrackerReport]) -> Findings {
         let findings = self.audit_rows(database, told).await;
-        assert_eq!(findings.stored, database.positions().await, "there are rows that are not the fleet's");
-        let stale = database.rows(WRONG_NEWEST).await;
-        assert!(stale.is_empty(), "newest positions that are not the newest: {stale:?}");
+        assert_eq!(findings.stored, database.positions().await, "the table holds rows that the fleet did not send");
+        let stale = database.rows(STALE_LATEST).await;
+        assert!(stale.is_empty(), "latest positions that are not the latest: {stale:?}");
         findings
     }
 
@@ -116,7 +117,7 @@ impl Ground {
     }
 }
 
-/// Sources and sinks of records are equal, as a scrape shows them.
+/// Asserts that a scrape shows as many records at the sources as at the sinks.
 async fn conserved(admin: SocketAddr) {
     let (_, text) = get(admin, "/metrics").await;
     let sum = |name: &str| -> u64 {
@@ -129,23 +130,23 @@ async fn conserved(admin: SocketAddr) {
     assert_eq!(sources, sinks, "recovered and journaled against what became of them");
 }
 
-/// Counts rows of a query.
+/// Returns the single number that a query gives.
 pub(crate) async fn number(database: &TestDatabase, query: &str) -> u64 {
     let rows = database.rows(query).await;
     rows[0].values().next().unwrap().as_u64().unwrap_or_else(|| panic!("{query}: {rows:?}"))
 }
 
-/// Waits until a query gives true.
+/// Waits until a condition in SQL is true.
 pub(crate) async fn until_true(database: &TestDatabase, what: &str, query: &str) {
     eventually(what, async || (number(database, &format!("SELECT ({query})::integer AS n")).await == 1).then_some(()))
         .await;
 }
 
-/// 2026-05-28; a service of a drill takes any time, unless the drill is about that.
+/// 2026-05-28. The service accepts any time unless the drill is about clocks.
 pub(crate) const START_MS: u64 = 1_780_000_000_000;
 
-/// Each device's newest position is the newest valid row that it has.
-const WRONG_NEWEST: &str = "SELECT l.imei FROM latest_positions l FULL JOIN \
+/// Devices whose latest position is not their latest valid row.
+const STALE_LATEST: &str = "SELECT l.imei FROM latest_positions l FULL JOIN \
     (SELECT DISTINCT ON (imei) imei, ts, fingerprint FROM positions WHERE valid AND NOT faulty \
      ORDER BY imei, ts DESC, fingerprint DESC) p USING (imei) \
     WHERE (l.ts, l.fingerprint) IS DISTINCT FROM (p.ts, p.fingerprint)";
