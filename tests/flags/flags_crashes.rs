@@ -1,5 +1,5 @@
-//! A change of a flag takes two transactions, and rows arrive at any moment: each order of the two, held still at the moment
-//! that matters, and a process that ends between them.
+//! A change of a flag takes two transactions, and rows arrive at any moment. Each order is held still at the moment
+//! that matters, and processes end between the two transactions.
 
 use odograph::store::{Applied, FlagChange, Ledger as _, PostgresLedger};
 use odograph_testkit::{
@@ -11,23 +11,23 @@ use tokio_postgres::Client;
 
 use crate::tasks::{Flags, Stream, shared_redis};
 
-/// What `src/store/timescale/flag_sql.rs` adds to an IMEI.
+/// The number that `src/store/postgres/flag_sql.rs` adds to an IMEI.
 const DEVICE_LOCK: i64 = 0x0a5f << 50;
 
-/// Keeps positions of the device from following the ledger until it is dropped.
+/// Keeps the device's positions from following the ledger until the returned session is dropped.
 async fn hold_device(database: &PostgresFixture, imei: i64) -> Client {
     let client = database.connect().await;
     client.execute("SELECT pg_advisory_lock($1)", &[&(DEVICE_LOCK + imei)]).await.unwrap();
     client
 }
 
-/// Applies in the background.
+/// Applies a change in the background.
 fn applying(database: &PostgresFixture, change: FlagChange) -> JoinHandle<Vec<Applied>> {
     let mut ledger = database.ledger();
     tokio::spawn(async move { ledger.apply(&[change]).await.unwrap() })
 }
 
-/// Writes a change down and ends before it is applied.
+/// Writes a change to the ledger and ends before it is applied.
 async fn written_down_only(database: &PostgresFixture, change: FlagChange) {
     let imei = database.client.query("SELECT 17::bigint UNION SELECT 999999999999999", &[]).await.unwrap();
     let held = database.connect().await;
@@ -54,7 +54,7 @@ async fn unapplied(database: &PostgresFixture) -> Vec<i64> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// Waits until so many sessions of ours wait for a lock.
+/// Waits until this many of the service's sessions wait for a lock.
 async fn until_waiting(database: &PostgresFixture, sessions: usize) {
     let waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'odograph' \
                    AND wait_event_type = 'Lock'";
@@ -79,7 +79,7 @@ async fn killed_between_the_two_steps_a_redelivery_finishes() {
 }
 
 #[tokio::test]
-async fn killed_between_the_two_steps_anybody_finishes() {
+async fn killed_between_the_two_steps_any_process_finishes() {
     let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0, 10]).await;
     written_down_only(&database, set(1, 1, window(IMEI, 0, 0))).await;
@@ -95,7 +95,7 @@ async fn every_window_that_a_flag_held_is_left_clean() {
     arrive(&mut database, &[0, 10, 20, 30]).await;
     database.store().commit(&batch([&row(OTHER, NOON, 1)])).await.unwrap();
     database.ledger().apply(&[set(1, 1, window(IMEI, 0, 0))]).await.unwrap();
-    // Moved again and again, and each time the process ends before positions follow; rows arrive in between.
+    // The flag moves again and again, and each time the process ends before positions follow. Rows arrive in between.
     written_down_only(&database, set(1, 2, window(IMEI, 10, 15))).await;
     arrive(&mut database, &[12]).await;
     written_down_only(&database, set(1, 3, window(OTHER, 0, 5))).await;
@@ -128,7 +128,7 @@ async fn killed_by_the_server_between_the_two_steps_the_consumer_goes_on() {
     flags.stop().await;
 }
 
-/// The process itself ends there, without a word.
+/// The process itself ends there, silently.
 #[tokio::test]
 async fn stopped_between_the_two_steps_the_next_process_goes_on() {
     let mut database = PostgresFixture::new().await;
@@ -152,7 +152,7 @@ async fn stopped_between_the_two_steps_the_next_process_goes_on() {
 async fn a_flag_waits_for_a_batch_that_did_not_see_it() {
     let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0]).await;
-    // The batch has looked at the ledger and comes to the newest positions.
+    // The batch has read the ledger and reaches the latest positions.
     let blocker = database.connect().await;
     blocker.batch_execute("BEGIN; LOCK TABLE latest_positions IN EXCLUSIVE MODE").await.unwrap();
     let mut another = database.another(some_lane()).await;
@@ -188,7 +188,7 @@ async fn a_batch_sees_a_flag_that_is_written_down_and_not_applied() {
 async fn a_batch_that_waits_for_a_change_sees_it() {
     let mut database = PostgresFixture::new().await;
     arrive(&mut database, &[0]).await;
-    // Somebody changes the ledger at this moment.
+    // Another session changes the ledger at this moment.
     let writer = database.connect().await;
     writer.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(x'6f646f67666c6167'::bigint)").await.unwrap();
     let mut another = database.another(some_lane()).await;
@@ -205,7 +205,7 @@ async fn a_batch_that_waits_for_a_change_sees_it() {
     assert_eq!(faulty_times(&database).await, [(17, 10)]);
 }
 
-/// Two processes with the same words about the same device.
+/// Two processes with the same changes of the same device.
 #[tokio::test]
 async fn two_processes_do_not_apply_the_same_twice() {
     let mut database = PostgresFixture::new().await;

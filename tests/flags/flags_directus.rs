@@ -1,5 +1,5 @@
-//! The triggers on Directus' collections, in SQL, on tables of the shape that Directus makes; and reconciliation from what
-//! they keep.
+//! The SQL triggers on Directus' collections, on tables like those that Directus creates, and reconciliation from the
+//! state that they keep.
 
 use odograph::flags::parse;
 use odograph::store::{ErrorClass, FlagState, MigrateOptions, migrate};
@@ -17,8 +17,8 @@ const FLAG: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa";
 const OPTIONS: MigrateOptions =
     MigrateOptions { directus: true, chunk_interval: None, index_time: false, standalone_devices: false };
 
-/// The collections as Directus 11 makes them: no NOT NULL but on keys, no checks, system fields, a relation that is set to
-/// NULL when the other side goes.
+/// The collections as Directus 11 creates them: NOT NULL only on keys, no checks, system fields, and a relation that
+/// becomes NULL when the other side is deleted.
 const COLLECTIONS: &str = "
     CREATE TABLE devices (id uuid NOT NULL, imei varchar(255), model varchar(255),
         CONSTRAINT devices_pkey PRIMARY KEY (id), CONSTRAINT devices_imei_unique UNIQUE (imei));
@@ -58,7 +58,7 @@ fn insert_text(id: &str, device: &str, from: i64, to: i64) -> String {
     )
 }
 
-/// What the relay would add to the stream, oldest first.
+/// The changes that the relay would add to the stream, oldest first.
 async fn outbox(database: &PostgresFixture) -> Vec<Vec<(&'static str, String)>> {
     let rows = database
         .client
@@ -117,7 +117,7 @@ async fn what_does_not_happen_is_not_announced() {
     database.execute("BEGIN; UPDATE position_flags SET faulty = false; ROLLBACK").await;
     database.execute("BEGIN; DELETE FROM position_flags; ROLLBACK").await;
     assert_eq!(outbox(&database).await.len(), 1);
-    // Finer than a millisecond is nothing, neither for positions nor for Directus.
+    // A change below a millisecond changes nothing, neither for positions nor for Directus.
     database
         .execute("UPDATE position_flags SET ts_from = ts_from + interval '7 microseconds' WHERE ts_from < ts_to")
         .await;
@@ -159,10 +159,14 @@ async fn a_device_whose_imei_changes_keeps_its_old_flags_where_they_were() {
     database.execute(&format!("UPDATE position_flags SET device = '{TRUCK}'")).await;
     assert_eq!(imei_of_flag().await, [["999999999999999", "false"]]);
     database.execute(&format!("UPDATE position_flags SET device = '{CAR}'")).await;
-    assert_eq!(imei_of_flag().await, [["490154203237518", "false"]], "whoever names the device means it as it is now");
+    assert_eq!(
+        imei_of_flag().await,
+        [["490154203237518", "false"]],
+        "an edit that names the device takes its current IMEI"
+    );
     let before = outbox(&database).await.len();
     database.execute(&format!("DELETE FROM devices WHERE id = '{CAR}'")).await;
-    assert_eq!(imei_of_flag().await, [["490154203237518", "false"]], "the device is gone, what it recorded is not");
+    assert_eq!(imei_of_flag().await, [["490154203237518", "false"]], "the device is deleted, its records are not");
     assert_eq!(outbox(&database).await.len(), before);
     database.execute("DELETE FROM position_flags").await;
     assert_eq!(imei_of_flag().await, [["490154203237518", "true"]]);
@@ -172,7 +176,7 @@ async fn a_device_whose_imei_changes_keeps_its_old_flags_where_they_were() {
 async fn a_flag_that_is_made_again_goes_on_counting() {
     let database = installed().await;
     insert(&database, FLAG, CAR, 0, 10).await;
-    // A clock that ran ahead.
+    // A clock that was ahead.
     database.execute("UPDATE position_flag_state SET seq = 9000000000000000000").await;
     database.execute("UPDATE position_flags SET faulty = false").await;
     database.execute("DELETE FROM position_flags").await;
@@ -201,7 +205,7 @@ async fn installing_needs_the_collections_and_takes_in_what_is_there() {
         assert_eq!(database.texts("position_flag_state", &["flag_id", "imei"]).await, [[FLAG, "17"]]);
     }
     database.execute(&format!("UPDATE position_flags SET device = '{TRUCK}' WHERE id = '{TRUCK}'")).await;
-    assert_eq!(database.count("position_flag_state").await, 2, "somebody mended it");
+    assert_eq!(database.count("position_flag_state").await, 2, "the operator repaired it");
     // As Directus does when the notes of a field are edited.
     database.execute("ALTER TABLE position_flags ALTER COLUMN ts_to TYPE timestamptz").await;
     database.execute("ALTER TABLE devices ALTER COLUMN imei TYPE varchar(255)").await;
@@ -252,7 +256,7 @@ async fn without_redis_reconciliation_brings_every_flag() {
         .execute("UPDATE position_flags SET ts_from = ts_from + interval '5 ms', ts_to = ts_to + interval '5 ms'")
         .await;
     until("the moved flag", async || faulty_times(&database).await == [(17, 10)]).await;
-    // Of a flag that Directus' side does not know nothing is inferred.
+    // Nothing is inferred about a flag that Directus does not know.
     database.execute("DELETE FROM position_flag_state").await;
     database.execute("UPDATE devices SET imei = NULL").await;
     flags.until_metric("flag_reconciled_total", 3.0).await;

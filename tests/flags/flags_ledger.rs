@@ -1,4 +1,4 @@
-//! The ledger of faulty flags, and positions that follow it: every order of rows and words has the same outcome.
+//! The ledger of faulty flags, and positions that follow it: every order of rows and changes has the same result.
 
 use odograph::store::{Applied, FlagChange, Ledger as _};
 use odograph_testkit::{
@@ -9,19 +9,19 @@ use odograph_testkit::{
 odograph_testkit::for_both_stores! {
     a_flag_marks_what_it_covers_with_both_ends_and_nothing_else
     a_flag_waits_for_its_positions
-    the_newest_word_holds_in_whatever_order_it_comes
+    the_latest_change_wins_in_any_order
     a_delete_before_its_insert_leaves_a_tombstone
     overlapping_flags_are_withdrawn_in_any_order
     a_flag_that_moves_leaves_nothing_behind
     a_flag_that_moves_to_another_device_leaves_nothing_behind
     the_newest_position_is_the_newest_that_is_not_faulty
     newest_positions_that_were_kept_back_are_looked_at_again
-    each_window_that_changed_is_told_once
+    each_changed_window_is_reported_once
     what_was_before_counts_only_for_a_flag_that_nobody_knows
     a_season_long_flag_finds_positions_far_apart
     two_records_of_one_instant_are_both_marked
     other_columns_stay_as_they_are
-    a_ledger_that_was_emptied_is_read_anew
+    a_ledger_that_was_emptied_is_read_again
 }
 
 const CAR: i64 = 17;
@@ -57,7 +57,7 @@ async fn a_flag_waits_for_its_positions(mut database: impl StoreFixture) {
     apply(&database, &[set(1, 1, window(IMEI, 10, 20))]).await;
     arrive(&mut database, IMEI, &[0, 10, 11, 20, 21]).await;
     assert_eq!(faulty_times(&database).await, of(CAR, &[10, 11, 20]));
-    // Known by now; and one that is new to a store that was there before.
+    // Known by now. And one that is new to a store that was already open.
     arrive(&mut database, IMEI, &[12]).await;
     apply(&database, &[set(2, 1, window(IMEI, 30, 40)), deleted(1, 2)]).await;
     arrive(&mut database, IMEI, &[13, 35]).await;
@@ -67,7 +67,7 @@ async fn a_flag_waits_for_its_positions(mut database: impl StoreFixture) {
     assert_eq!(faulty_times(&database).await, of(CAR, &[35, 36]));
 }
 
-async fn the_newest_word_holds_in_whatever_order_it_comes(mut database: impl StoreFixture) {
+async fn the_latest_change_wins_in_any_order(mut database: impl StoreFixture) {
     let words = [
         set(1, 1, window(IMEI, 0, 10)),
         set(1, 2, window(IMEI, 10, 30)),
@@ -86,9 +86,9 @@ async fn the_newest_word_holds_in_whatever_order_it_comes(mut database: impl Sto
         apply(&database, &[deleted(number, 5)]).await;
         assert_eq!(faulty_times(&database).await, []);
         apply(&database, &[FlagChange { flag: flag(number), ..words[3].clone() }]).await;
-        assert_eq!(faulty_times(&database).await, [], "a delete is the last word");
+        assert_eq!(faulty_times(&database).await, [], "a delete is final");
     }
-    // All at once, in one group.
+    // All changes at once, in one group.
     let group: Vec<_> = [1, 3, 0, 2].map(|at: usize| FlagChange { flag: flag(9), ..words[at].clone() }).into();
     let outcomes = apply(&database, &group).await;
     assert_eq!(outcomes, [Applied::Stale, Applied::Applied, Applied::Stale, Applied::Stale]);
@@ -102,7 +102,7 @@ async fn a_delete_before_its_insert_leaves_a_tombstone(mut database: impl StoreF
     assert_eq!(faulty_times(&database).await, []);
     assert_eq!(database.texts("position_flag_ledger", &["seq", "imei"]).await, [["7", ""]]);
     apply(&database, &[set(1, 8, window(IMEI, 0, 0))]).await;
-    assert_eq!(faulty_times(&database).await, of(CAR, &[0]), "somebody made it again");
+    assert_eq!(faulty_times(&database).await, of(CAR, &[0]), "the flag was created again");
 }
 
 async fn overlapping_flags_are_withdrawn_in_any_order(mut database: impl StoreFixture) {
@@ -135,7 +135,7 @@ async fn a_flag_that_moves_leaves_nothing_behind(mut database: impl StoreFixture
     apply(&database, &[set(1, 1, window(IMEI, 0, 10))]).await;
     apply(&database, &[set(1, 2, window(IMEI, 10, 20))]).await;
     assert_eq!(faulty_times(&database).await, of(CAR, &[10, 20]));
-    // The word in between never comes here: what counts is what the ledger held.
+    // The change in between never arrives: only the state in the ledger counts.
     let late = FlagChange { old: Some(window(IMEI, 25, 25)), ..set(1, 9, window(IMEI, 30, 30)) };
     apply(&database, &[late]).await;
     assert_eq!(faulty_times(&database).await, of(CAR, &[30]));
@@ -160,7 +160,7 @@ async fn the_newest_position_is_the_newest_that_is_not_faulty(mut database: impl
     apply(&database, &[set(2, 1, window(IMEI, 10, 20))]).await;
     assert_eq!(latest_times(&database).await, of(CAR, &[0]));
     arrive(&mut database, IMEI, &[24, 40]).await;
-    assert_eq!(latest_times(&database).await, of(CAR, &[24]), "what arrives is under a flag as well");
+    assert_eq!(latest_times(&database).await, of(CAR, &[24]), "a new row is under a flag as well");
     apply(&database, &[set(3, 1, window(IMEI, 0, 24))]).await;
     assert_eq!(latest_times(&database).await, [], "nothing is left");
     arrive(&mut database, IMEI, &[50]).await;
@@ -170,7 +170,7 @@ async fn the_newest_position_is_the_newest_that_is_not_faulty(mut database: impl
     apply(&database, &[deleted(1, 2)]).await;
     assert_eq!(latest_times(&database).await, of(CAR, &[50]));
     apply(&database, &[set(4, 1, window(IMEI, 5, 30))]).await;
-    assert_eq!(latest_times(&database).await, of(CAR, &[50]), "an old flag does not concern it");
+    assert_eq!(latest_times(&database).await, of(CAR, &[50]), "an old flag does not cover it");
 }
 
 async fn newest_positions_that_were_kept_back_are_looked_at_again(mut database: impl StoreFixture) {
@@ -186,7 +186,7 @@ async fn newest_positions_that_were_kept_back_are_looked_at_again(mut database: 
     assert_eq!(latest_times(&database).await, of(CAR, &[0]));
 }
 
-/// In PostgreSQL alone a flag is written down for a while before it is applied.
+/// Only in PostgreSQL is a flag in the ledger for a while before it is applied.
 #[tokio::test]
 async fn a_newest_position_comes_back_from_under_a_flag_that_was_never_applied() {
     let mut database = PostgresFixture::new().await;
@@ -222,7 +222,7 @@ async fn of_two_records_of_one_instant_the_later_one_is_newest_also_from_under_a
     assert_eq!(newest(&database).await, [["7"]]);
 }
 
-async fn each_window_that_changed_is_told_once(mut database: impl StoreFixture) {
+async fn each_changed_window_is_reported_once(mut database: impl StoreFixture) {
     arrive(&mut database, IMEI, &[0, 10, 20, 30]).await;
     apply(&database, &[set(1, 5, window(IMEI, 0, 10)), set(2, 3, window(IMEI, 100, 200))]).await;
     apply(&database, &[set(1, 5, window(IMEI, 0, 10))]).await;
@@ -242,7 +242,7 @@ async fn each_window_that_changed_is_told_once(mut database: impl StoreFixture) 
 
 async fn what_was_before_counts_only_for_a_flag_that_nobody_knows(mut database: impl StoreFixture) {
     arrive(&mut database, IMEI, &[0, 10, 20]).await;
-    // Marked by a ledger that is lost.
+    // Marked by a ledger that was lost.
     database.execute("UPDATE positions SET faulty = true").await;
     let move_it = FlagChange { old: Some(window(IMEI, 0, 0)), ..set(1, 4, window(IMEI, 10, 10)) };
     apply(&database, &[move_it]).await;
@@ -286,7 +286,7 @@ async fn other_columns_stay_as_they_are(mut database: impl StoreFixture) {
     assert_eq!(before.0, [sample.cells()]);
 }
 
-async fn a_ledger_that_was_emptied_is_read_anew(mut database: impl StoreFixture) {
+async fn a_ledger_that_was_emptied_is_read_again(mut database: impl StoreFixture) {
     apply(&database, &[set(1, 1, window(IMEI, 0, 10)), set(2, 1, window(IMEI, 50, 50))]).await;
     arrive(&mut database, IMEI, &[0]).await;
     assert_eq!(faulty_times(&database).await, of(CAR, &[0]));

@@ -1,4 +1,4 @@
-//! Ten thousand flags while two lanes write as fast as they can, one process consuming and others receiving the rows.
+//! Ten thousand flags while two lanes write as fast as they can. One process consumes the flags, others store the rows.
 
 use odograph::store::{FlagChange, Store};
 use odograph_testkit::{
@@ -20,7 +20,7 @@ async fn write<S: Store>(mut store: OneLane<S>, rows: &[Sample]) {
     store.close().await;
 }
 
-/// Flags of every kind over the fleet: single positions, ranges, far too long ones; a third of them withdrawn again.
+/// Flags of every kind over the fleet: single positions, ranges, and far too long ranges. A third is withdrawn again.
 fn flags(rng: &mut fastrand::Rng) -> Vec<FlagChange> {
     let mut changes = Vec::new();
     for number in 1..=FLAGS * 3 / 4 {

@@ -13,14 +13,14 @@ use odograph_testkit::{
 };
 use uuid::Uuid;
 
-/// Times are few, so that flags overlap and meet their ends.
+/// Only a few times, so that flags overlap and their ends meet.
 const TIMES: i64 = 24;
 
-/// What is to happen, and what has to come of it.
+/// A schedule of changes and rows, and the expected result.
 struct Schedule {
     imeis: [String; 2],
     rows: Vec<Sample>,
-    /// Every change of every flag.
+    /// All changes of all flags.
     changes: Vec<FlagChange>,
 }
 
@@ -68,7 +68,7 @@ impl Schedule {
         FlagChange { flag, seq, old, state: FlagState::Set { window, faulty: rng.u8(..) < 200, reason: None } }
     }
 
-    /// The windows in force once everything is known.
+    /// The windows in force after all changes.
     fn live(&self) -> Vec<Window> {
         let mut newest: BTreeMap<Uuid, &FlagChange> = BTreeMap::new();
         for change in &self.changes {
@@ -120,7 +120,7 @@ async fn rows_arrive<S: Store>(mut rng: Rng, store: &mut OneLane<S>, rows: &[Sam
     }
 }
 
-/// Applies changes in groups. Some calls are abandoned in the middle, as when the process ends; what they had comes later.
+/// Applies changes in groups. Some calls are abandoned in the middle, as when the process ends. Their changes follow.
 async fn changes_come<L: Ledger>(mut rng: Rng, ledger: &mut L, mut changes: Vec<FlagChange>) {
     while !changes.is_empty() {
         let group: Vec<_> = changes.drain(..rng.usize(1..5).min(changes.len())).collect();
@@ -131,7 +131,7 @@ async fn changes_come<L: Ledger>(mut rng: Rng, ledger: &mut L, mut changes: Vec<
                 changes.extend(group);
             }
         } else if applying.await.is_err() {
-            // A deadlock between two writers is ordinary, and so is its remedy.
+            // A deadlock between two writers is ordinary: try again.
             changes.extend(group);
         }
         if rng.u8(..) < 30 {
@@ -150,7 +150,7 @@ async fn pause(rng: &mut Rng) {
 async fn try_schedules(database: impl StoreFixture, usual: u64) {
     let set = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first = set("FLAGS_SEED").unwrap_or_else(|| fastrand::u64(..1 << 40));
-    // Each lane and ledger lives over many schedules, so what they remember is put to the test as well.
+    // Each lane and ledger lives through many schedules, so that their caches are tested as well.
     let mut stores = [database.another(some_lane()).await, database.another(some_lane()).await];
     let mut ledgers = [database.ledger(), database.ledger()];
     for number in 0..set("FLAGS_SCHEDULES").unwrap_or(usual) {
@@ -200,8 +200,8 @@ async fn check(database: &impl StoreFixture, schedule: &Schedule, seed: u64) {
     let newest = database.rows("latest_positions").await;
     let newest = newest.iter().map(|cells| key(cells)).filter(|(imei, ..)| schedule.is_of(*imei));
     let newest: BTreeMap<_, _> = newest.map(|(imei, ts, print)| (imei.cast_unsigned(), (ts, print))).collect();
-    assert_eq!(newest, schedule.newest(), "newest positions, seed {seed}: {:#?}", schedule.changes);
-    // So that the next schedules do not read ever more; what is known of flags stays.
+    assert_eq!(newest, schedule.newest(), "latest positions, seed {seed}: {:#?}", schedule.changes);
+    // So that later schedules do not read more and more. The known flags stay.
     let [one, other] = &schedule.imeis;
     for table in ["positions", "latest_positions"] {
         database.execute(&format!("DELETE FROM {table} WHERE imei IN ({one}, {other})")).await;

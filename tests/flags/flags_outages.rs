@@ -1,5 +1,5 @@
-//! Redis and database come and go: away at the start, killed with their data or without, cut in the middle of an answer.
-//! Nothing is lost, and nothing is a dead letter for it.
+//! Redis and the database go down and come back: down at the start, killed with or without their data, cut in the middle
+//! of an answer. No change is lost, and none becomes a dead letter.
 
 use odograph::health::{Health, Reason};
 use odograph::store::file_of;
@@ -36,7 +36,7 @@ async fn until_faulty(database: &impl StoreFixture, times: &[i64]) {
     until(&format!("faulty positions at {times:?}"), async || faulty_times(database).await == expected).await;
 }
 
-/// The ids of the corrections that were told, each once.
+/// The IDs of the published corrections, each once.
 async fn ids(stream: &mut Stream, corrected: &str) -> Vec<i64> {
     let told = stream.entries(corrected).await;
     let mut ids: Vec<i64> = told.iter().map(|entry| entry[0].1.parse().unwrap()).collect();
@@ -103,7 +103,7 @@ async fn redis_killed_and_back_empty(mut database: impl StoreFixture) {
     until("redis to be up", async || !down(&flags.health)).await;
     stream.add(&set(2, 1, window(IMEI, 20, 20))).await;
     until_faulty(&database, &[0, 20]).await;
-    // The group alone is lost, while a read waits for entries.
+    // Only the group is lost, while a read waits for entries.
     let name = stream.name.clone();
     stream.ask(redis::cmd("DEL").arg(&name)).await;
     stream.add(&set(1, 2, window(IMEI, 10, 10))).await;
@@ -120,7 +120,7 @@ async fn a_connection_cut_in_the_middle_of_an_answer(mut database: impl StoreFix
     let flags = Flags::start(&database.url(), Some(&proxy.redis_url()), &stream, "one");
     stream.add(&set(1, 1, window(IMEI, 0, 0))).await;
     until_faulty(&database, &[0]).await;
-    // The server delivers entries whose second half never arrives: they are pending, and nobody has them.
+    // The server delivers entries whose second half never arrives: they are pending, and no consumer has them.
     proxy.cut_words(Cut::HalfAnswer, "BLOCK");
     until("the read that will be cut", async || proxy.has_cut()).await;
     stream.add(&set(2, 1, window(IMEI, 20, 20))).await;
@@ -162,13 +162,13 @@ async fn a_connection_cut_between_commit_and_correction(mut database: impl Store
     arrive(&mut database, &[0, 10, 20]).await;
     let flags = Flags::start(&database.url(), Some(&proxy.redis_url()), &stream, "one");
     let corrected = stream.corrected();
-    // It never gets there.
+    // The correction never arrives.
     proxy.cut_words(Cut::Request, &corrected);
     stream.add(&set(1, 1, window(IMEI, 0, 0))).await;
     until("the cut", async || proxy.has_cut()).await;
     until("the correction", async || stream.entries(&corrected).await.len() == 1).await;
     until("an empty outbox", async || database.count("position_corrections").await == 0).await;
-    // It gets there, and the answer does not: it is told again, and its id says so.
+    // The correction arrives, and its answer does not: it is published again under the same ID.
     proxy.cut_words(Cut::HalfAnswer, &corrected);
     stream.add(&set(2, 1, window(IMEI, 20, 20))).await;
     until("an empty outbox", async || proxy.has_cut() && database.count("position_corrections").await == 0).await;
@@ -191,13 +191,13 @@ async fn corrections_keep_their_order_while_redis_is_away(mut database: impl Sto
         ledger.apply(&[change]).await.unwrap();
     }
     let mut stream = Stream::new(&redis.url());
-    // Two processes; one of them tells.
+    // Two processes, one of which publishes.
     let flags = ["one", "two"].map(|name| Flags::start(&database.url(), Some(&redis.url()), &stream, name));
     redis.start().await;
     let corrected = stream.corrected();
     until("all corrections", async || ids(&mut stream, &corrected).await.len() == 50).await;
     until("an empty outbox", async || database.count("position_corrections").await == 0).await;
-    // Where one was told again, its first telling counts.
+    // If a correction was published twice, the first one counts.
     let mut first = Vec::new();
     for entry in stream.entries(&corrected).await {
         let id: i64 = entry[0].1.parse().unwrap();
@@ -250,7 +250,7 @@ async fn flags_wait_while_the_database_is_away() {
 }
 
 #[tokio::test]
-async fn what_does_not_speak_tls_is_not_spoken_to() {
+async fn a_redis_without_tls_is_not_used_over_rediss() {
     let database = SqliteFixture::new().await;
     let redis = RedisServer::started().await;
     let stream = Stream::new(&redis.url());
@@ -260,7 +260,7 @@ async fn what_does_not_speak_tls_is_not_spoken_to() {
     flags.stop().await;
 }
 
-/// The embedded store opened its file before: what is started first does not matter.
+/// The embedded store opened its file before: the order of starts does not matter.
 #[tokio::test]
 async fn a_file_without_tables_is_waited_for() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Flags and the running service together: a marshal's entry in the stream reaches rows that are there and rows that come later,
-//! over a kill of the service.
+//! Flags in the running service: a marshal's entry in the stream reaches stored rows and later rows, also after a
+//! kill of the service.
 
 use odograph::store::{MigrateOptions, migrate};
 use odograph_testkit::{TestDatabase, Tracker, count, eventually, frame, imei, readiness, record};
@@ -63,19 +63,19 @@ async fn a_flag_reaches_what_is_there_and_what_comes_later(database: TestDatabas
         imei(1)
     );
     add(&mut redis, &stream, 1, "insert", &window).await;
-    eventually("the rows that are there", async || (faulty(&database).await == [0, 10]).then_some(())).await;
+    eventually("the stored rows to be marked", async || (faulty(&database).await == [0, 10]).then_some(())).await;
     assert_eq!(tracker.deliver(&frame(&[record(T + 20_000, 1), record(T + 50_000, 1)])).await, 2);
     process.settled().await;
-    assert_eq!(faulty(&database).await, [0, 10, 20], "what comes later is marked by its own transaction");
+    assert_eq!(faulty(&database).await, [0, 10, 20], "a later row is marked by its own transaction");
     process.kill();
 
     let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &own);
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[record(T + 30_000, 1), record(T + 30_001, 1)])).await, 2);
     process.settled().await;
-    assert_eq!(faulty(&database).await, [0, 10, 20, 30], "both bounds are in");
+    assert_eq!(faulty(&database).await, [0, 10, 20, 30], "both bounds are included");
     let newest = async || database.table("latest_positions").await[0]["ts_ms"].as_u64().filter(|ts| *ts == T + 50_000);
-    eventually("the newest position", newest).await;
+    eventually("the latest position", newest).await;
 
     add(&mut redis, &stream, 2, "delete", "").await;
     eventually("the flag to be withdrawn", async || faulty(&database).await.is_empty().then_some(())).await;

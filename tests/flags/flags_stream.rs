@@ -101,7 +101,7 @@ async fn poison_goes_to_the_dead_letters_and_holds_up_nothing(mut database: impl
         .map(|(reason, id)| (("reason".to_owned(), reason.to_owned()), ("id".to_owned(), id)))
         .collect();
     assert_eq!(told, expected);
-    assert_eq!(letters[3][2], ("hello".into(), "world".into()), "its own fields are there");
+    assert_eq!(letters[3][2], ("hello".into(), "world".into()), "the entry's own fields are kept");
     assert!(letters[4].iter().all(|(_, value)| value.len() <= 4096));
     flags.until_metric("flag_events_total{result=\"dead_letter\"}", 5.0).await;
     flags.until_metric("flag_faults_total{reason=\"bad_imei\"}", 1.0).await;

@@ -1,4 +1,4 @@
-//! The flags' tasks in this process, and the stream that a test writes to.
+//! The tasks for flags in this process, and the stream to which a test writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio_util::sync::CancellationToken;
 
-/// As in service, only that nothing is waited for long.
+/// The settings of the service, with short waits.
 pub(crate) const PACE: Pace = Pace {
     block: Duration::from_millis(200),
     group: 64,
@@ -28,10 +28,10 @@ pub(crate) const PACE: Pace = Pace {
     forget_after: Duration::from_hours(1),
 };
 
-/// The server to test with.
+/// The Redis server of the tests.
 pub(crate) fn shared_redis() -> String {
     std::env::var("REDIS_URL")
-        .expect("REDIS_URL has to name a Redis: run scripts/test, or eval \"$(scripts/services env)\"")
+        .expect("REDIS_URL must name a Redis: run scripts/test, or eval \"$(scripts/services env)\"")
 }
 
 pub(crate) struct Flags {
@@ -82,7 +82,7 @@ impl Flags {
     }
 }
 
-/// A stream with a name of its own.
+/// A stream with its own name.
 pub(crate) struct Stream {
     pub(crate) name: String,
     url: String,
@@ -113,12 +113,12 @@ impl Stream {
         answer.and_then(Value::extract_error).unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
-    /// The server was started anew.
+    /// Connects again after the server restarted.
     pub(crate) fn reconnect(&mut self) {
         self.connection = None;
     }
 
-    /// As Directus' hook does it.
+    /// Adds an entry as the Directus hook does.
     pub(crate) async fn add(&mut self, change: &FlagChange) -> String {
         self.add_fields(&fields(change)).await
     }
@@ -139,7 +139,7 @@ impl Stream {
         entries.into_iter().map(|(_, fields)| fields).collect()
     }
 
-    /// Entries that somebody read and nobody acknowledged; none where there is no group.
+    /// Entries that were read and not acknowledged. None if there is no group.
     pub(crate) async fn pending(&mut self) -> i64 {
         let groups = self.ask(redis::cmd("EXISTS").arg(&self.name)).await;
         if groups == Value::Int(0) {
@@ -152,7 +152,7 @@ impl Stream {
         }
     }
 
-    /// Waits until all that was added is delivered and acknowledged.
+    /// Waits until every entry is delivered and acknowledged.
     pub(crate) async fn until_done(&mut self) {
         let name = self.name.clone();
         let mut groups = redis::cmd("XINFO");
@@ -170,7 +170,7 @@ impl Stream {
                     return;
                 }
             }
-            assert!(begun.elapsed() < PATIENCE, "the stream is not done: {groups:?}");
+            assert!(begun.elapsed() < PATIENCE, "entries are left in the stream: {groups:?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

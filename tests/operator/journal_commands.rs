@@ -63,7 +63,7 @@ fn dump_prints_what_decode_takes() {
 }
 
 #[test]
-fn a_directory_without_a_journal_is_said_to_be_one() {
+fn a_directory_without_a_journal_is_reported() {
     let directory = tempfile::tempdir().unwrap();
     for command in ["inspect", "dump"] {
         let (printed, said, well) = odograph(&["journal", command, "--directory", directory.path().to_str().unwrap()]);

@@ -21,13 +21,13 @@ fn the_bound_is_a_number_above_nothing_or_none() {
 }
 
 #[tokio::test]
-async fn of_a_device_and_hour_so_many_are_kept_in_timescaledb() {
-    of_a_device_and_hour_so_many_are_kept(TestDatabase::postgres().await).await;
+async fn quarantine_is_bounded_per_device_and_hour_in_timescaledb() {
+    quarantine_is_bounded_per_device_and_hour(TestDatabase::postgres().await).await;
 }
 
 #[tokio::test]
-async fn of_a_device_and_hour_so_many_are_kept_in_sqlite() {
-    of_a_device_and_hour_so_many_are_kept(TestDatabase::sqlite()).await;
+async fn quarantine_is_bounded_per_device_and_hour_in_sqlite() {
+    quarantine_is_bounded_per_device_and_hour(TestDatabase::sqlite()).await;
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn without_a_journal_everything_is_kept_as_nothing_else_has_it() {
     service.stop().await;
 }
 
-async fn of_a_device_and_hour_so_many_are_kept(database: TestDatabase) {
+async fn quarantine_is_bounded_per_device_and_hour(database: TestDatabase) {
     let settings = [
         ("ODOGRAPH_TIME_WINDOW_PAST", "2h"),
         ("ODOGRAPH_TIME_WINDOW_FUTURE", "2h"),

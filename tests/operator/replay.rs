@@ -8,21 +8,21 @@ use crate::ODOGRAPH;
 use crate::replay_setup::{Setup, T, counts, result, rich, seconds, stderr};
 
 #[tokio::test]
-async fn a_mended_mapping_reaches_timescaledb() {
+async fn a_corrected_mapping_reaches_timescaledb() {
     let yesterday =
         "UPDATE TABLE SET io = io || '{\"239\":1}', ignition = NULL, battery_voltage_mv = external_voltage_mv";
-    a_mended_mapping_reaches_rows_that_stand(TestDatabase::postgres().await, yesterday).await;
+    a_corrected_mapping_reaches_stored_rows(TestDatabase::postgres().await, yesterday).await;
 }
 
 #[tokio::test]
-async fn a_mended_mapping_reaches_sqlite() {
+async fn a_corrected_mapping_reaches_sqlite() {
     let yesterday = "UPDATE TABLE SET io = json_set(io, '$.239', 1), ignition = NULL, \
                      battery_voltage_mv = external_voltage_mv";
-    a_mended_mapping_reaches_rows_that_stand(TestDatabase::sqlite(), yesterday).await;
+    a_corrected_mapping_reaches_stored_rows(TestDatabase::sqlite(), yesterday).await;
 }
 
 /// `yesterday` makes of rows what a program would have stored that has no column for element 239 and puts element 66 into two.
-async fn a_mended_mapping_reaches_rows_that_stand(database: TestDatabase, yesterday: &str) {
+async fn a_corrected_mapping_reaches_stored_rows(database: TestDatabase, yesterday: &str) {
     let setup = Setup::start(database, &[]);
     for device in 1..=3 {
         setup.send(device, &(0..20).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;

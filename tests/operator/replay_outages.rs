@@ -24,7 +24,7 @@ async fn what_still_waits_is_left_to_serve() {
 
 /// What the columnstore does, imitated: a build that has none is tested with as well.
 #[tokio::test]
-async fn what_is_too_much_for_one_transaction_is_written_in_parts() {
+async fn a_replay_too_large_for_one_transaction_is_written_in_parts() {
     let limit = "CREATE OR REPLACE FUNCTION unpacked() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE n int := coalesce(nullif(current_setting('test.n', true), ''), '0')::int + 1;
         BEGIN

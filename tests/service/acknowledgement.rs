@@ -1,5 +1,5 @@
-//! When a tracker is told "accepted": after the sync, never before it, and never when it failed. Shown by the system calls of
-//! the real binary.
+//! A tracker gets its answer after the sync, never before it, and never if the sync failed. The system calls of the
+//! real binary show it.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -17,18 +17,18 @@ const T: u64 = 1_780_000_000_000;
 struct Strace(Child);
 
 impl Strace {
-    /// Attaches, and waits until it has. `more` are arguments, such as faults to inject.
+    /// Attaches to all threads, and returns once it has. `more` are arguments, such as faults to inject.
     async fn attach(process: &ServiceProcess, output: &Path, more: &[&str]) -> Self {
         let pid = process.pid().to_string();
         let mut strace = Command::new("strace");
         strace.args(["-f", "-y", "-s", "64", "-o", output.to_str().unwrap(), "-p", &pid]).args(more);
-        let mut child = strace.stderr(Stdio::piped()).spawn().expect("strace is there: apt-get install strace");
+        let mut child = strace.stderr(Stdio::piped()).spawn().expect("strace is missing: apt-get install strace");
         let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         std::io::BufRead::read_line(&mut said, &mut line).unwrap();
         assert!(line.contains("attached"), "{line}");
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-        // Every thread is traced once the kernel says who traces it.
+        // A thread is traced once the kernel names its tracer.
         eventually("all threads to be traced", async || {
             let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
             let traced = |task: std::fs::DirEntry| {
@@ -71,7 +71,7 @@ async fn no_answer_leaves_before_the_sync_of_its_frame() {
         stage = match stage {
             _ if call.contains("recvfrom") && call.contains(r#""\0\0\0\0"#) => Stage::Received,
             Stage::Received if call.starts_with("pwrite64(") && is_segment => Stage::Written,
-            // An unfinished call is followed by its end, which names no file.
+            // The end of an unfinished call follows later, and names no file.
             Stage::Written if call.starts_with("fdatasync(") && is_segment && done => Stage::Synced,
             Stage::Written if call.contains("fdatasync resumed") => Stage::Synced,
             stage => stage,
@@ -110,7 +110,7 @@ async fn after_a_failed_sync_nobody_is_answered_and_the_process_ends() {
     assert_eq!(logs.0, Some(1), "{:?}", logs.1);
     assert!(logs.1.iter().any(|line| line.contains("the journal failed")), "{:?}", logs.1);
 
-    // Opening it anew finds out what the disk holds; the tracker sends again what was not acknowledged.
+    // Opening the journal again shows what the disk holds. The tracker resends what was not acknowledged.
     let process = ODOGRAPH.serve(&database.url(), &address, &own);
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[record(T + 1000, 1)])).await, 1);
@@ -123,7 +123,7 @@ async fn a_tracker_that_does_not_wait_is_answered_in_order_and_shares_the_syncs(
     for mode in [("ODOGRAPH_ACK_AFTER", "journal"), AFTER_COMMIT] {
         let database = TestDatabase::sqlite();
         let service = Service::start(&database.url(), &[mode]).await;
-        // Far more than may be unanswered, in one go, each with another count.
+        // Far more frames than may be unanswered, all at once, each with another count.
         let frames: Vec<Vec<u8>> =
             (0..300).map(|n| frame(&vec![record(T + n * 1000, 1); usize::try_from(n % 7).unwrap() + 1])).collect();
         let glued = [&encode::login(imei(1))[..], &frames.concat()].concat();

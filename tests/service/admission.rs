@@ -1,4 +1,5 @@
-//! Admission of registered devices only: who gets in, who is told no, how soon a change of the table is felt.
+//! Admission of registered devices only: which trackers get in, which are refused, and how soon a
+//! change of the table counts.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::admission_setup::{
 };
 
 const T: u64 = 1_780_000_000_000;
-/// Well below the timer of a table that tells of its changes, which is a minute.
+/// Well below the timer of a table that notifies of its changes, which is a minute.
 const BEFORE_THE_TIMER: Duration = Duration::from_secs(20);
 
 async fn timescale(imeis: &[u64]) -> TestDatabase {
@@ -24,14 +25,14 @@ async fn timescale(imeis: &[u64]) -> TestDatabase {
 }
 
 #[tokio::test]
-async fn a_registered_tracker_is_served_and_an_unknown_one_is_told_no() {
+async fn a_registered_tracker_is_served_and_an_unknown_one_is_refused() {
     for more in [&[][..], &[AFTER_COMMIT]] {
         let database = timescale(&[1]).await;
         let directory = tempfile::tempdir().unwrap();
         let process = serve(&database, directory.path(), more);
         let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
         assert_eq!(tracker.deliver(&frame(&[record(T, 1)])).await, 1);
-        // A frame behind its login is not taken either.
+        // A frame after the refused login is not taken either.
         let mut stranger = Tracker::connect(process.trackers).await;
         stranger.send(&[&encode::login(imei(2))[..], &frame(&[record(T, 1)])].concat()).await;
         assert_eq!(stranger.receive::<1>().await.unwrap(), [0]);
@@ -62,7 +63,7 @@ async fn without_the_setting_every_tracker_is_admitted() {
 }
 
 #[tokio::test]
-async fn a_change_of_the_table_is_told_long_before_the_timer() {
+async fn a_change_of_the_table_is_noticed_long_before_the_timer() {
     let database = timescale(&[1]).await;
     let directory = tempfile::tempdir().unwrap();
     let process = serve(&database, directory.path(), &[]);
@@ -72,7 +73,7 @@ async fn a_change_of_the_table_is_told_long_before_the_timer() {
     register(&database, imei(2)).await;
     knows(admin, 2).await;
     Tracker::login(process.trackers, &imei(2).to_string()).await;
-    // The way there broke: it is made again, and heard on.
+    // The connection broke: the service connects and listens again.
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE datname = current_database() AND query LIKE 'SELECT imei::text FROM devices%'";
     database.execute(cut).await;
@@ -88,7 +89,7 @@ async fn a_change_of_the_table_is_told_long_before_the_timer() {
 
 #[tokio::test]
 async fn without_a_trigger_the_timer_finds_out() {
-    // As somebody else made it, with text of any kind.
+    // A table made by another program, with any kind of text.
     let database = TestDatabase::postgres().await;
     database.execute("CREATE TABLE devices (id serial PRIMARY KEY, imei varchar(255) UNIQUE)").await;
     database.execute("INSERT INTO devices (imei) VALUES ('none'), (NULL), (' 490000000000001'), ('1')").await;
@@ -140,7 +141,7 @@ async fn a_removed_device_is_closed_on_every_socket_although_it_is_idle() {
     assert_eq!(other.deliver(&frame(&[record(T, 1)])).await, 1, "another device stays");
     is_told_no(process.trackers, imei(1)).await;
     process.settled().await;
-    assert_eq!(database.positions().await, 3, "what was acknowledged is there");
+    assert_eq!(database.positions().await, 3, "acknowledged records are stored");
 }
 
 #[tokio::test]
@@ -207,11 +208,11 @@ async fn an_empty_table_admits_nobody_and_says_so() {
     is_told_no(process.trackers, imei(1)).await;
     let loud = |line: &String| line.contains("WARN") && line.contains("no tracker is admitted");
     eventually("a warning", async || process.logs().iter().any(loud).then_some(())).await;
-    assert_eq!(readiness(process.admin).await, (200, true, vec![]), "it is what the table says");
+    assert_eq!(readiness(process.admin).await, (200, true, vec![]), "an empty table is valid");
 }
 
 #[tokio::test]
-async fn a_storm_of_strangers_costs_no_queries_and_holds_nobody_up() {
+async fn a_storm_of_unknown_devices_costs_no_queries_and_delays_no_tracker() {
     const STRANGERS: u64 = 10_000;
     let database = timescale(&[1]).await;
     let directory = tempfile::tempdir().unwrap();
@@ -238,7 +239,7 @@ async fn a_storm_of_strangers_costs_no_queries_and_holds_nobody_up() {
     }
     assert!(frames > 20, "{frames} frames were delivered meanwhile");
     assert_eq!(count(admin, "odograph_logins_total{result=\"unknown\"}").await, STRANGERS);
-    // One at the start, one a minute.
+    // One at the start, and one a minute.
     let most = 2 + begun.elapsed().as_secs() / 60;
     let mut all = 0;
     for result in ["changed", "unchanged", "unavailable", "refused"] {
@@ -248,13 +249,13 @@ async fn a_storm_of_strangers_costs_no_queries_and_holds_nobody_up() {
     process.settled().await;
     assert_eq!(database.positions().await, frames);
     assert_eq!(process.terminate(), Some(0));
-    // By the server's own count, which a session that ends brings up to date. Making the table scans it a few times.
+    // The server's own count, which a session updates when it ends. Creating the table scans it a few times.
     let scans = "SELECT seq_scan + coalesce(idx_scan, 0) AS n FROM pg_stat_user_tables WHERE relname = 'devices'";
     let seen = async || database.rows(scans).await[0]["n"].as_u64().filter(|scans| *scans > 0);
     let scans = eventually("the server's count of scans", seen).await;
     assert!(scans < most + 20, "{scans} scans of the table");
     let listed = said(&devices(directory.path(), &["unknown", "--json"])).0;
-    assert_eq!(listed.lines().count(), 1_000, "the list of strangers is bounded");
+    assert_eq!(listed.lines().count(), 1_000, "the list of unknown devices is bounded");
 }
 
 #[tokio::test]
@@ -270,9 +271,9 @@ async fn the_operator_sees_who_was_refused_and_who_is_known() {
     is_told_no(process.trackers, imei(2)).await;
     is_told_no(process.trackers, imei(4)).await;
     is_told_no(process.trackers, imei(2)).await;
-    // Beside the service.
+    // Next to the running service.
     let written = async || (said(&devices(directory.path(), &["unknown"])).0.lines().count() == 3).then_some(());
-    eventually("the list of strangers", written).await;
+    eventually("the list of unknown devices", written).await;
     let (known, refused) = (imei(1).to_string(), imei(2).to_string());
     let answer = devices(directory.path(), &["known", &known, &refused]);
     assert_eq!(answer.status.code(), Some(1), "one may not log in");
@@ -280,9 +281,9 @@ async fn the_operator_sees_who_was_refused_and_who_is_known() {
     let all = devices(directory.path(), &["known"]);
     assert_eq!((all.status.code(), said(&all).0), (Some(0), format!("{known}\n{}\n", imei(3))));
     assert!(said(&all).1.contains("2 devices, last read from the database at 20"), "{all:?}");
-    assert_eq!(devices(directory.path(), &["known", "17"]).status.code(), Some(2), "no IMEI");
+    assert_eq!(devices(directory.path(), &["known", "17"]).status.code(), Some(2), "not an IMEI");
 
-    // The last ones are not lost with the service, and counted on by the next.
+    // The latest entries survive the end of the service, and the next one counts on.
     is_told_no(process.trackers, imei(2)).await;
     assert_eq!(process.terminate(), Some(0));
     let process = serve(&database, directory.path(), &[]);
@@ -292,7 +293,7 @@ async fn the_operator_sees_who_was_refused_and_who_is_known() {
     assert_eq!(process.terminate(), Some(0));
     let output = devices(directory.path(), &["unknown", "--json"]);
     let lines: Vec<Json> = said(&output).0.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 1, "who is registered now is not among them: {lines:?}");
+    assert_eq!(lines.len(), 1, "a device registered since is not listed: {lines:?}");
     assert_eq!((&lines[0]["imei"], &lines[0]["attempts"]), (&refused.into(), &4.into()));
     assert_eq!(lines[0]["address"], "127.0.0.1");
     assert!(lines[0]["first"].as_str().unwrap() <= lines[0]["last"].as_str().unwrap());

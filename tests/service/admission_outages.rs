@@ -1,4 +1,5 @@
-//! Admission while the database is away: the last known list serves, over a restart too, and without one nobody is judged.
+//! Admission while the database is down: the last known list applies, also after a restart. Without a list the service
+//! neither admits nor refuses.
 
 use odograph_testkit::{
     PrivateServer, StopMode, TestDatabase, Tracker, count, eventually, frame, imei, metric, readiness, record,
@@ -54,7 +55,7 @@ async fn a_restart_during_an_outage_still_knows_its_trackers_unless_the_list_is_
     process.settled().await;
     assert_eq!(database.positions().await, 3);
     assert_eq!(std::fs::read(&file).unwrap(), whole, "written anew");
-    // The outage is over for the word of changes, too.
+    // Notifications of changes work again after the outage, too.
     register(&database, imei(2)).await;
     knows(process.admin, 2).await;
 }
@@ -83,5 +84,5 @@ async fn a_service_that_never_knew_its_devices_sends_every_tracker_away_unanswer
     eventually("readiness", async || readiness(admin).await.2.is_empty().then_some(())).await;
     assert_eq!(process.terminate(), Some(0));
     let output = devices(directory.path(), &["unknown", "--json"]);
-    assert_eq!(said(&output).0.lines().count(), 1, "who was not judged is no stranger");
+    assert_eq!(said(&output).0.lines().count(), 1, "a device that was neither admitted nor refused is not listed");
 }

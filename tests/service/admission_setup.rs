@@ -1,4 +1,4 @@
-//! What the tests of admission share: a service that admits registered devices only, and what its commands say.
+//! Shared by the tests of admission: a service that admits registered devices only, and the output of its commands.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::ODOGRAPH;
 
 pub const REGISTERED: (&str, &str) = ("ODOGRAPH_ADMISSION", "registered");
 
-/// Migrates, makes the table with its trigger, and registers devices.
+/// Migrates, creates the table with its trigger, and registers devices.
 pub async fn with_devices(database: TestDatabase, imeis: &[Imei]) -> TestDatabase {
     let options = MigrateOptions { standalone_devices: true, ..MigrateOptions::default() };
     migrate(&DatabaseUrl::parse(&database.url()).unwrap(), &options).await.unwrap();
@@ -30,13 +30,13 @@ pub async fn remove(database: &TestDatabase, imei: Imei) {
     database.execute(&format!("DELETE FROM devices WHERE imei = '{imei}'")).await;
 }
 
-/// A service that keeps its data in this directory.
+/// Starts a service that keeps its data in this directory.
 pub fn serve(database: &TestDatabase, directory: &Path, more: &[(&str, &str)]) -> ServiceProcess {
     let own = [("ODOGRAPH_DATA_DIR", directory.to_str().unwrap()), REGISTERED];
     ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[&own[..], more].concat())
 }
 
-/// Logs in and is told no: the byte 0, then the end.
+/// Logs in and is refused: the byte 0, then the end.
 pub async fn is_told_no(target: SocketAddr, imei: Imei) {
     let mut tracker = Tracker::connect(target).await;
     tracker.send(&encode::login(imei)).await;
@@ -44,7 +44,7 @@ pub async fn is_told_no(target: SocketAddr, imei: Imei) {
     assert!(tracker.is_closed_unanswered().await);
 }
 
-/// Logs in and is sent away without a word.
+/// Logs in and is closed without an answer.
 pub async fn is_sent_away(target: SocketAddr, imei: Imei) {
     let mut tracker = Tracker::connect(target).await;
     tracker.send(&encode::login(imei)).await;
@@ -55,13 +55,13 @@ pub async fn reloads(admin: SocketAddr, result: &str) -> u64 {
     count(admin, &format!("odograph_admission_reloads_total{{result=\"{result}\"}}")).await
 }
 
-/// Waits until the service knows so many devices.
+/// Waits until the service knows this many devices.
 pub async fn knows(admin: SocketAddr, devices: u64) {
     let known = async || (count(admin, "odograph_admission_devices").await == devices).then_some(());
     eventually("the list of devices", known).await;
 }
 
-/// Waits until sessions have ended so.
+/// Waits until this many sessions have ended for this reason.
 pub async fn closed(admin: SocketAddr, reason: &str, times: u64) {
     let series = format!("odograph_connections_closed_total{{reason=\"{reason}\"}}");
     eventually(&series, async || (count(admin, &series).await == times).then_some(())).await;

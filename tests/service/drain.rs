@@ -1,4 +1,4 @@
-//! The drain in front of a store that misbehaves, and behind a journal that lags: real SQLite, only the fault is made.
+//! The drain with a store that misbehaves, and with a journal that lags: the SQLite is real, the fault is injected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -142,19 +142,19 @@ async fn a_frame_that_is_never_taken_does_not_hold_up_the_others() {
     for receipt in others {
         assert_eq!(receipt.await.unwrap().into_ack().1, 1);
     }
-    // And the next ones go their usual way.
+    // The next frames are committed as usual.
     assert_eq!(drain.submit(1, &[record(T + 1, 1)]).await.await.unwrap().into_ack().1, 1);
     assert_eq!(drain.registry.tally().read().waiting, 1, "unanswered");
     drop(drain.intake);
     drain.drain.await.unwrap();
-    assert!(never.await.is_err(), "its tracker keeps it");
+    assert!(never.await.is_err(), "the tracker keeps it");
     assert_eq!(database.positions().await, 20);
 }
 
 #[tokio::test]
 async fn what_was_put_aside_is_answered_when_the_database_takes_it_again() {
     let database = TestDatabase::sqlite();
-    // It answers and takes nothing, as with a full disk.
+    // The database answers and takes nothing, as with a full disk.
     let (full, alone) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
     let drain = drain_into(&database, {
         let (full, alone) = (Arc::clone(&full), Arc::clone(&alone));
@@ -169,7 +169,7 @@ async fn what_was_put_aside_is_answered_when_the_database_takes_it_again() {
     for device in 0..5 {
         receipts.push(drain.submit(device, &[record(T, 1)]).await);
     }
-    // Every one of them stands aside once it was tried alone; nothing else comes.
+    // Each frame is set aside after it was tried alone. Nothing else arrives.
     let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
     while alone.load(Ordering::Relaxed) < 5 {
         assert!(tokio::time::Instant::now() < deadline, "each is tried alone");
@@ -202,14 +202,14 @@ async fn a_database_that_went_back_is_written_to_again() {
     let database = TestDatabase::sqlite();
     let drain = drain_into(&database, |_| false).await;
     assert_eq!(drain.submit(1, &[record(T, 1)]).await.await.unwrap().into_ack().1, 1);
-    // An older backup: neither the row nor the checkpoint. What was acknowledged then is gone, but a resend must not be
-    // taken for stored.
+    // An older backup has neither the row nor the checkpoint. The acknowledged row is lost, but a resend must not count
+    // as stored.
     database.execute("DELETE FROM positions; DELETE FROM ingest_checkpoints").await;
     assert_eq!(drain.submit(1, &[record(T, 1), record(T + 1, 1)]).await.await.unwrap().into_ack().1, 2);
     assert_eq!(database.positions().await, 2);
     drop(drain.intake);
     drain.drain.await.unwrap();
-    assert_eq!(database.rows("SELECT lane FROM ingest_checkpoints").await.len(), 0, "an orderly end leaves no row");
+    assert_eq!(database.rows("SELECT lane FROM ingest_checkpoints").await.len(), 0, "a clean end leaves no row");
 }
 
 #[test]

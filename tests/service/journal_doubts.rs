@@ -1,5 +1,5 @@
-//! Journal and database that do not fit together: one of them went back, was copied, or has lost a part; and a clock that is
-//! wrong. What was acknowledged reaches the database all the same, once, and the operator is told.
+//! A journal and a database that do not match: one of them went back, was copied, or lost a part. And a wrong clock.
+//! Acknowledged records still reach the database, once, and the operator sees the problem.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +19,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").args(["-a", from.to_str().unwrap(), to.to_str().unwrap()]).status().unwrap().success());
 }
 
-/// Starts, delivers records of these seconds, waits until they are stored, and stops.
+/// Starts a service, delivers records of these seconds, waits until they are stored, and stops it.
 async fn deliver(database: &TestDatabase, directory: &Path, seconds: std::ops::Range<u64>) {
     let process = start(database, directory);
     send(&process, seconds).await;
@@ -36,7 +36,7 @@ fn start_with(database: &TestDatabase, directory: &Path, arguments: &[&'static s
     ODOGRAPH.serve_with(arguments, &database.url(), "127.0.0.1:0", &own)
 }
 
-/// From several devices, so that every lane has its share.
+/// Delivers from several devices, so that every lane has its share.
 async fn send(process: &ServiceProcess, seconds: std::ops::Range<u64>) {
     for second in seconds {
         let mut tracker = Tracker::login(process.trackers, &imei(second % 7).to_string()).await;
@@ -56,13 +56,13 @@ async fn ids(database: &TestDatabase) -> usize {
 }
 
 #[tokio::test]
-async fn a_database_put_back_to_an_older_backup_is_filled_again_from_the_journal() {
+async fn a_database_restored_from_an_older_backup_is_filled_again_from_the_journal() {
     for restart in [false, true] {
         let (database, directory) = (TestDatabase::postgres().await, tempfile::tempdir().unwrap());
         let process = start(&database, directory.path());
         send(&process, 0..10).await;
         process.settled().await;
-        // A backup as a dump makes it: rows and checkpoints of one moment.
+        // A backup like a dump: rows and checkpoints of one moment.
         database.execute("CREATE TABLE a AS SELECT * FROM positions; CREATE TABLE b AS SELECT * FROM ingest_checkpoints; CREATE TABLE c AS SELECT * FROM latest_positions").await;
         send(&process, 10..30).await;
         process.settled().await;
@@ -89,14 +89,14 @@ async fn a_database_put_back_to_an_older_backup_is_filled_again_from_the_journal
             let rows = database.table("latest_positions").await;
             rows.iter().any(|row| row["ts_ms"] == T + 30_000).then_some(())
         };
-        eventually("the newest position", newest).await;
+        eventually("the latest position", newest).await;
         assert_eq!(process.terminate(), Some(0));
         assert_eq!(ids(&database).await, 1, "it is still the same journal");
     }
 }
 
 #[tokio::test]
-async fn a_journal_put_back_from_a_copy_takes_a_new_name_and_loses_nothing() {
+async fn a_journal_restored_from_a_copy_takes_a_new_id_and_loses_nothing() {
     let (database, directory) = (TestDatabase::postgres().await, tempfile::tempdir().unwrap());
     let (data, kept) = (directory.path().join("data"), directory.path().join("copy"));
     deliver(&database, &data, 0..5).await;
@@ -110,7 +110,7 @@ async fn a_journal_put_back_from_a_copy_takes_a_new_name_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_copied_journal_beside_the_first_one_gets_its_turn_and_both_deliver_everything() {
+async fn a_copied_journal_next_to_the_original_gets_its_turn_and_both_deliver_everything() {
     let (database, directory) = (TestDatabase::postgres().await, tempfile::tempdir().unwrap());
     let (first, second) = (directory.path().join("first"), directory.path().join("second"));
     deliver(&database, &first, 0..5).await;
@@ -118,11 +118,11 @@ async fn a_copied_journal_beside_the_first_one_gets_its_turn_and_both_deliver_ev
     let owner = start(&database, &first);
     send(&owner, 5..10).await;
     owner.settled().await;
-    // Its lanes are held by the first one: it takes what its trackers send, and cannot write yet.
+    // The original holds the lanes: the copy accepts records from its trackers, and cannot write yet.
     let clone = start(&database, &second);
     send(&clone, 10..15).await;
     let fenced = async || readiness(clone.admin).await.2.contains(&"journal_fenced".to_owned()).then_some(());
-    eventually_within(Duration::from_secs(90), "readiness to say it", fenced).await;
+    eventually_within(Duration::from_secs(90), "readiness to name it", fenced).await;
     send(&owner, 15..20).await;
     owner.settled().await;
     assert_eq!(owner.terminate(), Some(0));
@@ -134,7 +134,7 @@ async fn a_copied_journal_beside_the_first_one_gets_its_turn_and_both_deliver_ev
 }
 
 #[tokio::test]
-async fn kills_right_after_segments_were_given_away_leave_a_journal_that_opens() {
+async fn kills_right_after_segments_were_released_leave_a_journal_that_opens() {
     let (database, directory) = (TestDatabase::postgres().await, tempfile::tempdir().unwrap());
     let own = [
         ("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap()),
@@ -163,7 +163,7 @@ async fn kills_right_after_segments_were_given_away_leave_a_journal_that_opens()
 async fn a_gap_is_an_alarm_until_the_operator_accepts_it() {
     let (database, directory) = (TestDatabase::postgres().await, tempfile::tempdir().unwrap());
     let process = start(&database, directory.path());
-    // More than the journal keeps.
+    // More records than the journal keeps.
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     for second in 0..400 {
         let records: Vec<_> = (0..100).map(|n| record(T + second * 1000 + n, 1)).collect();
@@ -172,7 +172,7 @@ async fn a_gap_is_an_alarm_until_the_operator_accepts_it() {
     process.settled().await;
     assert!(count(process.admin, "odograph_journal_keep_shortened_total").await > 0);
     assert_eq!(process.terminate(), Some(0));
-    // A backup from before anything came.
+    // A backup from before the first record.
     database
         .execute("DELETE FROM positions; UPDATE ingest_checkpoints SET position = 0, tag = 0, latest_position = 0")
         .await;
@@ -182,10 +182,10 @@ async fn a_gap_is_an_alarm_until_the_operator_accepts_it() {
     eventually("the alarm", gap).await;
     let admin = process.admin;
     let recovers = async || (count(admin, "odograph_records_recovered_total").await > 0).then_some(());
-    eventually("what is kept to be drained again", recovers).await;
+    eventually("the kept entries to be drained again", recovers).await;
     process.settled().await;
     let refilled = database.positions().await;
-    assert!((1..40_000).contains(&refilled), "what is kept is drained: {refilled}");
+    assert!((1..40_000).contains(&refilled), "the kept entries are drained: {refilled}");
     assert!(count(process.admin, "odograph_journal_gap_bytes_total").await > 0);
     send(&process, 500..501).await;
     process.settled().await;
@@ -204,7 +204,7 @@ async fn a_gap_is_an_alarm_until_the_operator_accepts_it() {
 #[tokio::test]
 async fn with_a_clock_well_before_the_journal_the_drain_waits_and_trackers_do_not() {
     let (database, directory) = (TestDatabase::sqlite(), tempfile::tempdir().unwrap());
-    // An entry of the next hour, as a clock leaves it that was set back since.
+    // An entry of the next hour, as after a clock was set back.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
     let later_us = i64::try_from(now).unwrap() + 3_600_000_000;
     let files = Files::new(&directory.path().join("journal")).unwrap();
@@ -217,7 +217,7 @@ async fn with_a_clock_well_before_the_journal_the_drain_waits_and_trackers_do_no
     journal.close().unwrap();
 
     let process = start(&database, directory.path());
-    eventually("readiness to say it", async || {
+    eventually("readiness to name it", async || {
         (readiness(process.admin).await == (503, false, vec!["clock".into()])).then_some(())
     })
     .await;

@@ -1,5 +1,5 @@
-//! The service behind its journal: an outage of the database is invisible to trackers, and what was acknowledged survives
-//! kills, full journals and changed lanes.
+//! The service with its journal: trackers do not see an outage of the database, and acknowledged records survive kills,
+//! full journals and changed numbers of lanes.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::ODOGRAPH;
 
 const T: u64 = 1_780_000_000_000;
 
-/// A fleet under way.
+/// A running fleet.
 struct Fleet {
     progress: Arc<Progress>,
     stop: CancellationToken,
@@ -52,18 +52,18 @@ async fn is_clean(database: &TestDatabase, told: &[TrackerReport], at_least: u64
     let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), told).await.unwrap();
     assert!(findings.clean(), "{findings:?}");
     assert!(findings.acknowledged >= at_least, "{findings:?}");
-    assert_eq!(findings.stored, database.positions().await, "no rows but the fleet's");
-    // Each device's newest position is the newest valid row it has, however often the service was killed.
+    assert_eq!(findings.stored, database.positions().await, "only the fleet's rows are stored");
+    // Each device's latest position is its latest valid row, however often the service was killed.
     let stale = "SELECT l.imei FROM latest_positions l FULL JOIN \
          (SELECT DISTINCT ON (imei) imei, ts, fingerprint FROM positions WHERE valid AND NOT faulty \
           ORDER BY imei, ts DESC, fingerprint DESC) p USING (imei) \
          WHERE (l.ts, l.fingerprint) IS DISTINCT FROM (p.ts, p.fingerprint)";
     if matches!(database, TestDatabase::Postgres { .. }) {
-        eventually("the newest positions", async || database.rows(stale).await.is_empty().then_some(())).await;
+        eventually("the latest positions", async || database.rows(stale).await.is_empty().then_some(())).await;
     }
 }
 
-/// Sources and sinks of records, as a scrape shows them.
+/// Asserts that a scrape shows as many records at the sources as at the sinks.
 async fn conserved(admin: std::net::SocketAddr) -> u64 {
     let (_, text) = get(admin, "/metrics").await;
     let sum = |name: &str| -> u64 {
@@ -86,7 +86,7 @@ async fn trackers_do_not_notice_that_the_database_is_away() {
     let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[record(T, 1), record(T + 1, 1)])).await, 2);
     let down = async || (readiness(admin).await == (200, true, vec!["store_down".into()])).then_some(());
-    eventually("readiness to say it, and to stay", down).await;
+    eventually("readiness to name it, and to stay ready", down).await;
     assert_eq!(count(admin, "odograph_records_waiting").await, 2);
     assert!(count(admin, "odograph_journal_bytes{state=\"uncommitted\"}").await > 0);
     assert!(count(admin, "odograph_drain_lag_bytes").await > 0);
@@ -131,10 +131,10 @@ async fn what_was_acknowledged_during_an_outage_survives_a_kill() {
     let fleet = Fleet::start(address, 20);
     fleet.goes_on(1_000).await;
     server.stop(StopMode::Immediate);
-    // Answers were under way whose records had been committed: up to a packet of each tracker.
+    // Some answers were still on their way although their records were committed: up to one packet of each tracker.
     fleet.goes_on(3_500).await;
     process.kill();
-    // Started while the database is away, and killed again.
+    // Started while the database is down, and killed again.
     let process = ODOGRAPH.serve(&database.url(), &address.to_string(), &own);
     fleet.goes_on(1_000).await;
     assert!(conserved(process.admin).await >= 3_000, "found in the journal");
@@ -167,7 +167,7 @@ async fn another_number_of_lanes_goes_on_where_the_slowest_was() {
             (rows.len() == 1 && rows[0]["lanes"] == lanes.parse::<u64>().unwrap()).then_some(())
         };
         eventually("the checkpoints of these lanes", lanes_there).await;
-        // With a backlog for the next one.
+        // Leave a backlog for the next start.
         server.stop(StopMode::Immediate);
         fleet.goes_on(1_000).await;
         process.kill();
@@ -209,7 +209,7 @@ async fn a_full_journal_holds_the_trackers_and_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn a_stop_with_a_backlog_is_no_failure_and_the_next_start_goes_on() {
+async fn a_stop_with_a_backlog_succeeds_and_the_next_start_goes_on() {
     for devices in [0, 30] {
         let server = PrivateServer::new("backlog");
         let database = TestDatabase::postgres_in(&server.url).await;
@@ -224,8 +224,8 @@ async fn a_stop_with_a_backlog_is_no_failure_and_the_next_start_goes_on() {
             server.stop(StopMode::Immediate);
             fleet.goes_on(500).await;
         }
-        assert_eq!(process.terminate(), Some(0), "a backlog is no failure");
-        assert!(idle.is_closed_unanswered().await, "an idle tracker is let go");
+        assert_eq!(process.terminate(), Some(0), "a backlog is not a failure");
+        assert!(idle.is_closed_unanswered().await, "the service closes an idle tracker's connection");
         if let Some(fleet) = fleet {
             server.start();
             let process = ODOGRAPH.serve(&database.url(), &address, &own);
@@ -252,7 +252,7 @@ async fn a_full_disk_holds_the_trackers_and_ends_by_itself() {
     let full = async || readiness(admin).await.2.contains(&"journal_full".to_owned()).then_some(());
     eventually("the disk to be full", full).await;
     conserved(admin).await;
-    // Somebody makes room, while the database is away still.
+    // The disk gets room while the database is still down.
     disk.grow(64 << 20);
     fleet.goes_on(2_000).await;
     server.start();
@@ -282,7 +282,7 @@ async fn a_stop_with_a_full_journal_ends_in_time() {
 }
 
 #[tokio::test]
-async fn one_process_a_data_directory_and_the_second_says_so() {
+async fn one_process_per_data_directory_and_the_second_says_so() {
     let database = TestDatabase::postgres().await;
     let directory = tempfile::tempdir().unwrap();
     let own = [("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())];

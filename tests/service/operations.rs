@@ -1,4 +1,4 @@
-//! What an operator sees: readiness, metrics and their conservation, settings and their mistakes, logs without secrets.
+//! The operator's view: readiness, metrics and their conservation, settings and their mistakes, logs without secrets.
 
 use std::process::{Command, Output};
 
@@ -160,14 +160,14 @@ fn the_environment_overrides_the_file_and_secrets_are_masked() {
 }
 
 #[test]
-fn every_default_is_a_right_value() {
+fn every_default_is_valid() {
     let settings = Settings::load(&Lookup::default()).unwrap();
     assert_eq!(settings.listen.port(), 5027);
     assert_eq!(settings.inflight_max, 256 << 20);
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_said_plainly() {
+async fn a_port_in_use_is_reported_plainly() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let listen = taken.local_addr().unwrap().to_string();

@@ -1,4 +1,5 @@
-//! The database away, the process killed: nothing acknowledged is lost, nothing is stored twice, and it goes on by itself.
+//! The database down, the process killed: no acknowledged record is lost or stored twice, and the service goes on
+//! by itself.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -41,11 +42,11 @@ async fn a_killed_service_has_every_acknowledged_record_exactly_once() {
     stop.cancel();
     let told = fleet.await.unwrap();
     process.settled().await;
-    assert_eq!(process.terminate(), Some(0), "SIGTERM ends it in good order");
+    assert_eq!(process.terminate(), Some(0), "SIGTERM shuts it down cleanly");
     let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), &told).await.unwrap();
     assert!(findings.acknowledged > 5_000, "{findings:?}");
     assert!(findings.clean(), "{findings:?}");
-    assert_eq!(findings.stored, database.positions().await, "no rows but the fleet's");
+    assert_eq!(findings.stored, database.positions().await, "only the fleet's rows are stored");
 }
 
 #[tokio::test]
@@ -68,7 +69,7 @@ async fn a_database_that_stops_and_comes_back_under_load_costs_nothing() {
         let (_, down, _) = progress.read();
         assert!(metric(admin, "odograph_store_errors_total{class=\"unavailable\"}").await >= 1.0);
         server.start();
-        eventually("it to go on by itself", async || (progress.read().1 > down + 2_000).then_some(())).await;
+        eventually("the service to go on by itself", async || (progress.read().1 > down + 2_000).then_some(())).await;
         eventually("readiness", async || readiness(admin).await.2.is_empty().then_some(())).await;
     }
     stop.cancel();
@@ -119,7 +120,7 @@ async fn a_stop_during_an_outage_ends_in_time_and_acknowledges_nothing() {
 }
 
 #[tokio::test]
-async fn an_outdated_schema_stops_the_start_with_the_command_that_mends_it() {
+async fn an_outdated_schema_stops_the_start_with_the_command_that_repairs_it() {
     let database = TestDatabase::postgres_empty(&server_url()).await;
     let output = |command: &[&str]| {
         let mut process = Command::new(env!("CARGO_BIN_EXE_odograph"));
@@ -171,7 +172,7 @@ async fn at_the_bound_of_bytes_in_flight_sockets_wait_and_nothing_is_lost() {
     let admin = service.admin;
     let records: Vec<_> = (0..150).map(|n| record(T + n * 1000, 1)).collect();
     let frame = frame(&records);
-    // More than one read, less than is read ahead: the rest of a frame comes in while its share is waited for.
+    // More than one read, less than the read-ahead: the rest of a frame arrives while it waits for its share of bytes.
     assert!((4097..8192).contains(&frame.len()));
     let mut trackers = Vec::new();
     for number in 0..TRACKERS {
@@ -180,15 +181,15 @@ async fn at_the_bound_of_bytes_in_flight_sockets_wait_and_nothing_is_lost() {
         trackers.push(tracker);
     }
     let fit = (1_u64 << 20) / frame.len() as u64;
-    assert!(fit < TRACKERS, "more is sent than may be in flight");
+    assert!(fit < TRACKERS, "the trackers send more than may be in flight");
     let full = async || (count(admin, "odograph_records_waiting").await == fit * 150).then_some(());
     eventually("the bound to be reached", full).await;
 
-    // Trackers give up long before a database comes back; their connections must not pile up.
+    // Trackers give up long before a database comes back. Their connections must not pile up.
     let staying = trackers.split_off(usize::try_from(TRACKERS / 2).unwrap());
     drop(trackers);
     let left = async || (count(admin, "odograph_connections_open").await == staying.len() as u64).then_some(());
-    eventually("those who left to be let go", left).await;
+    eventually("abandoned connections to be closed", left).await;
     assert_eq!(count(admin, "odograph_records_waiting").await, fit * 150, "the bound holds, and nothing was dropped");
 
     server.start();

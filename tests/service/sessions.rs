@@ -1,4 +1,4 @@
-//! The session on a real socket: frames split and glued, resends, and every kind of bad input with its counter.
+//! Sessions on real sockets: frames split and joined, resends, and every kind of bad input with its counter.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn a_login_and_a_frame_split_at_every_byte_give_the_same_rows() {
     for cut in 1..whole.len() {
         let mut tracker = Tracker::connect(service.trackers).await;
         tracker.send(&whole[..cut]).await;
-        // The first part has to be read on its own, else nothing is split: the service counts what it read.
+        // The service must read the first part alone, or nothing is split: its counter of bytes shows that.
         let (admin, read) = (service.admin, whole.len() * (cut - 1) + cut);
         let part_read = async || (count(admin, "odograph_received_bytes_total").await == read as u64).then_some(());
         eventually("the first part to be read", part_read).await;
@@ -123,7 +123,7 @@ async fn a_frame_that_cannot_be_read_is_not_acknowledged_and_counted_by_reason()
 }
 
 #[tokio::test]
-async fn what_stood_before_a_broken_frame_is_stored_and_acknowledged() {
+async fn frames_before_a_broken_frame_are_stored_and_acknowledged() {
     let (database, service) = sqlite().await;
     let mut broken = frame(&[record(T + 1000, 1)]);
     let last = broken.len() - 1;
@@ -138,9 +138,9 @@ async fn what_stood_before_a_broken_frame_is_stored_and_acknowledged() {
 }
 
 #[tokio::test]
-async fn strangers_are_closed_without_a_word() {
+async fn peers_that_are_not_trackers_are_closed_unanswered() {
     let (_database, service) = sqlite().await;
-    for (stranger, reason) in [
+    for (peer, reason) in [
         (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], "not_a_tracker"),
         (b"\x16\x03\x01\x02\x00\x01\x00", "not_a_tracker"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "not_a_tracker"),
@@ -149,8 +149,8 @@ async fn strangers_are_closed_without_a_word() {
         (b"\x00\x0F35630704244101x", "bad_imei"),
     ] {
         let mut tracker = Tracker::connect(service.trackers).await;
-        tracker.send(stranger).await;
-        assert!(tracker.is_closed_unanswered().await, "{stranger:?}");
+        tracker.send(peer).await;
+        assert!(tracker.is_closed_unanswered().await, "{peer:?}");
         counted(&service, &format!("odograph_connections_closed_total{{reason=\"{reason}\"}}")).await;
     }
     assert!(metric(service.admin, "odograph_logins_total{result=\"refused\"}").await >= 6.0);
@@ -203,7 +203,7 @@ async fn one_address_gets_as_many_connections_as_it_may() {
     counted(&service, "odograph_connections_closed_total{reason=\"address_limit\"}").await;
     drop(first);
     let (admin, series) = (service.admin, "odograph_connections_open");
-    eventually("the first to be gone", async || (metric(admin, series).await < 2.0).then_some(())).await;
+    eventually("the first connection to close", async || (metric(admin, series).await < 2.0).then_some(())).await;
     let _fourth = Tracker::login(service.trackers, &imei(4).to_string()).await;
     service.stop().await;
 }
@@ -216,7 +216,7 @@ async fn over_the_limit_in_all_a_tracker_waits_for_its_turn() {
     let mut second = Tracker::connect(service.trackers).await;
     second.send(&encode::login(imei(2))).await;
     let answer = tokio::time::timeout(Duration::from_millis(200), second.receive::<1>()).await;
-    assert!(answer.is_err(), "it is in the kernel's queue");
+    assert!(answer.is_err(), "the connection waits in the kernel's queue");
     drop(first);
     assert_eq!(second.receive::<1>().await.unwrap(), [1]);
     service.stop().await;
@@ -242,7 +242,10 @@ async fn ten_thousand_reconnects_in_a_few_seconds_leave_nothing_behind() {
         storm.await.unwrap();
     }
     let admin = service.admin;
-    eventually("all to be gone", async || (count(admin, "odograph_connections_open").await == 0).then_some(())).await;
+    eventually("all connections to close", async || {
+        (count(admin, "odograph_connections_open").await == 0).then_some(())
+    })
+    .await;
     assert_eq!(count(admin, "odograph_connections_opened_total").await, 10_000);
     service.settled().await;
     assert_eq!(database.positions().await, 20 * 167);

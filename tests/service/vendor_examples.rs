@@ -1,4 +1,4 @@
-//! Every valid vendor example through a real socket into each store, and read back, every column.
+//! Every valid vendor example goes through a real socket into each store, and every column is read back.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ async fn the_fingerprint_is_the_crc_32_of_the_records_wire_bytes() {
     assert_eq!(example.name, "codec8-tcp-1-all-widths");
     let mut tracker = Tracker::login(service.trackers, "356307042441013").await;
     assert_eq!(tracker.deliver(&example.frame).await, 1);
-    // Envelope head, codec id and count in front; count and CRC behind.
+    // Envelope head, codec ID and count come first; count and CRC come last.
     let wire = &example.frame[10..example.frame.len() - 5];
     service.settled().await;
     let row = database.all_positions().await.remove(0);
@@ -74,7 +74,7 @@ async fn messages_and_pings_are_never_answered_and_do_not_disturb() {
     }
     tracker.send(&[0xFF, 0xFF]).await;
     tracker.send(&framed(&[0x0C, 0, 0])).await;
-    // Had anything been answered, these four bytes would not be this count.
+    // If the service had answered before, these four bytes would not be this count.
     let array = examples::with_records().into_iter().find(|e| e.records.len() == 4).unwrap();
     assert_eq!(tracker.deliver(&array.frame).await, 4);
     assert_eq!(tracker.deliver(&framed(&[0x08, 0, 0])).await, 0, "a frame without records is answered with 0");

@@ -12,11 +12,11 @@ use odograph_testkit::{
 
 odograph_testkit::for_both_stores! {
     a_lane_begins_at_the_beginning_and_goes_on_where_it_was
-    a_step_that_brings_nothing_moves_the_checkpoint
+    an_empty_span_moves_the_checkpoint
     a_database_that_went_back_takes_the_lane_with_it
-    a_database_without_the_row_begins_anew
+    a_database_without_the_row_begins_again
     a_copied_journal_is_stopped_and_writes_nothing
-    the_same_place_by_another_way_is_stopped
+    the_same_position_with_another_tag_is_stopped
     another_number_of_lanes_goes_back_to_the_one_behind
     a_retired_journal_leaves_no_rows
 }
@@ -42,7 +42,7 @@ async fn a_lane_begins_at_the_beginning_and_goes_on_where_it_was(mut database: i
     assert_eq!(database.store().open().await.unwrap(), at(0), "another journal stands elsewhere");
 }
 
-async fn a_step_that_brings_nothing_moves_the_checkpoint(mut database: impl StoreFixture) {
+async fn an_empty_span_moves_the_checkpoint(mut database: impl StoreFixture) {
     assert_eq!(counts(database.store().commit(&Batch::default()).await.unwrap()), (0, 0));
     assert_eq!(database.texts("ingest_checkpoints", &["position", "tag"]).await, [["100", "5"]]);
 }
@@ -71,7 +71,7 @@ async fn a_database_that_went_back_takes_the_lane_with_it(mut database: impl Sto
     assert_eq!(database.count("positions").await, 4);
 }
 
-async fn a_database_without_the_row_begins_anew(mut database: impl StoreFixture) {
+async fn a_database_without_the_row_begins_again(mut database: impl StoreFixture) {
     database.store().commit(&one(0)).await.unwrap();
     database.execute("DELETE FROM ingest_checkpoints").await;
     let offered = database.store().offer(&one(1)).await.unwrap();
@@ -102,7 +102,7 @@ async fn a_copied_journal_is_stopped_and_writes_nothing(database: impl StoreFixt
     assert_eq!(counts(copy.commit(&one(3)).await.unwrap()), (1, 0), "the other goes on");
 }
 
-async fn the_same_place_by_another_way_is_stopped(mut database: impl StoreFixture) {
+async fn the_same_position_with_another_tag_is_stopped(mut database: impl StoreFixture) {
     database.store().commit(&one(0)).await.unwrap();
     // A copy that was given other frames since has the same positions and other tags.
     database.execute("UPDATE ingest_checkpoints SET tag = 6").await;

@@ -9,7 +9,7 @@ use odograph_testkit::{
 use teltonika_codecs::Imei;
 
 odograph_testkit::for_both_stores! {
-    a_refused_row_stands_alone_in_quarantine
+    a_refused_row_goes_to_quarantine_alone
     many_refused_rows_among_many_are_all_found
     a_batch_of_refused_rows_is_quarantined_whole
     a_refused_row_is_never_the_newest_position
@@ -28,7 +28,7 @@ fn all_counts(committed: &Committed) -> (u64, u64, usize) {
     (committed.inserted(), committed.duplicates(), committed.refused().len())
 }
 
-async fn a_refused_row_stands_alone_in_quarantine(mut database: impl StoreFixture) {
+async fn a_refused_row_goes_to_quarantine_alone(mut database: impl StoreFixture) {
     database.refuse_speed().await;
     let mut samples = fleet(20, 5);
     fast(&mut samples[42]);

@@ -112,7 +112,7 @@ async fn the_quarantine_is_cleared_by_its_own_age() {
 }
 
 #[tokio::test]
-async fn a_role_that_does_not_own_the_table_is_told_so() {
+async fn a_role_that_does_not_own_the_table_reads_why() {
     let database = PostgresFixture::new().await;
     let role = format!("role_of_{}", database.name());
     let create = format!("CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT ON positions TO {role}");

@@ -61,7 +61,7 @@ async fn a_new_file_opens_for_all_who_open_it_at_once() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_left_alone_and_told() {
+async fn a_newer_schema_is_left_alone_and_reported() {
     let database = SqliteFixture::new().await;
     let invent = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                   VALUES (9999, 'from the future', true, '', 0)";

@@ -94,7 +94,7 @@ async fn a_foreign_table_of_the_same_name_is_refused() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_have_the_extension_is_told_so() {
+async fn a_role_that_may_not_create_the_extension_reads_why() {
     let mut database = PostgresFixture::empty().await;
     let role = format!("role_of_{}", database.name());
     let create = format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}");

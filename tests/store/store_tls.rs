@@ -126,7 +126,7 @@ async fn every_mode_does_what_libpq_says() {
 }
 
 #[tokio::test]
-async fn a_client_can_log_in_with_a_certificate_and_is_told_where_it_cannot() {
+async fn a_client_can_log_in_with_a_certificate_and_reads_why_if_it_cannot() {
     let (server, made) = (PrivateServer::new("schema-cert"), Certificates::new());
     install(&server, &made.signed(&["127.0.0.1"])).await;
     server.write("root.crt", &made.authority()).await;
