@@ -192,7 +192,9 @@ impl Intake {
                 let ticket = self.tally.journaled(entry.records, || appender.try_append(entry));
                 ticket.map(|ticket| PendingReceipt(ReceiptSource::Sync(ticket))).map_err(|error| match error {
                     AppendError::NoRoom => SubmitError::NoRoom,
-                    _ => SubmitError::Closed,
+                    AppendError::TooLarge { .. } | AppendError::Closed | AppendError::Poisoned(_) => {
+                        SubmitError::Closed
+                    }
                 })
             }
             Route::Commit(lanes) => {

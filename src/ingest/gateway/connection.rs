@@ -293,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 }
 
 thread_local! {
-    /// Where all sessions of this thread read into, one after the other.
+    /// The memory that all sessions of this thread read into, one after the other.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_LEN]);
 }
 
