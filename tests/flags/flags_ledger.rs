@@ -14,8 +14,8 @@ odograph_testkit::for_both_stores! {
     overlapping_flags_are_withdrawn_in_any_order
     a_flag_that_moves_leaves_nothing_behind
     a_flag_that_moves_to_another_device_leaves_nothing_behind
-    the_newest_position_is_the_newest_that_is_not_faulty
-    newest_positions_that_were_kept_back_are_looked_at_again
+    the_latest_position_is_the_latest_that_is_not_faulty
+    latest_positions_that_were_held_back_are_checked_again
     each_changed_window_is_reported_once
     what_was_before_counts_only_for_a_flag_that_nobody_knows
     a_season_long_flag_finds_positions_far_apart
@@ -153,7 +153,7 @@ async fn a_flag_that_moves_to_another_device_leaves_nothing_behind(mut database:
     assert_eq!(faulty_times(&database).await, of(OTHER_CAR, &[10]));
 }
 
-async fn the_newest_position_is_the_newest_that_is_not_faulty(mut database: impl StoreFixture) {
+async fn the_latest_position_is_the_latest_that_is_not_faulty(mut database: impl StoreFixture) {
     arrive(&mut database, IMEI, &[0, 10, 20, 30]).await;
     apply(&database, &[set(1, 1, window(IMEI, 25, 1_000_000))]).await;
     assert_eq!(latest_times(&database).await, of(CAR, &[20]));
@@ -173,8 +173,8 @@ async fn the_newest_position_is_the_newest_that_is_not_faulty(mut database: impl
     assert_eq!(latest_times(&database).await, of(CAR, &[50]), "an old flag does not cover it");
 }
 
-async fn newest_positions_that_were_kept_back_are_looked_at_again(mut database: impl StoreFixture) {
-    // A batch without its newest position, which comes with a later one.
+async fn latest_positions_that_were_held_back_are_checked_again(mut database: impl StoreFixture) {
+    // A batch without its latest position, which comes with a later one.
     let rows = [row(IMEI, NOON, 1), row(IMEI, NOON + 10, 1)];
     let mut first = batch(&rows);
     let newest = std::mem::take(&mut first.latest);
@@ -188,9 +188,9 @@ async fn newest_positions_that_were_kept_back_are_looked_at_again(mut database: 
 
 /// Only in PostgreSQL is a flag in the ledger for a while before it is applied.
 #[tokio::test]
-async fn a_newest_position_comes_back_from_under_a_flag_that_was_never_applied() {
+async fn a_latest_position_comes_back_from_under_a_flag_that_was_never_applied() {
     let mut database = PostgresFixture::new().await;
-    // A batch without its newest position, which comes with a later one.
+    // A batch without its latest position, which comes with a later one.
     let mut first = batch(&[row(IMEI, NOON, 1)]);
     let newest = std::mem::take(&mut first.latest);
     database.store().commit(&first).await.unwrap();

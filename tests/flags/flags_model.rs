@@ -1,5 +1,5 @@
 //! A model of flags against both stores: rows, changes, crashes and reconciliations in any order and at the same time, from
-//! two processes. In the end exactly those positions are faulty that a live flag covers, and newest positions fit.
+//! two processes. In the end exactly those positions are faulty that a live flag covers, and latest positions fit.
 //!
 //! `FLAGS_SCHEDULES` sets how many schedules are tried, `FLAGS_SEED` the first one; a failure names its seed.
 

@@ -1,5 +1,5 @@
-//! The commands of docs/operations.md, as they stand there: an older backup takes the place of the database while trackers
-//! send, and the journal brings what it lacks.
+//! Runs the commands of docs/operations.md verbatim: an older backup replaces the database while trackers send, and the
+//! journal adds the missing rows.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,11 @@ use odograph_fleet::{Plan, Progress, audit};
 use odograph_testkit::{Service, TestDatabase, count, eventually, readiness, server_url};
 use tokio_util::sync::CancellationToken;
 
+use crate::ODOGRAPH;
+
 const T: u64 = 1_780_000_000_000;
 
-/// A shell in a directory of its own, with PostgreSQL's programs of the server's version.
+/// A shell in its own directory, with PostgreSQL's programs in the server's version.
 struct Shell {
     directory: tempfile::TempDir,
     database: String,
@@ -26,20 +28,20 @@ impl Shell {
         for program in ["psql", "pg_dump", "pg_restore"] {
             let file = directory.path().join(program);
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services/rootfs");
-            let script = format!("#!/bin/sh\nexec chroot {} {SERVERS_OWN}/{program} \"$@\"\n", root.display());
-            // Where the server is not that of scripts/services, the machine's own programs have to do.
-            if root.join(&SERVERS_OWN[1..]).join(program).exists() {
+            let script = format!("#!/bin/sh\nexec chroot {} {SERVER_PROGRAMS}/{program} \"$@\"\n", root.display());
+            // If the server is not that of scripts/services, the machine's own programs must do.
+            if root.join(&SERVER_PROGRAMS[1..]).join(program).exists() {
                 std::fs::write(&file, script).unwrap();
                 std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
             }
         }
-        let binary = PathBuf::from(env!("CARGO_BIN_EXE_odograph"));
+        let binary = PathBuf::from(ODOGRAPH.path());
         std::os::unix::fs::symlink(binary, directory.path().join("odograph")).unwrap();
         let (server, database) = url.rsplit_once('/').unwrap();
         Self { directory, database: database.to_owned(), server: server.to_owned() }
     }
 
-    /// Runs a block of the documentation, in which the database is called telemetry.
+    /// Runs a block of the documentation. The database is called telemetry there.
     fn run(&self, block: &str, more: &[(&str, &str)]) -> Output {
         let commands = block.replace("telemetry", &self.database);
         let path = format!("{}:{}", self.directory.path().display(), std::env::var("PATH").unwrap());
@@ -57,14 +59,14 @@ impl Shell {
     }
 }
 
-/// The fenced block behind the mark in the documentation.
+/// The fenced block after the mark in the documentation.
 fn block(name: &str) -> &'static str {
     let mark = format!("<!-- run by tests/operator/backup.rs: {name} -->\n```\n");
     let (_, behind) = include_str!("../../docs/operations.md").split_once(&mark).unwrap();
     behind.split_once("\n```").unwrap().0
 }
 
-/// Beside the service, which runs on this thread.
+/// Runs a block next to the service, which runs on this thread.
 async fn run(shell: &Arc<Shell>, name: &'static str, admin: String) {
     let shell = Arc::clone(shell);
     let running = move || shell.run(block(name), &[("ODOGRAPH_ADMIN_LISTEN", &admin)]);
@@ -90,22 +92,22 @@ async fn an_older_backup_restored_by_the_documented_commands_is_filled_up_by_the
     run(&shell, "restore", service.admin.to_string()).await;
     load(2_000).await;
     stop.cancel();
-    let told = fleet.await.unwrap();
+    let reports = fleet.await.unwrap();
     service.settled().await;
     let admin = service.admin;
     assert!(count(admin, "odograph_records_recovered_total").await >= 3_000, "drained again");
     assert_eq!(count(admin, "odograph_journal_gap_bytes_total").await, 0);
     eventually("readiness", async || readiness(admin).await.2.is_empty().then_some(())).await;
-    let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), &told).await.unwrap();
+    let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), &reports).await.unwrap();
     assert!(findings.acknowledged > 7_000, "{findings:?}");
     assert!(findings.clean(), "{findings:?}");
     let broken = Broken(&shell);
     let left = broken.rows();
-    assert!(left > dumped, "the database of before is there, under another name, with {left} rows");
+    assert!(left > dumped, "the earlier database is kept under another name, with {left} rows");
     service.stop().await;
 }
 
-/// What the restored one took the place of.
+/// The database that the restored one replaced.
 struct Broken<'a>(&'a Shell);
 
 impl Broken<'_> {
@@ -122,4 +124,4 @@ impl Drop for Broken<'_> {
     }
 }
 
-const SERVERS_OWN: &str = "/usr/lib/postgresql/17/bin";
+const SERVER_PROGRAMS: &str = "/usr/lib/postgresql/17/bin";

@@ -25,7 +25,7 @@ async fn a_sound_installation_has_nothing_wrong() {
     assert_eq!(readiness(service.admin).await.2, Vec::<String>::new());
     let admin = service.admin.to_string();
     let settings = [&settings[..], &[("ODOGRAPH_ADMIN_LISTEN", &*admin)]].concat();
-    // Flags and newest positions follow within a moment.
+    // Flags and latest positions follow within a moment.
     let report = eventually("the flag to be applied", async || {
         let report = Report::new(&settings);
         (report.verdict("flag-group") == "ok" && report.verdict("last-commit") == "ok").then_some(report)
@@ -37,7 +37,7 @@ async fn a_sound_installation_has_nothing_wrong() {
     assert_eq!(report.json["unknown"], 0, "{}", report.text);
     let names: Vec<_> = report.findings().iter().map(|finding| finding["name"].as_str().unwrap()).collect();
     let every: Vec<_> = Check::ALL.iter().map(|check| check.as_str()).collect();
-    assert_eq!(names, every, "everything is looked at, in order");
+    assert_eq!(names, every, "everything is checked, in order");
     for (name, found) in [
         ("service", "ready, 1 trackers connected"),
         ("journal", "whole; a service has it open"),
@@ -49,7 +49,7 @@ async fn a_sound_installation_has_nothing_wrong() {
     ] {
         assert!(report.finding(name)["found"].as_str().unwrap().contains(found), "{}", report.finding(name));
     }
-    // The service goes on as before, and after it the journal is as whole.
+    // The service goes on as before, and the journal is intact afterwards.
     assert_eq!(tracker.deliver(&frame(&[record(T + 1_000, 1)])).await, 1);
     service.settled().await;
     drop(tracker);
@@ -66,7 +66,7 @@ fn without_a_server_a_file_is_enough_and_nothing_is_made() {
     let report = Report::new(&[("ODOGRAPH_DATA_DIR", nothing_yet.to_str().unwrap()), SMALL]);
     assert_eq!(report.wrong(), wrong_here(directory.path()), "{}", report.text);
     assert!(report.finding("database")["found"].as_str().unwrap().contains("the first start makes"));
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "a check makes nothing");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "a check creates nothing");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn table_and_json_say_the_same_and_quiet_says_what_matters() {
     let table = run(&[], &settings);
     assert_eq!(table.status.code(), Some(1));
     let table = String::from_utf8(table.stdout).unwrap();
-    // Free room, times and speeds change between two runs.
+    // Free space, times and speeds change between two runs.
     for finding in
         report.findings().iter().filter(|finding| finding["name"] != "disk-sync" && finding["name"] != "disk-room")
     {
@@ -138,7 +138,7 @@ fn peers_that_hang_cost_seconds_and_no_secret_is_shown() {
     report.names("redis", "redis://_@127.0.0.1", "REDIS_URL");
     report.names("service", &address, "ss -ltnp");
     for arguments in [&["--json"][..], &[]] {
-        // One that refuses at once is no less careful.
+        // A peer that refuses at once sees no secret either.
         let refusing = [
             at(&directory),
             SMALL,

@@ -1,4 +1,4 @@
-//! `odograph check` over broken installations: each is named, with its remedy.
+//! `odograph check` on broken installations: it names each problem with its remedy.
 
 use std::os::unix::fs::FileExt as _;
 
@@ -29,7 +29,7 @@ async fn a_server_that_does_not_sync_is_named() {
     report.names("fsync", "fsync is off", "ALTER SYSTEM SET fsync = on");
     report.names("synchronous-commit", "off for everybody else", "RESET synchronous_commit");
     report.names("autovacuum", "autovacuum is off", "autovacuum = on");
-    // Tables that Directus' hook does not empty.
+    // An outbox that the Directus hook does not empty.
     database
         .execute(
             "CREATE TABLE position_flags (id uuid PRIMARY KEY); \
@@ -43,7 +43,7 @@ async fn a_server_that_does_not_sync_is_named() {
     report.names("flag-tables", "triggers", "odograph migrate --directus");
     report.names("flag-outbox", "1 edits wait for the relay, the oldest for 1h", "hook");
     report.names("devices", "3 devices, 1 of them without an IMEI; 1 rows have no IMEI of 15 digits", "Directus");
-    // And at last the server is gone.
+    // At last the server is stopped.
     server.stop(StopMode::Immediate);
     let report = Report::new(&settings);
     report.names("database", "127.0.0.1", "see that the server runs");
@@ -60,7 +60,7 @@ async fn a_database_without_tables_or_privileges_is_named() {
     migrate(&DatabaseUrl::parse(&url).unwrap(), &MigrateOptions::default()).await.unwrap();
     let role = format!("role_of_check_{}", std::process::id());
     let name = url.rsplit('/').next().unwrap();
-    // As docs/database.md has it.
+    // As in docs/database.md.
     let grants = format!(
         "CREATE ROLE {role} LOGIN; \
          GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {role}; GRANT USAGE ON SCHEMA public TO {role}; \
@@ -95,7 +95,7 @@ fn a_file_limit_too_low_for_the_connections_is_named() {
     let directory = directory();
     let limited = |limit: u32, more: &[(&str, &str)]| {
         let settings = [&[at(&directory), SMALL], more].concat();
-        let script = format!("ulimit -n {limit} && exec {} check --json", env!("CARGO_BIN_EXE_odograph"));
+        let script = format!("ulimit -n {limit} && exec {} check --json", ODOGRAPH.path());
         Report::of(&command("sh", &settings).args(["-c", &script]).output().unwrap())
     };
     limited(256, &[]).names("file-limit", "256 open files", "LimitNOFILE");
@@ -109,14 +109,14 @@ fn a_file_limit_too_low_for_the_connections_is_named() {
 #[test]
 fn a_data_directory_in_memory_or_on_a_small_disk_is_named() {
     let Some(disk) = SmallDisk::new(2 << 20) else { return };
-    // The root of such a file system is everybody's.
+    // Every user may write to the root of such a file system.
     let path = disk.path().join("data");
     std::fs::create_dir(&path).unwrap();
     let settings = [("ODOGRAPH_DATA_DIR", path.to_str().unwrap())];
     let report = Report::new(&settings);
     report.names("file-system", "tmpfs", "ODOGRAPH_ACK_AFTER=commit");
     report.names("disk-room", "may still grow by 4.0 GiB", "ODOGRAPH_JOURNAL_MAX_SIZE");
-    // Without a journal neither matters, unless the embedded store is there.
+    // Without a journal neither matters, unless the embedded store is in the directory.
     let without = Report::new(&[&settings[..], &[("ODOGRAPH_ACK_AFTER", "commit")]].concat());
     assert_eq!(without.wrong(), ["file-system"], "{}", without.text);
     let url = server_url();
@@ -141,14 +141,14 @@ async fn a_redis_that_gives_streams_away_and_a_stream_that_nobody_writes_are_nam
         "odograph:position-flags is not there, and there are flags in rally:flags",
         "ODOGRAPH_FLAGS_STREAM=rally:flags",
     );
-    // The group that `serve` makes also makes an empty stream: that hides nothing.
+    // The group that `serve` creates also creates an empty stream: the finding stays.
     let mut make = redis::cmd("XGROUP");
     make.arg("CREATE").arg("odograph:position-flags").arg("odograph").arg("0").arg("MKSTREAM");
     redis_asks(&redis, &mut make).await;
     Report::new(&settings).names("flag-stream", "never had an entry", "rally:flags");
     let right = Report::new(&[&settings[..], &[("ODOGRAPH_FLAGS_STREAM", "rally:flags")]].concat());
     assert_eq!((right.verdict("flag-stream"), right.verdict("flag-group")), ("ok", "note"), "{}", right.text);
-    // An id is a time: this one has been waiting for long.
+    // An ID is a time: this entry has been waiting for long.
     redis_asks(&redis, redis::cmd("DEL").arg("odograph:position-flags")).await;
     redis_asks(&redis, redis::cmd("XADD").arg("odograph:position-flags").arg("1000-0").arg(&flag())).await;
     redis_asks(&redis, &mut make).await;
@@ -195,7 +195,7 @@ async fn damage_in_the_journal_is_named() {
     let url = database.url();
     let service = ODOGRAPH.serve(&url, "127.0.0.1:0", &[at(&directory), SMALL]);
     let mut tracker = Tracker::login(service.trackers, "356307042441013").await;
-    // A group each, as each waits for its answer.
+    // One group for each frame, because each waits for its answer.
     for n in 0..3 {
         assert_eq!(tracker.deliver(&frame(&[record(T + n, 1)])).await, 1);
     }

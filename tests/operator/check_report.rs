@@ -1,4 +1,4 @@
-//! What the tests of `odograph check` share: running it, and reading its report.
+//! Shared by the tests of `odograph check`: they run it and read its report.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,10 +9,10 @@ use tempfile::TempDir;
 
 use crate::ODOGRAPH;
 
-/// Nobody listens there.
+/// Nothing listens there.
 const NOWHERE: &str = "127.0.0.1:1";
 
-/// Not under /tmp, which may be memory.
+/// A directory outside /tmp, which may be in memory.
 pub fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
@@ -30,7 +30,7 @@ pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     command(ODOGRAPH.path(), variables).arg("check").args(arguments).output().unwrap()
 }
 
-/// What `--json` says.
+/// The report of `--json`.
 pub struct Report {
     pub code: Option<i32>,
     pub json: Json,
@@ -68,7 +68,7 @@ impl Report {
         wrong.map(|finding| finding["name"].as_str().unwrap()).collect()
     }
 
-    /// It is named wrong, says this, has a remedy that says that, and the exit code follows.
+    /// Asserts that a finding is wrong, contains a text, has a remedy with another text, and sets the exit code.
     pub fn names(&self, name: &str, found: &str, remedy: &str) {
         let finding = self.finding(name);
         assert_eq!(finding["verdict"], "wrong", "{finding}");
@@ -78,14 +78,14 @@ impl Report {
     }
 }
 
-/// The least that a data directory needs for a verdict of its own.
+/// The setting of the data directory: a report needs at least this one.
 pub fn at(directory: &TempDir) -> (&'static str, &str) {
     ("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())
 }
 
 pub const SMALL: (&str, &str) = ("ODOGRAPH_JOURNAL_MAX_SIZE", "64MiB");
 
-/// What is wrong with every installation on this machine: where the tests lie in a container's own layer.
+/// The findings that are wrong for every installation on this machine, such as a directory in a container's own layer.
 pub fn wrong_here(directory: &Path) -> Vec<&'static str> {
     let output = Command::new("stat").args(["-f", "-c", "%T"]).arg(directory).output().unwrap();
     match String::from_utf8(output.stdout).unwrap().trim() {

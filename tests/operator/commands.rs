@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use crate::ODOGRAPH;
 
 fn odograph(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_odograph"))
+    let mut child = Command::new(ODOGRAPH.path())
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -81,9 +81,9 @@ fn decode_refuses_by_reason_and_goes_on() {
     ];
     let input: String = cases.iter().map(|(hex, _)| format!("{hex}\n")).collect();
     let output = odograph(&["decode"], &input);
-    assert_eq!(output.status.code(), Some(1), "something was refused");
+    assert_eq!(output.status.code(), Some(1), "at least one item was refused");
     let lines = lines(&output);
-    assert_eq!(lines.len(), cases.len(), "one object an item");
+    assert_eq!(lines.len(), cases.len(), "one object per item");
     for (line, (hex, reason)) in lines.iter().zip(cases) {
         if reason.is_empty() {
             assert_eq!(line["kind"], "ping");
@@ -159,12 +159,8 @@ fn decode_names_elements_with_units_and_scaled_values() {
 #[test]
 fn decode_answers_each_line_before_the_next_is_sent() {
     use std::io::{BufRead as _, BufReader};
-    let mut child = Command::new(env!("CARGO_BIN_EXE_odograph"))
-        .arg("decode")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new(ODOGRAPH.path()).arg("decode").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut input, mut answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
     for (item, kind) in [("ff", "ping"), ("000f333536333037303432343431303133", "login"), ("0", "error")] {
         writeln!(input, "{item}").unwrap();

@@ -1,12 +1,12 @@
 //! `odograph journal inspect` and `dump`, on the sample journal.
 
-use std::process::Command;
+use crate::ODOGRAPH;
 
-/// The sample journal of format version 1; `odograph-journal` holds it to the format page.
+/// The sample journal of format version 1. A test of `odograph-journal` compares it with the format page.
 const SAMPLE: &str = "fixtures/journal-v1";
 
 fn odograph(arguments: &[&str]) -> (String, String, bool) {
-    let output = Command::new(env!("CARGO_BIN_EXE_odograph")).args(arguments).output().unwrap();
+    let output = ODOGRAPH.run(arguments, &[]);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr), output.status.success())
 }

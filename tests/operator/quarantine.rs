@@ -1,4 +1,5 @@
-//! What cannot become a position is acknowledged all the same, or it would be sent for ever, and kept for the operator.
+//! Records that cannot become positions are acknowledged, because trackers would resend them forever, and kept for the
+//! operator.
 
 use std::time::SystemTime;
 
@@ -25,7 +26,7 @@ async fn a_stray_date_is_quarantined(database: TestDatabase) {
     let times = [now_ms, now_ms - 399 * DAY_MS, now_ms - 401 * DAY_MS, 1_078_099_200_000, now_ms + 2 * 3_600_000];
     let sent = frame(&times.map(|ts_ms| record(ts_ms, 1)));
     let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
-    assert_eq!(tracker.deliver(&sent).await, 5, "acknowledged: what is in quarantine must not come again");
+    assert_eq!(tracker.deliver(&sent).await, 5, "acknowledged: trackers must not resend quarantined records");
     service.settled().await;
     assert_eq!(database.positions().await, 2);
     let quarantined = database.rows("SELECT reason, detail, record_index, seen FROM quarantined_records").await;
@@ -57,7 +58,7 @@ async fn a_stray_date_is_quarantined(database: TestDatabase) {
     service.stop().await;
 }
 
-/// Frames with a right checksum that cannot be decoded: metric labels, first count, frame.
+/// Frames with a correct checksum that cannot be decoded: metric label, first count, frame.
 fn undecodable() -> Vec<(&'static str, &'static str, u32, Vec<u8>)> {
     let good = frame(&[record(1_780_000_000_000, 1), record(1_780_000_001_000, 1)]);
     let data = &good[8..good.len() - 4];
@@ -84,13 +85,17 @@ async fn what_cannot_be_decoded_is_acknowledged_kept_and_the_connection_goes_on(
         let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
         let mut named = 0;
         for (codec, result, first_count, bytes) in undecodable() {
-            assert_eq!(tracker.deliver(&bytes).await, first_count, "{result}: or it would be sent for ever");
+            assert_eq!(
+                tracker.deliver(&bytes).await,
+                first_count,
+                "{result}: otherwise the tracker resends it forever"
+            );
             assert_eq!(tracker.deliver(&bytes).await, first_count, "sent again");
             named += 2 * u64::from(first_count);
             let series = format!("odograph_frames_total{{codec=\"{codec}\",result=\"{result}\"}}");
             assert!(count(service.admin, &series).await >= 2, "{series}");
         }
-        assert_eq!(tracker.deliver(&frame(&[record(1_780_000_002_000, 1)])).await, 1, "the same connection");
+        assert_eq!(tracker.deliver(&frame(&[record(1_780_000_002_000, 1)])).await, 1, "the connection stays open");
         service.settled().await;
         assert_eq!(database.positions().await, 1);
         let rows = database.rows("SELECT reason, seen, record_index FROM quarantined_records").await;
@@ -129,7 +134,7 @@ async fn messages_are_stored_with_their_text_and_never_answered() {
         for message in &messages {
             tracker.send(message).await;
         }
-        // Had anything been answered, these four bytes would not be this count.
+        // If the service had answered before, these four bytes would not be this count.
         assert_eq!(tracker.deliver(&frame(&[record(1_780_000_002_000, 1)])).await, 1);
         let stored = async || {
             let rows = database.rows("SELECT imei, codec, text FROM device_messages").await;

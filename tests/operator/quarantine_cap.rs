@@ -1,4 +1,4 @@
-//! A device that sends nothing but rubbish fills no disk, and every record of it is counted.
+//! A device that sends only bad records does not fill the disk, and every record is counted.
 
 use odograph::config::{Lookup, Settings};
 use odograph_testkit::service::AFTER_COMMIT;
@@ -53,7 +53,7 @@ async fn quarantine_is_bounded_per_device_and_hour(database: TestDatabase) {
         ("ODOGRAPH_TIME_WINDOW_FUTURE", "2h"),
         ("ODOGRAPH_QUARANTINE_MAX_PER_HOUR", "30"),
     ];
-    // Records received in another hour than the next ones would be kept again.
+    // Records received in the next hour would be kept again.
     let second = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() % 3600;
     if second > 3570 {
         tokio::time::sleep(std::time::Duration::from_secs(3601 - second)).await;
@@ -69,20 +69,20 @@ async fn quarantine_is_bounded_per_device_and_hour(database: TestDatabase) {
     let mut hostile = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(hostile.deliver(&rubbish(0, 20)).await, 20);
     service.settled().await;
-    assert_eq!(hostile.deliver(&rubbish(10, 50)).await, 50, "acknowledged all the same");
+    assert_eq!(hostile.deliver(&rubbish(10, 50)).await, 50, "acknowledged although not all are kept");
     service.settled().await;
-    assert_eq!(kept(1).await, (30, 40), "ten came again, ten of the forty others found room");
+    assert_eq!(kept(1).await, (30, 40), "ten came again, ten of the other forty had room");
     assert_eq!((count(service.admin, CAPPED).await, count(service.admin, REFUSED).await), (30, 70));
     let mut other = Tracker::login(service.trackers, &imei(2).to_string()).await;
     assert_eq!(other.deliver(&rubbish(0, 25)).await, 25);
     service.settled().await;
-    assert_eq!(kept(2).await, (25, 25), "a device for itself");
+    assert_eq!(kept(2).await, (25, 25), "each device has its own bound");
     let counts = service.registry.tally().read();
     assert_eq!((counts.journaled, counts.committed, counts.waiting), (95, 0, 0));
     assert_eq!(counts.quarantined.iter().sum::<u64>(), 95, "conserved");
     service.stop().await;
 
-    // A restart gives no more room, and what is there already goes on counting.
+    // A restart does not reset the bound, and stored records still count duplicates.
     let service = Service::start(&database.url(), &settings).await;
     let mut hostile = Tracker::login(service.trackers, &imei(1).to_string()).await;
     assert_eq!(hostile.deliver(&rubbish(0, 20)).await, 20);

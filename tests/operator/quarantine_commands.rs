@@ -1,4 +1,4 @@
-//! `odograph quarantine list | show | retry | purge` on both databases, beside a running service.
+//! `odograph quarantine list | show | retry | purge` on both databases, next to a running service.
 
 use std::process::Output;
 
@@ -11,7 +11,7 @@ use crate::ODOGRAPH;
 const T: u64 = 1_780_000_000_000;
 const NARROW: [(&str, &str); 2] = [("ODOGRAPH_TIME_WINDOW_PAST", "2h"), ("ODOGRAPH_TIME_WINDOW_FUTURE", "2h")];
 
-/// A service that takes nothing of `T`, and what two devices have in quarantine there: ten records, and a broken frame.
+/// A service that accepts no time near `T`, with the quarantine of two devices: ten records, and a broken frame.
 async fn filled(database: &TestDatabase) -> ServiceProcess {
     let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &NARROW);
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
@@ -135,7 +135,7 @@ async fn what_can_be_decoded_by_now_leaves_the_quarantine(database: TestDatabase
     assert_eq!((&rest["tried"], &rest["inserted"], &rest["resolved"]), (&json!(7), &json!(6), &json!(6)));
     assert_eq!((kept(&database).await, database.positions().await), (1, 10));
 
-    // As replay would have written them: nothing is left for it to do.
+    // The rows are as replay would have written them: it finds nothing to do.
     let rows = database.all_positions().await;
     let received: Vec<_> = rows.iter().map(|row| row["received_us"].as_i64().unwrap() / 60_000_000).collect();
     assert!(received.iter().all(|minute| *minute > 29_000_000), "when they first came: {received:?}");
@@ -150,7 +150,7 @@ async fn a_whole_frame_that_can_be_read_by_now_stays_while_a_record_of_it_is_ref
         let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
         assert_eq!(tracker.deliver(&framed(&[8, 3, 1, 2])).await, 3);
         process.settled().await;
-        // What yesterday's program could not read.
+        // A frame that an earlier program could not read.
         let stray = NewRecord { timestamp_ms: 1_078_099_200_000, ..record(T, 1) };
         let whole = frame(&[record(T, 1), stray]);
         let data: String = whole[8..whole.len() - 4].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -169,7 +169,11 @@ async fn a_whole_frame_that_can_be_read_by_now_stays_while_a_record_of_it_is_ref
             (&half["inserted"], &half["resolved"], &half["stay"]["time_window"]),
             (&json!(1), &json!(0), &json!(1))
         );
-        assert_eq!((kept(&database).await, database.positions().await), (1, 1), "nothing else has the other record");
+        assert_eq!(
+            (kept(&database).await, database.positions().await),
+            (1, 1),
+            "only the quarantine has the other record"
+        );
         let whole = last(&run(&database, &["retry"], &[]));
         assert_eq!((&whole["inserted"], &whole["unchanged"], &whole["resolved"]), (&json!(1), &json!(1), &json!(1)));
         assert_eq!((kept(&database).await, database.positions().await), (0, 2));
@@ -192,8 +196,8 @@ fn sha256(bytes: &[u8]) -> String {
 async fn purge_deletes_what_is_named_and_nothing_else() {
     for database in [TestDatabase::postgres().await, TestDatabase::sqlite()] {
         let process = filled(&database).await;
-        assert_eq!(run(&database, &["purge", "--yes"], &[]).status.code(), Some(2), "everything only by --all");
-        assert_eq!(run(&database, &["purge", "--all"], &[]).status.code(), Some(2), "nobody can be asked");
+        assert_eq!(run(&database, &["purge", "--yes"], &[]).status.code(), Some(2), "everything only with --all");
+        assert_eq!(run(&database, &["purge", "--all"], &[]).status.code(), Some(2), "there is no terminal to ask");
         assert_eq!(kept(&database).await, 11);
         let purged =
             |filter: &[&str]| last(&run(&database, &[&["purge", "--yes"], filter].concat(), &[]))["purged"].clone();

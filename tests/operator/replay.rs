@@ -1,4 +1,5 @@
-//! Replay beside a running service: what today's program makes of the journal comes to stand, and nothing else changes.
+//! Replay next to a running service: rows become what today's program decodes, and nothing else
+//! changes.
 
 use odograph_testkit::{TestDatabase, eventually, imei};
 use serde_json::json;
@@ -21,14 +22,14 @@ async fn a_corrected_mapping_reaches_sqlite() {
     a_corrected_mapping_reaches_stored_rows(TestDatabase::sqlite(), yesterday).await;
 }
 
-/// `yesterday` makes of rows what a program would have stored that has no column for element 239 and puts element 66 into two.
+/// `yesterday` changes rows to those of a program without a column for element 239 and with two columns for element 66.
 async fn a_corrected_mapping_reaches_stored_rows(database: TestDatabase, yesterday: &str) {
     let setup = Setup::start(database, &[]);
     for device in 1..=3 {
         setup.send(device, &(0..20).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
     }
     let newest = async || (setup.database.table("latest_positions").await.len() == 3).then_some(());
-    eventually("the newest positions", newest).await;
+    eventually("the latest positions", newest).await;
     let faulty = "UPDATE positions SET faulty = TRUE \
                   WHERE imei = IMEI AND fingerprint <> (SELECT fingerprint FROM latest_positions WHERE imei = IMEI)";
     setup.database.execute(&faulty.replace("IMEI", &imei(2).get().to_string())).await;
@@ -42,7 +43,7 @@ async fn a_corrected_mapping_reaches_stored_rows(database: TestDatabase, yesterd
 
     setup.send(1, &(0..20).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
     let dry = setup.replay(&["--dry-run"]);
-    assert_eq!(counts(&dry), [0, 60, 20, 0], "what came again changes once");
+    assert_eq!(counts(&dry), [0, 60, 20, 0], "resent records change once");
     assert_eq!(result(&dry)["columns"], json!({"ignition": 60, "io": 60, "battery_voltage_mv": 60}));
     assert!(stderr(&dry).contains("battery_voltage_mv 12000 → null"), "{}", stderr(&dry));
     assert_eq!(setup.database.all_positions().await, before, "nothing was changed");
@@ -88,7 +89,7 @@ async fn deleted_rows_come_back_with_their_flags(database: TestDatabase, flag: &
     let mut without = stood.clone();
     without.iter_mut().skip(7).for_each(|row| drop(row.insert("faulty".into(), 1.into())));
     assert_eq!(rows, without, "received when they first came");
-    assert_eq!(seconds(&setup.database.table("latest_positions").await), [6], "the newest that is not faulty");
+    assert_eq!(seconds(&setup.database.table("latest_positions").await), [6], "the latest that is not faulty");
     setup.process.kill();
 }
 
@@ -129,7 +130,7 @@ async fn device_and_receive_time_choose_what_is_replayed() {
     }
     setup.database.execute("DELETE FROM positions").await;
     let device = imei(2).to_string();
-    assert_eq!(counts(&setup.replay(&["--to", "1h"])), [0; 4], "all came later");
+    assert_eq!(counts(&setup.replay(&["--to", "1h"])), [0; 4], "all were received later");
     assert_eq!(counts(&setup.replay(&["--from", "1h", "--to", "2126-01-01", "--imei", &device])), [2, 0, 0, 0]);
     assert!(setup.database.all_positions().await.iter().all(|row| row["imei"] == imei(2).get()));
     assert_eq!(counts(&setup.replay(&["--from", "2026-01-01T00:00Z"])), [2, 0, 2, 0]);
@@ -158,7 +159,7 @@ async fn without_a_journal_of_this_database_there_is_nothing_to_replay() {
     assert!(!output.status.success() && stderr(&output).contains("knows nothing of journal"), "{}", stderr(&output));
     let missing = format!("sqlite://{place}/none.sqlite");
     assert!(!setup.replay_with(&[], &[("DATABASE_URL", &missing)]).status.success());
-    assert!(!empty.path().join("none.sqlite").exists(), "and no file is made");
+    assert!(!empty.path().join("none.sqlite").exists(), "and no file is created");
     setup.process.kill();
 }
 

@@ -1,4 +1,4 @@
-//! Replay while others write, while it is killed, and where the database ends it or takes less at once.
+//! Replay while others write, while it is killed, and while the database ends its sessions or takes less at once.
 
 use odograph_testkit::{TestDatabase, Tracker, eventually, frame, imei};
 
@@ -22,7 +22,7 @@ async fn what_still_waits_is_left_to_serve() {
     setup.process.kill();
 }
 
-/// What the columnstore does, imitated: a build that has none is tested with as well.
+/// Imitates a limit of the columnstore, because the tests also run on builds without one.
 #[tokio::test]
 async fn a_replay_too_large_for_one_transaction_is_written_in_parts() {
     let limit = "CREATE OR REPLACE FUNCTION unpacked() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -34,17 +34,17 @@ async fn a_replay_too_large_for_one_transaction_is_written_in_parts() {
         END $$";
     let setup = Setup::start(TestDatabase::postgres().await, &[]);
     setup.send(1, &(0..700).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
-    let stood = setup.database.all_positions().await;
+    let before = setup.database.all_positions().await;
     setup.database.execute("DELETE FROM positions").await;
     setup.database.execute(&limit.replace("MOST", "0")).await;
     setup.database.execute("CREATE TRIGGER t AFTER INSERT ON positions FOR EACH ROW EXECUTE FUNCTION unpacked()").await;
     let output = setup.replay(&[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("max_tuples_decompressed_per_dml_transaction"), "{}", stderr(&output));
-    assert_eq!(setup.database.positions().await, 0, "nothing is half done");
+    assert_eq!(setup.database.positions().await, 0, "no part is committed");
     setup.database.execute(&limit.replace("MOST", "100")).await;
     assert_eq!(counts(&setup.replay(&[])), [700, 0, 0, 0]);
-    assert_eq!(setup.database.all_positions().await, stood);
+    assert_eq!(setup.database.all_positions().await, before);
     setup.process.kill();
 }
 
@@ -62,7 +62,7 @@ async fn live_traffic_goes_on_while_everything_is_replayed() {
         for device in 0..4 {
             connections.push(Tracker::login(trackers, &imei(device).to_string()).await);
         }
-        // Half of it new, half of it what is being replayed.
+        // Half of the records are new, half are being replayed.
         for n in 0..150 {
             for tracker in &mut connections {
                 let records = [rich(T + (2000 + n) * 1000), rich(T + n * 7000)];
@@ -85,7 +85,7 @@ async fn live_traffic_goes_on_while_everything_is_replayed() {
         let latest = setup.database.table("latest_positions").await;
         (seconds(&latest) == [2149; 4]).then_some(())
     };
-    eventually("the newest positions", newest).await;
+    eventually("the latest positions", newest).await;
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn a_killed_and_an_interrupted_replay_are_finished_by_the_next() {
     for device in 0..3 {
         setup.send(device, &(0..4000).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
     }
-    let stood = setup.database.all_positions().await;
+    let before = setup.database.all_positions().await;
     for signal in ["-KILL", "-INT"] {
         setup.database.execute("TRUNCATE positions").await;
         let url = setup.database.url();
@@ -107,7 +107,7 @@ async fn a_killed_and_an_interrupted_replay_are_finished_by_the_next() {
         let done = setup.database.positions().await;
         assert!(done > 0 && done < 12_000, "{signal} in the middle, at {done}");
         assert_eq!(counts(&setup.replay(&[])), [12_000 - done, 0, done, 0]);
-        assert_eq!(setup.database.all_positions().await, stood);
+        assert_eq!(setup.database.all_positions().await, before);
     }
     setup.process.kill();
 }
@@ -118,7 +118,7 @@ async fn a_replay_outlives_the_end_of_its_connections() {
     for device in 0..3 {
         setup.send(device, &(0..4000).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
     }
-    let stood = setup.database.all_positions().await;
+    let before = setup.database.all_positions().await;
     setup.database.execute("TRUNCATE positions").await;
     let setup = std::sync::Arc::new(setup);
     let replaying = std::sync::Arc::clone(&setup);
@@ -129,8 +129,8 @@ async fn a_replay_outlives_the_end_of_its_connections() {
                    WHERE datname = current_database() AND application_name = 'odograph'";
         setup.database.execute(end).await;
     }
-    // A commit whose answer was lost is found unchanged.
+    // Rows of a commit whose answer was lost count as unchanged.
     let [inserted, updated, unchanged, refused] = counts(&replay.await.unwrap());
     assert_eq!((inserted + unchanged, updated, refused), (12_000, 0, 0));
-    assert_eq!(setup.database.all_positions().await, stood);
+    assert_eq!(setup.database.all_positions().await, before);
 }

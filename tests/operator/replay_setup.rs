@@ -1,4 +1,4 @@
-//! A running service, and replays of what its journal holds.
+//! A running service, and replays of its journal.
 
 use std::process::Output;
 
@@ -10,7 +10,7 @@ use crate::ODOGRAPH;
 
 pub const T: u64 = 1_780_000_000_000;
 
-/// A service with a journal that a replay can be pointed at.
+/// A service with a journal that a replay can read.
 pub struct Setup {
     pub database: TestDatabase,
     pub directory: tempfile::TempDir,
@@ -52,7 +52,7 @@ pub fn result(output: &Output) -> Json {
     serde_json::from_str(text.lines().last().unwrap()).unwrap()
 }
 
-/// Inserted, updated, unchanged, refused.
+/// Returns how many records were inserted, updated, unchanged and refused.
 pub fn counts(output: &Output) -> [u64; 4] {
     let result = result(output);
     ["inserted", "updated", "unchanged", "refused"].map(|name| result[name].as_u64().unwrap())
@@ -62,7 +62,7 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// Ignition, external voltage, and an element without a column.
+/// A record with ignition, external voltage, and an element without a column.
 pub fn rich(ts_ms: u64) -> NewRecord {
     let mut record = record(ts_ms, 1);
     record.elements.push(NewElement { id: 66, value: NewValue::U16(12_000) });

@@ -1,4 +1,5 @@
-//! Retention of a running service: it knows what waits in the journal, says what it drops, and counts what it refuses.
+//! Retention in a running service: it respects frames that wait in the journal, logs what it drops, and counts
+//! refusals.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,7 +12,7 @@ use odograph_testkit::{Service, TestDatabase, count, eventually, frame, imei, re
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// A journal with one frame that came at this time.
+/// A journal with one frame received at this time.
 async fn journal(data_dir: &Path, received: SystemTime) {
     let files = Arc::new(Files::new(&data_dir.join("journal")).unwrap());
     let limits = Limits::new(64 << 20, DAY).unwrap();
@@ -26,7 +27,7 @@ async fn journal(data_dir: &Path, received: SystemTime) {
     journal.close().unwrap();
 }
 
-/// Log lines of this thread.
+/// The log lines of this thread.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -58,7 +59,7 @@ const DROPPED: &str = r#"odograph_retention_expired_total{what="chunks"}"#;
 #[tokio::test]
 async fn what_may_belong_to_waiting_frames_stays_until_they_are_in_the_database() {
     let database = TestDatabase::postgres().await;
-    // Ten days and two and a half; and a database that takes nothing for now.
+    // Positions ten days old and two and a half days old, and a database that takes nothing for now.
     database
         .execute(
             "INSERT INTO positions (imei, ts, fingerprint, valid, received_at) \
@@ -76,8 +77,8 @@ async fn what_may_belong_to_waiting_frames_stays_until_they_are_in_the_database(
     assert_eq!(count(admin, REFUSED).await, 0);
     let lines = Lines::default();
     let listening = lines.listen();
-    // Before the lanes have asked the database nothing is known, and nothing is dropped.
-    eventually("the first chunk to go", async || {
+    // Until the lanes have read their checkpoints nothing is known, and nothing is dropped.
+    eventually("the first chunk to be dropped", async || {
         service.retainer.once().await;
         (count(admin, DROPPED).await == 1).then_some(())
     })
@@ -90,8 +91,8 @@ async fn what_may_belong_to_waiting_frames_stays_until_they_are_in_the_database(
 
     database.execute("DROP TRIGGER busy ON positions").await;
     service.settled().await;
-    // The frame's newest position is written a moment later; until then the frame counts as waiting.
-    eventually("everything to go", async || {
+    // The frame's latest position is written a moment later. Until then the frame counts as waiting.
+    eventually("everything to be dropped", async || {
         service.retainer.once().await;
         (database.positions().await == 0).then_some(())
     })
@@ -109,7 +110,7 @@ async fn nothing_is_dropped_while_the_lanes_do_not_know_where_the_database_stand
     let fill = "INSERT INTO positions (imei, ts, fingerprint, valid, received_at) \
                 VALUES (17, now() - interval '10 days', 1, true, now())";
     database.execute(fill).await;
-    // A checkpoint that another session holds keeps the lanes from beginning.
+    // A checkpoint that another session holds keeps the lanes from starting.
     let holder = database.connect_postgres().await;
     holder.batch_execute("BEGIN; LOCK TABLE ingest_checkpoints").await.unwrap();
     let service = Service::start(&database.url(), &[("ODOGRAPH_RETENTION", "1d")]).await;
@@ -117,7 +118,7 @@ async fn nothing_is_dropped_while_the_lanes_do_not_know_where_the_database_stand
     assert_eq!(count(service.admin, REFUSED).await, 1);
     assert_eq!(database.positions().await, 1);
     drop(holder);
-    eventually("the chunk to go", async || {
+    eventually("the chunk to be dropped", async || {
         service.retainer.once().await;
         (database.positions().await == 0).then_some(())
     })
@@ -132,11 +133,11 @@ async fn a_clock_that_cannot_be_right_drops_nothing() {
                 VALUES (17, now() - interval '10 days', 1, true, now())";
     database.execute(fill).await;
     let directory = tempfile::tempdir().unwrap();
-    // By its journal this machine was a day further once.
+    // The journal shows that this machine's clock was a day ahead once.
     journal(directory.path(), SystemTime::now() + DAY).await;
     let data_dir = ("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap());
     let service = Service::start(&database.url(), &[data_dir, ("ODOGRAPH_RETENTION", "1d")]).await;
-    eventually("the lanes to begin", async || {
+    eventually("the lanes to start", async || {
         let (_, _, reasons) = readiness(service.admin).await;
         reasons.iter().any(|reason| reason == "clock").then_some(())
     })

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use crate::ODOGRAPH;
 
 fn odograph(arguments: &[impl AsRef<std::ffi::OsStr>], variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_odograph"));
+    let mut command = Command::new(ODOGRAPH.path());
     command.args(arguments).env_remove("DATABASE_URL").envs(variables.iter().copied()).output().unwrap()
 }
 
@@ -43,8 +43,8 @@ async fn a_fleet_stays_away_from_registered_devices_unless_forced() {
         }
         assert_eq!(database.positions().await, 0, "nothing was sent");
         for first in ["1", "4"] {
-            let beside = odograph(&at(first, &["--verify", &url]), &[]);
-            assert!(beside.status.success(), "{}", said(&beside));
+            let allowed = odograph(&at(first, &["--verify", &url]), &[]);
+            assert!(allowed.status.success(), "{}", said(&allowed));
         }
         let forced = odograph(&at("2", &["--force"]), &[("DATABASE_URL", &url)]);
         assert!(forced.status.success(), "{}", said(&forced));
@@ -65,7 +65,7 @@ async fn an_audit_that_finds_something_says_what_and_fails() {
     assert!(said(&output).contains("µs: missing") && said(&output).contains("break the promise"), "{}", said(&output));
 
     let nobody = odograph(&["simulate", "--target", &target, "--verify", "postgres://nobody@127.0.0.1:1/none"], &[]);
-    assert_eq!(nobody.status.code(), Some(1), "what cannot be audited is not sent");
+    assert_eq!(nobody.status.code(), Some(1), "a fleet that cannot be audited sends nothing");
     service.settled().await;
     assert_eq!(database.positions().await, 60);
 }
@@ -83,7 +83,7 @@ async fn trackers_with_stray_clocks_end_in_quarantine_and_break_no_promise() {
         (&audit["acknowledged"], &audit["quarantined"], &audit["stored"]),
         (&2000.into(), &40.into(), &1960.into())
     );
-    // Those whose clocks are wrong by days only are stored, and runs do not meet.
+    // Records of clocks that are only days off are stored, and two runs do not share records.
     let output = odograph(&fleet, &[]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(last_line(&output)["audit"]["stored"], 2000);
@@ -94,13 +94,13 @@ async fn trackers_connect_from_several_addresses() {
     let database = TestDatabase::sqlite();
     let service = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[("ODOGRAPH_MAX_CONNECTIONS_PER_IP", "1")]);
     let (target, url) = (service.trackers.to_string(), database.url());
-    // At the same time, and only one is let in from each.
+    // All at the same time, and each address may have only one connection.
     let fleet =
         ["simulate", "--target", &target, "--devices", "5", "--sources", "5", "--rate", "500", "--packets", "10"];
     let never = ["--lose-answer-every", "0", "--reconnect-every", "0", "--verify", &url];
     let output = odograph(&[&fleet[..], &never].concat(), &[]);
     assert!(output.status.success(), "{}", said(&output));
-    assert_eq!(last_line(&output)["sent"], 500, "nobody was turned away");
+    assert_eq!(last_line(&output)["sent"], 500, "no tracker was turned away");
 
     let elsewhere = odograph(&["simulate", "--target", "[::1]:5027", "--sources", "2"], &[]);
     assert_eq!(elsewhere.status.code(), Some(2), "{}", said(&elsewhere));

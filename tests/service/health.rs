@@ -1,14 +1,13 @@
 //! `health` as a container runs it.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use odograph_testkit::TestDatabase;
 
 use crate::ODOGRAPH;
 
 fn health(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_odograph"));
-    command.arg("health").args(arguments).envs(variables.iter().copied()).output().unwrap()
+    ODOGRAPH.run(&[&["health"], arguments].concat(), variables)
 }
 
 fn said(output: &Output) -> String {

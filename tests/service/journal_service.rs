@@ -287,7 +287,7 @@ async fn one_process_per_data_directory_and_the_second_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let own = [("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap())];
     let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &own);
-    let mut second = Command::new(env!("CARGO_BIN_EXE_odograph"));
+    let mut second = Command::new(ODOGRAPH.path());
     second.arg("serve").env("DATABASE_URL", database.url()).envs(own);
     second.env("ODOGRAPH_LISTEN", "127.0.0.1:0").env("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0");
     let output = second.output().unwrap();

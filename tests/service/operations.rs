@@ -99,7 +99,7 @@ async fn logs_hold_no_coordinates_no_payload_and_an_imei_at_debug_only() {
 }
 
 fn odograph(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_odograph"));
+    let mut command = Command::new(ODOGRAPH.path());
     command.args(arguments).env_remove("DATABASE_URL").envs(variables.iter().copied()).output().unwrap()
 }
 

@@ -123,7 +123,7 @@ async fn a_stop_during_an_outage_ends_in_time_and_acknowledges_nothing() {
 async fn an_outdated_schema_stops_the_start_with_the_command_that_repairs_it() {
     let database = TestDatabase::postgres_empty(&server_url()).await;
     let output = |command: &[&str]| {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_odograph"));
+        let mut process = Command::new(ODOGRAPH.path());
         process.args(command).env("DATABASE_URL", database.url()).env("ODOGRAPH_LISTEN", "127.0.0.1:0");
         process.env("ODOGRAPH_ADMIN_LISTEN", "127.0.0.1:0").output().unwrap()
     };

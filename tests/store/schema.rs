@@ -1,4 +1,4 @@
-//! The schema as a whole: code, both databases and documentation say the same, and views show what was stored.
+//! The whole schema: code, both databases and documentation agree, and views show the stored values.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -9,7 +9,8 @@ use odograph_testkit::{IMEI, NOON, PostgresFixture, Sample, SqliteFixture, Store
 use serde_json::{Value as Json, json};
 use sqlx::Row as _;
 
-/// An element in every way that one is shown: a column, scaled, signed, text, bytes, unknown, and what did not fit.
+/// One element for each form that views show: a column, scaled, signed, text, bytes, unknown, and a value that did not
+/// fit.
 fn sample() -> Sample {
     let mut sample = row(IMEI, NOON, 7);
     sample.row.event_io_id = 239;
@@ -53,7 +54,7 @@ async fn views_of_postgresql_show_names_units_and_scaled_values() {
         assert_eq!((row.get::<_, bool>(3), row.get::<_, i32>(4)), (true, 24_079));
         assert_eq!(serde_json::from_str::<Json>(row.get(5)).unwrap(), expected_elements());
     }
-    // The key finds the device: no view keeps the planner from it.
+    // The planner finds the device by the key, also through the view.
     let plan =
         database.client.query("EXPLAIN SELECT ts FROM positions_named WHERE imei_number = 17", &[]).await.unwrap();
     let plan: String = plan.iter().map(|row| row.get::<_, String>(0) + "\n").collect();
@@ -71,7 +72,7 @@ async fn views_of_sqlite_show_the_same() {
         assert_eq!((row.get::<&str, _>(0), row.get::<i64, _>(1), row.get::<&str, _>(2)), (IMEI, 17, "Ignition"));
         assert_eq!((row.get::<&str, _>(3), row.get::<i64, _>(4)), ("2026-05-02T12:00:00.123Z", NOON));
         let mut expected = expected_elements();
-        // SQLite's JSON has no integers of 64 bits without a sign, and its tables have no booleans.
+        // SQLite's JSON has no unsigned 64-bit integers, and its tables have no booleans.
         expected["ICCID1"]["value"] = json!(1.844_674_407_370_96e19);
         expected["Ignition"]["value"] = json!(1);
         expected["BLE Temperature #1"]["value"] = json!(-1.0);
@@ -85,7 +86,7 @@ async fn the_view_by_device_comes_with_the_table_devices_and_lets_it_change() {
     database.store.commit(&batch([&sample()])).await.unwrap();
     let options = MigrateOptions::default();
     assert!(!migrate(&database.url, &options).await.unwrap().by_device);
-    // As Directus makes it, with text of any kind in imei.
+    // As Directus creates it, with any text in imei.
     let make = format!(
         "CREATE TABLE devices (id serial PRIMARY KEY, imei varchar(255) UNIQUE, model varchar(255), plate text); \
          INSERT INTO devices (imei, model, plate) VALUES ('{IMEI}', 'FMB920', 'KA 1'), ('none', 'FMB003', 'KA 2'), \
@@ -99,7 +100,7 @@ async fn the_view_by_device_comes_with_the_table_devices_and_lets_it_change() {
     assert_eq!(rows.len(), 1);
     let found = database.client.query_one(&query.replace(", ts", ""), &[]).await.unwrap();
     assert_eq!((found.get(0), found.get(1), found.get(2)), (IMEI, "FMB920", "KA 1"));
-    // What Directus does when a field is edited, which a view of that column would refuse.
+    // Directus does this when a field is edited. A view of that column would refuse it.
     let edit = "ALTER TABLE devices ALTER COLUMN imei TYPE varchar(15); ALTER TABLE devices DROP COLUMN plate; \
                 ALTER TABLE devices ADD COLUMN organisation integer";
     database.client.batch_execute(edit).await.unwrap();
@@ -120,7 +121,7 @@ async fn devices_are_made_only_when_asked_for() {
     database.client.batch_execute(&add).await.unwrap();
     let model: String = database.client.query_one("SELECT model FROM positions_by_device", &[]).await.unwrap().get(0);
     assert_eq!(model, "FMB003");
-    assert!(database.client.batch_execute("INSERT INTO devices (imei) VALUES ('17')").await.is_err(), "no IMEI");
+    assert!(database.client.batch_execute("INSERT INTO devices (imei) VALUES ('17')").await.is_err(), "not an IMEI");
 
     let mut database = SqliteFixture::new().await;
     database.store.commit(&batch([&sample()])).await.unwrap();
@@ -153,7 +154,7 @@ async fn what_was_dropped_by_hand_comes_back_or_is_named() {
     assert!(said.contains("0001_positions") && said.contains("it lacks hdop real"), "{said}");
 }
 
-/// Debian's TimescaleDB is the build under the Apache licence; the other one is not to be had here.
+/// Debian's TimescaleDB is the build under the Apache licence. The other build is not available here.
 #[tokio::test]
 async fn a_build_without_columnstore_works_and_is_named() {
     let database = PostgresFixture::new().await;
@@ -167,7 +168,7 @@ async fn a_build_without_columnstore_works_and_is_named() {
     }
 }
 
-/// Names behind a table's rows in `docs/database.md`.
+/// Names in the rows of a table in `docs/database.md`.
 fn documented(heading: &str, column: usize) -> Vec<String> {
     let text = include_str!("../../docs/database.md");
     let section = text.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
@@ -204,7 +205,7 @@ fn every_typed_element_is_documented_as_it_is() {
     assert!(missing.is_empty(), "docs/database.md lacks {missing:?}");
 }
 
-/// Every other table and view: its columns in the database are those of the documentation, in both directions.
+/// Every other table and view has the same columns in the database and in the documentation.
 #[tokio::test]
 async fn every_table_is_documented_with_all_of_its_columns() {
     let database = PostgresFixture::new().await;

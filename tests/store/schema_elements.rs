@@ -1,4 +1,4 @@
-//! The element dictionary in the code, in both databases, and in the files that put it there.
+//! The element dictionary in the code, in both databases, and in the migration files.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ type Line = Vec<Option<String>>;
 const COLUMNS: [&str; 10] =
     ["id", "name", "label", "kind", "width", "unit", "multiplier", "column_name", "column_multiplier", "description"];
 
-/// What the dictionary and the columns say about every element.
+/// Every element as the dictionary and the columns describe it.
 fn expected() -> Vec<Line> {
     let mut names: HashMap<_, u32> = HashMap::new();
     for element in dictionary::all() {
@@ -58,7 +58,7 @@ fn kind(element: &ElementInfo) -> &'static str {
     }
 }
 
-/// The file of one database, made from the code.
+/// The file for one database, generated from the code.
 fn generated(head: &str, table: &str, tail: &str) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let mut sql = format!("{head}\n{table}\nINSERT INTO io_elements\n    ({})\nVALUES\n", COLUMNS.join(", "));
@@ -144,7 +144,7 @@ fn sqlite_file() -> String {
     generated(head, table, "")
 }
 
-/// With `ODOGRAPH_WRITE_ELEMENTS=1` it writes the files in place of comparing them.
+/// With `ODOGRAPH_WRITE_ELEMENTS=1` it writes the files and compares nothing.
 #[test]
 fn the_files_are_made_from_the_dictionary() {
     for (file, text) in [("0005_elements.sql", postgres_file()), ("sqlite/0004_elements.sql", sqlite_file())] {
@@ -152,7 +152,7 @@ fn the_files_are_made_from_the_dictionary() {
         if std::env::var_os("ODOGRAPH_WRITE_ELEMENTS").is_some() {
             std::fs::write(&path, &text).unwrap();
         }
-        assert!(std::fs::read_to_string(&path).unwrap() == text, "{file} is not what the dictionary says");
+        assert!(std::fs::read_to_string(&path).unwrap() == text, "{file} does not match the dictionary");
     }
 }
 

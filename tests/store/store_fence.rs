@@ -1,4 +1,4 @@
-//! The checkpoint as a fence: each sequence in which a lane and its database can come to differ, against real databases.
+//! The checkpoint as a fence: every way in which a lane and its database can differ, with real databases.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ async fn a_lane_begins_at_the_beginning_and_goes_on_where_it_was(mut database: i
     first.close().await;
     let again = database.another(lane).await.store.open_lane().await.unwrap();
     assert_eq!(again, Checkpoint { mark: at(300), latest: Position(300) });
-    assert_eq!(database.store().open().await.unwrap(), at(0), "another journal stands elsewhere");
+    assert_eq!(database.store().open().await.unwrap(), at(0), "another journal has its own checkpoint");
 }
 
 async fn an_empty_span_moves_the_checkpoint(mut database: impl StoreFixture) {
@@ -51,7 +51,7 @@ async fn a_database_that_went_back_takes_the_lane_with_it(mut database: impl Sto
     for number in 0..3 {
         database.store().commit(&one(number)).await.unwrap();
     }
-    // What a restored backup has: the first step alone.
+    // A restored backup has only the first span.
     let ts = database.texts("positions", &["ts"]).await;
     database.execute(&format!("DELETE FROM positions WHERE ts > '{}'", ts[0][0])).await;
     if database.count("positions").await == 3 {
@@ -62,7 +62,7 @@ async fn a_database_that_went_back_takes_the_lane_with_it(mut database: impl Sto
 
     let went_back = CommitOutcome::WentBack(Checkpoint { mark: at(100), latest: Position(100) });
     assert_eq!(database.store().offer(&one(3)).await.unwrap(), went_back);
-    assert_eq!(database.store().offer(&one(3)).await.unwrap(), went_back, "until the lane goes there");
+    assert_eq!(database.store().offer(&one(3)).await.unwrap(), went_back, "until the lane goes back");
     assert_eq!(database.count("positions").await, 1, "nothing was written");
     assert_eq!(database.store().open().await.unwrap(), at(100));
     for number in 1..4 {
@@ -77,7 +77,7 @@ async fn a_database_without_the_row_begins_again(mut database: impl StoreFixture
     let offered = database.store().offer(&one(1)).await.unwrap();
     assert_eq!(offered, CommitOutcome::WentBack(Checkpoint::default()));
     assert_eq!(database.store().open().await.unwrap(), at(0));
-    // Everything is drained again; the keys make that harmless.
+    // Everything is drained again. The keys make that harmless.
     assert_eq!(counts(database.store().commit(&one(0)).await.unwrap()), (0, 1));
     assert_eq!(counts(database.store().commit(&one(1)).await.unwrap()), (1, 0));
 }
@@ -87,7 +87,7 @@ async fn a_copied_journal_is_stopped_and_writes_nothing(database: impl StoreFixt
     let mut original = database.another(lane).await;
     original.commit(&one(0)).await.unwrap();
     let before = original.at;
-    // The session ends, as when its machine is copied and started elsewhere.
+    // The session ends, as when the machine is copied and started elsewhere.
     original.close().await;
     let mut copy = database.another(lane).await;
     copy.commit(&one(1)).await.unwrap();
@@ -129,9 +129,13 @@ async fn another_number_of_lanes_goes_back_to_the_one_behind(database: impl Stor
     let rows = database.texts("ingest_checkpoints", &["lane", "lanes", "position", "tag", "latest_position"]).await;
     assert_eq!(rows, [["0", "3", "100", "5", "100"], ["1", "3", "100", "5", "100"], ["2", "3", "100", "5", "100"]]);
     let mut other = database.another(lane(1, 3)).await;
-    assert_eq!(other.open().await.unwrap(), at(100), "the others find it done");
+    assert_eq!(other.open().await.unwrap(), at(100), "the other lanes find it done");
     assert_eq!(counts(other.commit(&one(10)).await.unwrap()), (0, 1));
-    assert_eq!(two[0].offer(&one(99)).await.unwrap(), CommitOutcome::Fenced, "who still counts two lanes must stop");
+    assert_eq!(
+        two[0].offer(&one(99)).await.unwrap(),
+        CommitOutcome::Fenced,
+        "a process that still has two lanes must stop"
+    );
     two[0].close().await;
     three.close().await;
     other.close().await;
@@ -213,7 +217,7 @@ async fn a_lost_commit_that_is_still_running_is_waited_for() {
         PostgresStore::new(server_of(&database.url_through(proxy.port, "")).unwrap(), some_lane()).unwrap(),
     );
     store.commit(&one(0)).await.unwrap();
-    // The commit itself takes two seconds. A plain read in between would still show the old place.
+    // The commit itself takes two seconds. A plain read in between would still show the old checkpoint.
     database
         .execute(
             "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS

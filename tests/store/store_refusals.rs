@@ -1,4 +1,4 @@
-//! Rows that a database refuses stand alone in quarantine, and all others are committed.
+//! Only the rows that a database refuses go to quarantine, and all others are committed.
 
 use odograph::store::{Batch, Committed, ErrorClass, Message, QuarantineReason, Quarantined, WritePath};
 use odograph_journal::Position;
@@ -12,7 +12,7 @@ odograph_testkit::for_both_stores! {
     a_refused_row_goes_to_quarantine_alone
     many_refused_rows_among_many_are_all_found
     a_batch_of_refused_rows_is_quarantined_whole
-    a_refused_row_is_never_the_newest_position
+    a_refused_row_is_never_the_latest_position
     what_the_drain_quarantines_is_kept_once_and_counted
     messages_are_kept_with_any_bytes
 }
@@ -23,7 +23,7 @@ fn fast(sample: &mut Sample) {
     sample.row.speed_kmh = 300;
 }
 
-/// Inserted, duplicates, refused.
+/// Returns how many rows were inserted, duplicates and refused.
 fn all_counts(committed: &Committed) -> (u64, u64, usize) {
     (committed.inserted(), committed.duplicates(), committed.refused().len())
 }
@@ -45,11 +45,11 @@ async fn a_refused_row_goes_to_quarantine_alone(mut database: impl StoreFixture)
     let bytes = &database.texts("quarantined_records", &[database.hex_of_bytes()]).await[0][0];
     assert_eq!(bytes.to_lowercase(), hex);
 
-    // It comes again, with the others: nothing new, but it is counted.
+    // It comes again with the others: nothing is new, but it is counted.
     let again = database.store().commit(&refused).await.unwrap();
     assert_eq!(all_counts(&again), (0, 99, 1));
     assert_eq!(database.texts("quarantined_records", &["seen"]).await, [["2"]]);
-    // The mended table takes what comes then, by the fast way.
+    // The repaired table takes later rows the fast way again.
     let next = database.store().commit(&batch([&row(IMEI, NOON, 1)])).await.unwrap();
     assert_eq!(all_counts(&next), (1, 0, 0));
 }
@@ -73,7 +73,7 @@ async fn a_batch_of_refused_rows_is_quarantined_whole(mut database: impl StoreFi
     assert_eq!((database.count("positions").await, database.count("quarantined_records").await), (0, 50));
 }
 
-async fn a_refused_row_is_never_the_newest_position(mut database: impl StoreFixture) {
+async fn a_refused_row_is_never_the_latest_position(mut database: impl StoreFixture) {
     database.refuse_speed().await;
     let mut samples = [row(IMEI, NOON, 1), row(OTHER, NOON, 1)];
     fast(&mut samples[0]);
@@ -127,7 +127,7 @@ async fn messages_are_kept_with_any_bytes(mut database: impl StoreFixture) {
 #[tokio::test]
 async fn a_column_of_another_type_is_the_operators_matter() {
     let mut database = PostgresFixture::new().await;
-    // A column that somebody made smaller.
+    // A column that an operator made smaller.
     database.execute("DROP VIEW IF EXISTS positions_by_device, positions_named CASCADE").await;
     database.execute("ALTER TABLE positions ALTER COLUMN angle_deg TYPE smallint").await;
     // Binary COPY meets another width in every row, so it is no row's fault.
@@ -148,7 +148,7 @@ async fn an_index_that_somebody_added_refuses_loudly_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn newest_positions_that_are_refused_hold_nothing_up() {
+async fn latest_positions_that_are_refused_delay_nothing() {
     let mut database = PostgresFixture::new().await;
     database.execute("ALTER TABLE latest_positions ADD CONSTRAINT few CHECK (satellites < 10)").await;
     let mut samples = fleet(10, 3);
@@ -163,7 +163,7 @@ async fn newest_positions_that_are_refused_hold_nothing_up() {
 #[tokio::test]
 async fn a_full_disk_passes_and_quarantines_nothing() {
     let mut database = PostgresFixture::new().await;
-    // The server's own code for it, raised where the server would meet it.
+    // The server's own error code, raised where the server would raise it.
     database
         .execute(
             "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
@@ -223,7 +223,7 @@ async fn sqlite_triggers_that_could_lose_rows_stop_the_store() {
         assert_eq!((error.class, error.in_doubt()), (ErrorClass::Refuses, false), "{action}: {error:?}");
         database.execute("DROP TRIGGER lose").await;
     }
-    // After a rollback some rows went in one by one; nobody was told of them.
+    // After a rollback some rows were inserted one by one without a report.
     let (inserted, duplicates) = counts(database.store().commit(&batch).await.unwrap());
     assert_eq!((inserted + duplicates, database.count("positions").await), (20, 20));
 }

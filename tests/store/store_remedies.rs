@@ -1,10 +1,10 @@
-//! What an operator reads when a real server refuses: the cause, and what to do about it.
+//! Error messages when a real server refuses: they name the cause and the remedy.
 
 use odograph::store::features;
 use odograph::store::{DatabaseUrl, ErrorClass, MigrateOptions, Retention, RetentionClock, migrate, retain};
 use odograph_testkit::{IMEI, NOON, PostgresFixture, PrivateServer, StopMode, StoreFixture, batch, open_postgres, row};
 
-/// What `odograph migrate` says.
+/// The error of `odograph migrate`.
 async fn refusal(url: &DatabaseUrl) -> String {
     let error = migrate(url, &MigrateOptions::default()).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Refuses, "{error:?}");
@@ -26,7 +26,7 @@ async fn logging_in() {
     assert!(said.contains("28000") && said.contains("pg_hba.conf"), "{said}");
     let said = refusal(&server.url_with("odograph", "dbname=nowhere")).await;
     assert!(said.contains("3D000") && said.contains("CREATE DATABASE"), "{said}");
-    // The role may log in, and not make tables.
+    // The role may log in, but not create tables.
     client.batch_execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await.unwrap();
     let said = refusal(&server.url_with("ingest:right", "")).await;
     assert!(said.contains("42501") && said.contains("Roles"), "{said}");
@@ -48,7 +48,7 @@ async fn a_database_that_takes_no_writes() {
     server.start();
     let said = refusal(&url).await;
     assert!(said.contains("is a standby") && said.contains("name the primary"), "{said}");
-    // One that only reads may do so there.
+    // A store that only reads may use a standby.
     features(&url).await.unwrap();
 }
 
@@ -62,7 +62,7 @@ async fn a_table_that_somebody_dropped() {
     let said = error.source.to_string();
     assert!(said.contains("42P01") && said.contains("run `odograph migrate`"), "{said}");
 
-    // The remedy holds for the store's own table.
+    // The same remedy applies to the store's own table.
     database.client.batch_execute("DROP VIEW positions_named; DROP TABLE positions").await.unwrap();
     let batch = batch([&row(IMEI, NOON, 1)]);
     let error = database.store.commit(&batch).await.unwrap_err();
@@ -77,7 +77,7 @@ async fn a_timescaledb_that_is_too_old_or_not_the_one_of_its_library() {
     let server = PrivateServer::new("schema-version");
     let url = server.url_with("odograph", "");
     migrate(&url, &MigrateOptions::default()).await.unwrap();
-    // There is no older package here, so the catalog says so. Without the library, nothing minds.
+    // No older package is available here, so the catalog is changed. Without the library, nothing notices.
     let set = |version: &str| format!("UPDATE pg_extension SET extversion = '{version}' WHERE extname = 'timescaledb'");
     server.connect().await.batch_execute("ALTER SYSTEM SET shared_preload_libraries = plpgsql").await.unwrap();
     server.stop(StopMode::Fast);
@@ -91,7 +91,7 @@ async fn a_timescaledb_that_is_too_old_or_not_the_one_of_its_library() {
     let error = features(&url).await.unwrap_err();
     assert!(error.source.to_string().contains("too old"), "{error:?}");
 
-    // As after an update of the package under a running database: its library is another one.
+    // As after an update of the package under a running database: the library has another version.
     server.connect().await.batch_execute(&set("2.14.9")).await.unwrap();
     server.connect().await.batch_execute("ALTER SYSTEM RESET shared_preload_libraries").await.unwrap();
     server.stop(StopMode::Fast);

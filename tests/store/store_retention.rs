@@ -1,4 +1,4 @@
-//! Retention drops what is too old and nothing else, in every kind of table.
+//! Retention drops only expired data, in every kind of table.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ const DAY: Duration = Duration::from_hours(24);
 const A_MONTH: Retention = Retention { positions: Some(Duration::from_hours(30 * 24)), quarantine: None };
 const QUARANTINE: Retention = Retention { positions: None, quarantine: Some(Duration::from_hours(30 * 24)) };
 
-/// Now, with nothing waiting in the journal.
+/// The current time, with nothing waiting in the journal.
 async fn retain(url: &DatabaseUrl, retention: &Retention) -> Result<RetentionReport, StoreError> {
     odograph::store::retain(url, retention, &RetentionClock::new(SystemTime::now(), None)).await
 }
@@ -41,7 +41,7 @@ async fn whole_chunks_of_a_hypertable_are_dropped() {
     database.store.commit(&batch(&samples())).await.unwrap();
     let kept = retain(&database.url, &Retention::default()).await.unwrap();
     assert!(kept.is_empty());
-    // The chunk of 31 days ago may reach over the bound by less than a day.
+    // The chunk of 31 days ago may cross the bound by less than a day.
     let retention = Retention { positions: Some(Duration::from_hours(29 * 24 + 12)), quarantine: None };
     let retained = retain(&database.url, &retention).await.unwrap();
     assert_eq!(retained, RetentionReport { chunks: retained.chunks.clone(), ..RetentionReport::default() });
@@ -54,8 +54,8 @@ async fn whole_chunks_of_a_hypertable_are_dropped() {
     }
     assert!(retain(&database.url, &retention).await.unwrap().is_empty());
     assert_eq!(database.count("positions").await, 2);
-    assert_eq!(database.count("latest_positions").await, 2, "where a device was last stays known");
-    // A late record makes its chunk again.
+    assert_eq!(database.count("latest_positions").await, 2, "the last position of a device is kept");
+    // A late record creates its chunk again.
     assert_eq!(counts(database.store.commit(&batch([&row(IMEI, days_ago(31), 1)])).await.unwrap()), (1, 0));
 }
 
@@ -127,13 +127,14 @@ async fn chunks_stay_while_frames_wait_that_may_belong_to_them() {
     let mut database = PostgresFixture::new().await;
     let times = [50, 40, 33].map(|days| row(IMEI, days_ago(days), 1));
     database.store.commit(&batch(&times)).await.unwrap();
-    // The database was away for five days: time stands still there, and 35 days is what is too old.
+    // The database was down for five days: retention does not count them, and only data older than 35 days is expired.
     let since = ago(5);
     let behind = RetentionClock::new(SystemTime::now(), Some(since));
     let retained = odograph::store::retain(&database.url, &A_MONTH, &behind).await.unwrap();
     assert_eq!((retained.chunks.len(), retained.refused), (2, Some(RetentionRefusal::Waiting { since })));
     assert_eq!(database.count("positions").await, 1);
-    // A frame that waited brings what was young enough when it came: its chunk is still there, and goes but once.
+    // A waiting frame brings a record that was young enough when received. Its chunk is still there, and is
+    // dropped only once.
     database.store.commit(&batch([&row(IMEI, days_ago(34), 1)])).await.unwrap();
     let retained = retain(&database.url, &A_MONTH).await.unwrap();
     assert_eq!((retained.chunks.len(), retained.refused), (2, None));
@@ -192,14 +193,17 @@ async fn messages_of_devices_go_with_the_positions() {
     assert_eq!(retained, RetentionReport { messages: retained.messages, ..RetentionReport::default() });
     // A month has 43,200 minutes; a few may pass.
     assert!((16_800..16_810).contains(&retained.messages), "{retained:?}");
-    assert!(retain(&database.url, &QUARANTINE).await.unwrap().is_empty(), "the quarantine's age is not theirs");
+    assert!(
+        retain(&database.url, &QUARANTINE).await.unwrap().is_empty(),
+        "the quarantine's age does not apply to messages"
+    );
 
     let embedded = SqliteFixture::new().await;
     let fill = "INSERT INTO device_messages (journal_id, position, imei, received_at, codec, type, bytes) \
                 SELECT x'00', value, 17 + value, (unixepoch() - value * 864000) * 1000000, 12, 6, x'' \
                 FROM json_each('[1,2,3,4]')";
     sqlx::raw_sql(fill).execute(&mut embedded.connect().await).await.unwrap();
-    // The last one lies on the bound, or a little behind it.
+    // The last one is on the bound or a little past it.
     let retained = retain(&embedded.url, &A_MONTH).await.unwrap();
     assert_eq!(retained, RetentionReport { messages: 2, ..RetentionReport::default() });
     assert_eq!(embedded.count("device_messages").await, 2);

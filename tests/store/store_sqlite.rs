@@ -75,7 +75,7 @@ async fn a_newer_schema_is_left_alone_and_reported() {
 async fn a_file_that_cannot_serve_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let made = DatabaseUrl::sqlite(directory.path().join("made/positions.db"));
-    assert!(SqliteStore::open(file_of(&made).unwrap(), some_lane()).await.is_ok(), "a missing directory is made");
+    assert!(SqliteStore::open(file_of(&made).unwrap(), some_lane()).await.is_ok(), "a missing directory is created");
     let below_a_file = DatabaseUrl::sqlite(directory.path().join("made/positions.db/positions.db"));
     assert_eq!(
         SqliteStore::open(file_of(&below_a_file).unwrap(), some_lane()).await.map(|_| ()).unwrap_err().class,

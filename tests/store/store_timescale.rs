@@ -14,7 +14,7 @@ fn db_init() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("db-init")
 }
 
-/// As the files are called.
+/// The names of the migration files.
 fn migration_names() -> Vec<String> {
     let files = std::fs::read_dir(db_init()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = files.filter_map(|file| Some(file.strip_suffix(".sql")?.to_owned())).collect();
@@ -47,7 +47,7 @@ async fn migrating_is_safe_to_repeat_and_to_do_twice_at_once() {
     assert_eq!(one.positions, two.positions);
     assert_eq!(one.applied.len() + two.applied.len(), migration_names().len(), "each is applied by one of them");
     assert!(migrate(&database.url, &options).await.unwrap().applied.is_empty());
-    // Also when run by hand, statement by statement, over what is there.
+    // Also when run by hand, statement by statement, on an existing schema.
     for name in migration_names() {
         let sql = std::fs::read_to_string(db_init().join(format!("{name}.sql"))).unwrap();
         database.client.batch_execute(&sql).await.unwrap();
@@ -135,7 +135,7 @@ async fn the_operator_is_called_where_waiting_does_not_help() {
     database.client.batch_execute(&set_read_only("on")).await.unwrap();
     assert_eq!(error_class(database.store.commit(&batch)).await, ErrorClass::Refuses, "read-only");
     database.client.batch_execute(&set_read_only("off")).await.unwrap();
-    // The connection that met the error is gone, so what the operator mended is seen at once.
+    // The connection with the error is closed, so the operator's repair counts at once.
     assert_eq!(counts(database.store.commit(&batch).await.unwrap()), (1, 0));
 }
 
@@ -143,7 +143,7 @@ async fn the_operator_is_called_where_waiting_does_not_help() {
 async fn a_server_that_is_away_is_unavailable() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    // Accepted by the kernel, never answered: connecting is bounded as a whole.
+    // The kernel accepts and nothing answers: the whole of connecting has one timeout.
     let silent = DatabaseUrl::parse(&format!("postgres://u@127.0.0.1:{port}/db?connect_timeout=1")).unwrap();
     let batch = batch([&row(IMEI, NOON, 1)]);
     assert_eq!(error_class(open_postgres(&silent).commit(&batch)).await, ErrorClass::Unavailable);
@@ -210,7 +210,7 @@ async fn a_commit_cancelled_while_it_waits_leaves_no_transaction_behind() {
     let mut store = open_postgres(&database.url);
     tokio::select! { done = store.commit(&batch) => panic!("{done:?}"), () = database.until_blocked() => {} }
     blocker.batch_execute("COMMIT").await.unwrap();
-    // The old backend may still be at it: the keys decide who of the two was first.
+    // The old backend may still be running: the keys decide which of the two was first.
     assert_eq!(store.commit(&batch).await.map(|done| done.inserted() + done.duplicates()).unwrap(), 200);
     assert_eq!(database.count("positions").await, 200);
     assert_eq!(counts(database.store.commit(&batch).await.unwrap()), (0, 200));
@@ -243,7 +243,7 @@ async fn a_plain_server_serves_and_restarts_are_survived() {
     let samples = fleet(50, 4);
     let (first, all) = (batch(&samples[..100]), batch(&samples));
 
-    // Without its library loaded, TimescaleDB cannot be had although it is installed.
+    // Without its library loaded, TimescaleDB is unavailable although it is installed.
     server.connect().await.batch_execute("ALTER SYSTEM SET shared_preload_libraries = plpgsql").await.unwrap();
     server.stop(StopMode::Fast);
     assert_eq!(error_class(store.commit(&first)).await, ErrorClass::Unavailable);
@@ -254,7 +254,7 @@ async fn a_plain_server_serves_and_restarts_are_survived() {
     assert_eq!(store.schema().await.unwrap(), Schema::Current);
     assert_eq!(counts(store.commit(&first).await.unwrap()), (100, 0));
 
-    // The operator has added it: migrating again moves the rows into a hypertable.
+    // After the operator loads it, migrating again moves the rows into a hypertable.
     server.connect().await.batch_execute("ALTER SYSTEM RESET shared_preload_libraries").await.unwrap();
     server.stop(StopMode::Fast);
     server.start();
@@ -262,7 +262,7 @@ async fn a_plain_server_serves_and_restarts_are_survived() {
     assert!(matches!(report.positions, PositionsTable::Hypertable { .. }), "{report:?}");
     assert_eq!(until_committed(&mut store, &all).await, (100, 100));
 
-    // A crash under a connection that has served: what was answered is there.
+    // A crash under a used connection: the acknowledged rows are stored.
     server.stop(StopMode::Immediate);
     server.start();
     assert_eq!(until_committed(&mut store, &all).await, (0, 200));

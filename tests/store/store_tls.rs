@@ -1,4 +1,4 @@
-//! TLS to a real PostgreSQL: every `sslmode`, what it refuses, and what the refusal says.
+//! TLS to a real PostgreSQL: every `sslmode`, the servers it refuses, and the error messages.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use odograph::store::{
 };
 use odograph_testkit::{CertificateAndKey, Certificates, PrivateServer, open_postgres, some_lane};
 
-/// Whether the connection of both clients is encrypted.
+/// Returns whether the connections are encrypted. Asserts that it is the same for both clients.
 async fn encrypted(url: &DatabaseUrl) -> Result<bool, StoreError> {
     let DatabaseUrl::Postgres(target) = url else { panic!("not PostgreSQL") };
     let client = connect(target, "asking for TLS").await?;
@@ -25,7 +25,7 @@ async fn encrypted(url: &DatabaseUrl) -> Result<bool, StoreError> {
     Ok(encrypted)
 }
 
-/// What the operator reads, for both clients.
+/// Returns the error for the operator, the same for both clients.
 async fn refusal(url: &DatabaseUrl) -> String {
     let error = encrypted(url).await.expect_err("it should be refused");
     assert_eq!(error.class, ErrorClass::Refuses, "{error:?}");
@@ -83,14 +83,14 @@ async fn every_mode_does_what_libpq_says() {
     let (port, rest) = back.split_once('/').unwrap();
     let by_address = DatabaseUrl::parse(&format!("{front}@/{rest}&port={port}")).unwrap();
     assert!(encrypted(&by_address).await.unwrap());
-    // Once it is named, only the right authority counts, as in libpq.
+    // With sslrootcert only that authority is trusted, as in libpq.
     for mode in ["prefer", "require", "verify-ca", "verify-full"] {
         let said = refusal(&url(&with_root(mode, &other))).await;
         assert!(said.contains("not trusted: set sslrootcert"), "{mode}: {said}");
     }
     let said = refusal(&url("sslrootcert=system")).await;
     assert!(said.contains("not trusted"), "{said}");
-    // The whole of it works over TLS.
+    // Everything works over TLS.
     migrate(&url(&with_root("verify-full", &ca)), &MigrateOptions::default()).await.unwrap();
     let mut store = open_postgres(&url(&with_root("verify-full", &ca)));
     assert_eq!(store.schema().await.unwrap(), Schema::Current);
@@ -102,13 +102,13 @@ async fn every_mode_does_what_libpq_says() {
     let said = refusal(&url(&with_root("verify-full", &ca))).await;
     assert!(said.contains("not for this host") && said.contains("subjectAltName"), "{said}");
 
-    // One whose time is over.
+    // An expired certificate.
     install(&server, &made.expired(&["127.0.0.1"])).await;
     assert!(encrypted(&url("sslmode=require")).await.unwrap());
     let said = refusal(&url(&with_root("verify-ca", &ca))).await;
     assert!(said.contains("not valid at this time"), "{said}");
 
-    // Signed by itself, as many are: trusted where it is named itself, and then also by its name only.
+    // Self-signed, as many are: trusted if sslrootcert names it, and then also only for its host name.
     let itself = Certificates::self_signed(&["127.0.0.1"]);
     install(&server, &itself).await;
     let file = made.write("itself.pem", &itself.certificate);
@@ -142,7 +142,7 @@ async fn a_client_can_log_in_with_a_certificate_and_reads_why_if_it_cannot() {
     let with =
         |certificate: &Path, key: &Path| format!("{root}&sslcert={}&sslkey={}", certificate.display(), key.display());
     assert!(encrypted(&server.url_with("ingest", &with(&certificate, &key))).await.unwrap());
-    // The password is bound to the channel where the server can do that.
+    // The password is bound to the channel if the server supports it.
     assert!(encrypted(&server.url_with("clear:p", &root)).await.unwrap());
 
     let said = refusal(&server.url_with("ingest", &root)).await;

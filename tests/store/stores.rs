@@ -1,6 +1,6 @@
-//! One suite for what both stores promise alike, against real databases.
+//! One suite for the guarantees of both stores, with real databases.
 //!
-//! Needs `DATABASE_URL` (TimescaleDB, and a user who may create databases), as `scripts/test` exports it.
+//! Needs `DATABASE_URL` (TimescaleDB, and a user who may create databases), which `scripts/test` exports.
 
 use odograph::store::{Batch, ELEMENTS, MAX_TS_MS, MIN_TS_MS, Schema};
 use odograph_testkit::{
@@ -14,9 +14,9 @@ odograph_testkit::for_both_stores! {
     a_batch_committed_twice_is_stored_once
     a_record_twice_in_a_batch_is_stored_once
     two_records_of_one_millisecond_are_both_stored
-    the_newest_position_goes_by_device_time_and_only_forward
+    the_latest_position_goes_by_device_time_and_only_forward
     a_position_without_fix_faulty_or_ahead_of_time_is_never_the_newest
-    the_newest_position_is_replaced_in_every_column
+    the_latest_position_is_replaced_in_every_column
     a_large_batch_of_many_devices_is_stored_whole
     changing_column_sets_keep_working
     a_commit_cancelled_at_any_moment_is_harmless
@@ -57,7 +57,7 @@ async fn a_batch_committed_twice_is_stored_once(mut database: impl StoreFixture)
     let samples = [full_row(IMEI, NOON), row(OTHER, NOON, 5)];
     assert_eq!(counts(database.store().commit(&batch(&samples)).await.unwrap()), (2, 0));
     assert_eq!(counts(database.store().commit(&batch(&samples)).await.unwrap()), (0, 2));
-    // Resends come repacked, together with what is new, and later.
+    // Resent records come later, in other packets, together with new records.
     let mut resent = samples[1].clone();
     resent.row.received_at_us += 60_000_000;
     let repacked = [resent, row(OTHER, NOON + 1, 6)];
@@ -72,7 +72,7 @@ async fn a_record_twice_in_a_batch_is_stored_once(mut database: impl StoreFixtur
     second.row.received_at_us += 1;
     let done = database.store().commit(&batch([&first, &row(IMEI, NOON + 1, 1), &second])).await.unwrap();
     assert_eq!(counts(done), (2, 1));
-    assert_eq!(database.rows("positions").await[0], first.cells(), "the one that came first is kept");
+    assert_eq!(database.rows("positions").await[0], first.cells(), "the first one is kept");
 }
 
 async fn two_records_of_one_millisecond_are_both_stored(mut database: impl StoreFixture) {
@@ -82,7 +82,7 @@ async fn two_records_of_one_millisecond_are_both_stored(mut database: impl Store
     assert_eq!(database.rows("positions").await, samples.map(|sample| sample.cells()));
 }
 
-async fn the_newest_position_goes_by_device_time_and_only_forward(mut database: impl StoreFixture) {
+async fn the_latest_position_goes_by_device_time_and_only_forward(mut database: impl StoreFixture) {
     // Newest first is the trackers' default order.
     let backlog = [row(IMEI, NOON, 1), row(OTHER, NOON, 9), row(IMEI, NOON - 1000, 2), row(IMEI, NOON - 2000, 3)];
     database.store().commit(&batch(&backlog)).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_position_without_fix_faulty_or_ahead_of_time_is_never_the_newest(mut 
     assert_eq!(database.count("positions").await, 5);
 }
 
-async fn the_newest_position_is_replaced_in_every_column(mut database: impl StoreFixture) {
+async fn the_latest_position_is_replaced_in_every_column(mut database: impl StoreFixture) {
     database.store().commit(&batch([&full_row(IMEI, NOON)])).await.unwrap();
     let mut bare = row(IMEI, NOON + 1, 1);
     bare.row.longitude = -70.0;
@@ -134,7 +134,7 @@ async fn a_large_batch_of_many_devices_is_stored_whole(mut database: impl StoreF
 }
 
 async fn changing_column_sets_keep_working(mut database: impl StoreFixture) {
-    // More sets than statements are kept for, and back to the first.
+    // More sets than the statement cache holds, and then the first one again.
     for round in 0..40_i32 {
         let mut sample = row(IMEI, NOON + i64::from(round), round);
         for column in 0..ELEMENTS.len() {
