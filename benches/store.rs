@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::SinkExt as _;
 use load::Load;
-use odograph::ingest::drain::{BatchBuilder, SeenKeys, Sizes};
+use odograph::ingest::drain::{BatchBuilder, DuplicateFilter, FilterSizes};
 use odograph::store::server_of;
 use odograph::store::{
     BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, Lane, PostgresStore, Store as _, encode_copy,
@@ -177,7 +177,7 @@ impl Bench {
 
 /// Encodes the rows of each batch as one COPY, before the measurement.
 fn raw_payloads(load: &Load, scenario: Scenario) -> Vec<(String, Bytes)> {
-    let mut builder = BatchBuilder::new(load::ANY_TIME, SeenKeys::new(Sizes::default()));
+    let mut builder = BatchBuilder::new(load::ANY_TIME, DuplicateFilter::new(FilterSizes::default()));
     let mut payloads = Vec::new();
     let mut finish = |builder: &mut BatchBuilder| {
         if scenario.sorted {
@@ -226,7 +226,7 @@ fn commit_all(url: &str, load: &Load, lane: Lane, scenario: Scenario) -> StageTi
     runtime.block_on(async {
         let mut store = PostgresStore::new(server_of(&DatabaseUrl::parse(url).unwrap()).unwrap(), lane).unwrap();
         let mut cursor = store.open_lane().await.unwrap();
-        let mut builder = BatchBuilder::new(load::ANY_TIME, SeenKeys::new(Sizes::default()));
+        let mut builder = BatchBuilder::new(load::ANY_TIME, DuplicateFilter::new(FilterSizes::default()));
         let (mut took, begun) = (StageTimes::default(), Instant::now());
         let mut newest_written = Instant::now();
         let mut frames = load.frames().filter(|frame| frame.lane(lane.lanes) == lane.number).peekable();
@@ -241,7 +241,7 @@ fn commit_all(url: &str, load: &Load, lane: Lane, scenario: Scenario) -> StageTi
             let mark = Mark { position: Position(next), tag: 1 };
             let mut newest = cursor.latest;
             if newest_written.elapsed() >= Duration::from_secs(1) {
-                builder.add_newest();
+                builder.add_latest();
                 (newest, newest_written) = (mark.position, Instant::now());
             }
             let to = Checkpoint { mark, latest: newest };

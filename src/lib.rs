@@ -36,6 +36,7 @@ pub mod config;
 pub mod flags;
 pub mod health;
 pub mod ingest;
+pub mod lane;
 pub mod metrics;
 pub mod replay;
 pub mod retention;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::{Counter, counter};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::ingest::drain::{Draining, NotKnown, judge_clock};
+use crate::ingest::drain::{JournalProgress, OldestUnknown, check_clock};
 use crate::metrics::Registry;
 use crate::store::{DatabaseUrl, Retention, RetentionClock, RetentionReport, StoreError, retain};
 
@@ -55,7 +55,7 @@ pub struct RetentionConfig {
 /// Deletes expired data, for one service.
 pub struct Retainer {
     config: RetentionConfig,
-    draining: Option<Arc<Draining>>,
+    draining: Option<Arc<JournalProgress>>,
     metrics: RetentionMetrics,
 }
 
@@ -63,7 +63,7 @@ pub struct Retainer {
 #[derive(Debug, thiserror::Error)]
 enum RetentionError {
     #[error("nothing is deleted: {0}")]
-    NotKnown(#[from] NotKnown),
+    OldestUnknown(#[from] OldestUnknown),
     #[error("{0}")]
     Store(#[from] StoreError),
 }
@@ -71,7 +71,7 @@ enum RetentionError {
 impl Retainer {
     /// `draining` drains this service's journal, if it has one. Journals of other gateways are not considered.
     #[must_use]
-    pub fn new(config: RetentionConfig, draining: Option<Arc<Draining>>, metrics: RetentionMetrics) -> Self {
+    pub fn new(config: RetentionConfig, draining: Option<Arc<JournalProgress>>, metrics: RetentionMetrics) -> Self {
         Self { config, draining, metrics }
     }
 
@@ -92,7 +92,7 @@ impl Retainer {
     pub async fn once(&self) {
         match self.attempt().await {
             Ok(report) => self.publish(&report),
-            Err(RetentionError::NotKnown(error)) => {
+            Err(RetentionError::OldestUnknown(error)) => {
                 self.metrics.refused.increment(1);
                 tracing::warn!("nothing is deleted; retention tries again in an hour: {error}");
             }
@@ -110,14 +110,14 @@ impl Retainer {
     }
 
     /// Receive time of the oldest frame that waits in the journal.
-    async fn waiting_since(&self) -> Result<Option<SystemTime>, NotKnown> {
+    async fn waiting_since(&self) -> Result<Option<SystemTime>, OldestUnknown> {
         let Some(draining) = self.draining.clone() else {
             // Without a journal, trackers keep the records that are not in the database.
-            return judge_clock(micros(SystemTime::now()), None)
-                .map_or(Ok(None), |problem| Err(NotKnown::Clock(problem)));
+            return check_clock(micros(SystemTime::now()), None)
+                .map_or(Ok(None), |problem| Err(OldestUnknown::Clock(problem)));
         };
         let oldest_us = tokio::task::spawn_blocking(move || draining.oldest_waiting_us());
-        let oldest_us = oldest_us.await.map_err(|_| NotKnown::Beginning)??;
+        let oldest_us = oldest_us.await.map_err(|_| OldestUnknown::Beginning)??;
         Ok(oldest_us.map(|us| UNIX_EPOCH + Duration::from_micros(u64::try_from(us).unwrap_or(0))))
     }
 

@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use odograph::ingest::drain::{BatchBuilder, SeenKeys, Sizes};
+use odograph::ingest::drain::{BatchBuilder, DuplicateFilter, FilterSizes};
 use odograph::store::server_of;
 use odograph::store::{BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, Lane, PostgresStore, Store as _};
 use odograph_journal::{JournalId, Mark, Position};
@@ -37,7 +37,7 @@ async fn commit_all(url: &str, load: &Load, pace: Option<f64>) -> f64 {
         PostgresStore::new(server_of(&DatabaseUrl::parse(url).unwrap()).unwrap(), Lane::only(JournalId::random()))
             .unwrap();
     let mut from = store.open_lane().await.unwrap().mark;
-    let mut builder = BatchBuilder::new(ANY_TIME, SeenKeys::new(Sizes::default()));
+    let mut builder = BatchBuilder::new(ANY_TIME, DuplicateFilter::new(FilterSizes::default()));
     let (begun, mut newest_written) = (Instant::now(), Instant::now());
     let (mut frames, mut next, mut rows) = (load.frames().peekable(), 0, 0);
     while frames.peek().is_some() {
@@ -58,7 +58,7 @@ async fn commit_all(url: &str, load: &Load, pace: Option<f64>) -> f64 {
             continue;
         }
         if newest_written.elapsed() >= Duration::from_secs(1) {
-            builder.add_newest();
+            builder.add_latest();
             newest_written = Instant::now();
         }
         let to = Mark { position: Position(next), tag: 1 };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use odograph::ingest::drain::{BatchBuilder, Frame, SeenKeys, Sizes, TimeWindow};
+use odograph::ingest::drain::{BatchBuilder, DuplicateFilter, FilterSizes, Frame, TimeWindow};
 use odograph::store::{Batch, encode_copy};
 use odograph_fleet::{Route, test_imei};
 use odograph_journal::Position;
@@ -114,7 +114,7 @@ pub(crate) fn all_as_new(batch: &mut Batch) {
 /// position. Medians over two million rows.
 pub(crate) fn row_ns(devices: u32, rows: u64) -> (f64, f64) {
     let load = Load::new(devices, rows, 0);
-    let mut builder = BatchBuilder::new(ANY_TIME, SeenKeys::new(Sizes::default()));
+    let mut builder = BatchBuilder::new(ANY_TIME, DuplicateFilter::new(FilterSizes::default()));
     let (mut encode, mut build, rounds) = (Vec::new(), Vec::new(), 2_000_000 / load.distinct);
     for _ in 0..rounds {
         builder.abandon();

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use odograph::health::{Health, Reason};
-use odograph::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Sizes, Surroundings, Tail, TimeWindow};
+use odograph::ingest::drain::{
+    BatchLimits, DirectSource, EntrySource, FilterSizes, GapFile, JournalProgress, JournalSource, LaneDriver,
+    LaneReports, TimeWindow,
+};
+use odograph::ingest::drain::{DrainMetrics, JournalMetrics};
 use odograph::ingest::gateway::{CloseReason, Gateway, GatewayMetrics, Timeouts, serve};
 use odograph::ingest::intake::Intake;
-use odograph::metrics::{DrainMetrics, JournalMetrics, Registry, Tally};
+use odograph::metrics::{Registry, Tally};
 use odograph::store::{COMMIT_ORDER, FLAG_ORDER, FlagLedger, Lane};
 
 use crate::database::SimDatabase;
@@ -123,7 +127,7 @@ impl Process {
         let (tally, health) = (Arc::new(Tally::default()), Arc::new(Health::default()));
         health.clear(Reason::Starting);
         let surroundings =
-            Surroundings { metrics: drain_metrics, tally: Arc::clone(&tally), health: Arc::clone(&health) };
+            LaneReports { metrics: drain_metrics, tally: Arc::clone(&tally), health: Arc::clone(&health) };
         let (finish, give_up) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = Vec::new();
         let mut found = 0;
@@ -131,7 +135,7 @@ impl Process {
             let (intake, inboxes) = Intake::commit(lanes, INFLIGHT, Arc::clone(&tally));
             let id = JournalId::from_bytes(rng.u128(..).to_le_bytes());
             for (number, inbox) in (0..).zip(inboxes) {
-                let feed = Inbox::new(Lane { journal: id, number, lanes }, inbox);
+                let feed = DirectSource::new(Lane { journal: id, number, lanes }, inbox);
                 tasks.push(lane(around, feed, &surroundings, &finish, &give_up));
             }
             (intake, None)
@@ -148,9 +152,9 @@ impl Process {
             }
             let shared = (Arc::clone(&tally), Arc::clone(&health), journal_metrics);
             let draining =
-                Arc::new(Draining::new(Arc::clone(&catalog), lanes, gaps, false, opened.new_id, wall, shared));
+                Arc::new(JournalProgress::new(Arc::clone(&catalog), lanes, gaps, false, opened.new_id, wall, shared));
             for number in 0..lanes {
-                let tail = Tail::new(Arc::clone(&draining), number).map_err(|_| NotStarted::Disk)?;
+                let tail = JournalSource::new(Arc::clone(&draining), number).map_err(|_| NotStarted::Disk)?;
                 tasks.push(lane(around, tail, &surroundings, &finish, &give_up));
             }
             let intake = Intake::journal(writer.appender(), INFLIGHT, Arc::clone(&tally));
@@ -236,17 +240,18 @@ pub fn held_by(image: FaultyDisk, plan: &Plan, sent: &Sent) -> Result<Vec<bool>,
     Ok(held)
 }
 
-fn lane<F: Feed + 'static>(
+fn lane<F: EntrySource + 'static>(
     around: &Surrounds<'_>,
     feed: F,
-    surroundings: &Surroundings,
+    surroundings: &LaneReports,
     finish: &CancellationToken,
     give_up: &CancellationToken,
 ) -> Task<bool> {
     let window = TimeWindow { past: Duration::from_hours(24 * 365), future: Duration::from_hours(24) };
     // So few that it forgets.
-    let remembered = Sizes { devices: 2, perhaps: 64 };
-    let batching = Batching { rows: around.plan.batch_rows, linger: Duration::from_millis(50), window, remembered };
+    let remembered = FilterSizes { devices: 2, perhaps: 64 };
+    let batching =
+        BatchLimits { rows: around.plan.batch_rows, linger: Duration::from_millis(50), window, filter: remembered };
     let order = match around.plan.mutant {
         Some(Mutant::CommitOrder(order)) => order,
         _ => &COMMIT_ORDER,
@@ -256,9 +261,9 @@ fn lane<F: Feed + 'static>(
     let (finish, give_up) = (finish.clone(), give_up.clone());
     if around.plan.mutant == Some(Mutant::EmptyCommit) {
         let store = EmptyCommit::new(store, feed.lane());
-        return Task::new(around.bell, Drain::new(store, feed, batching, surroundings).run(finish, give_up));
+        return Task::new(around.bell, LaneDriver::new(store, feed, batching, surroundings).run(finish, give_up));
     }
-    Task::new(around.bell, Drain::new(store, feed, batching, surroundings).run(finish, give_up))
+    Task::new(around.bell, LaneDriver::new(store, feed, batching, surroundings).run(finish, give_up))
 }
 
 fn not_opened(wrong: OpenError) -> NotStarted {

@@ -5,7 +5,7 @@ use super::pipeline::{Acknowledgement, PipelineConfig};
 use crate::config::{AckAfter, AdmissionMode, Settings};
 use crate::flags::{FlagConfig, consumer_name};
 use crate::ingest::admission::AdmissionConfig;
-use crate::ingest::drain::{Batching, Sizes, TimeWindow};
+use crate::ingest::drain::{BatchLimits, FilterSizes, TimeWindow};
 use crate::ingest::gateway::{Limits, Timeouts};
 use crate::retention::RetentionConfig;
 use odograph_journal::Options;
@@ -23,11 +23,11 @@ pub(super) fn pipeline(settings: &Settings, options: StartOptions) -> PipelineCo
         accept_clock: options.accept_clock,
         lanes: settings.lanes,
         inflight_max: settings.inflight_max,
-        batching: Batching {
+        batching: BatchLimits {
             rows: settings.batch_rows,
             linger: settings.batch_linger,
             window: TimeWindow { past: settings.time_window_past, future: settings.time_window_future },
-            remembered: Sizes::default(),
+            filter: FilterSizes::default(),
         },
         quarantine_max_per_hour: settings.quarantine_max_per_hour,
     }

@@ -11,9 +11,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::error::StartError;
 use crate::health::{Health, Reason};
-use crate::ingest::drain::{Batching, Drain, Draining, Feed, GapFile, Inbox, Surroundings, Tail};
+use crate::ingest::drain::{
+    BatchLimits, DirectSource, EntrySource, GapFile, JournalProgress, JournalSource, LaneDriver, LaneReports,
+};
+use crate::ingest::drain::{DrainMetrics, JournalMetrics};
 use crate::ingest::intake::Intake;
-use crate::metrics::{DrainMetrics, JournalMetrics, Registry};
+use crate::metrics::Registry;
 use crate::store::{DatabaseStore, DatabaseUrl, Lane, QuarantineCap, Store};
 use odograph_journal::{Files, Journal, JournalId, OpeningReport, Options, system_us};
 
@@ -30,7 +33,7 @@ pub(super) struct PipelineConfig {
     pub(super) lanes: u16,
     /// Bytes of frames in memory over all sessions.
     pub(super) inflight_max: u32,
-    pub(super) batching: Batching,
+    pub(super) batching: BatchLimits,
     pub(super) quarantine_max_per_hour: QuarantineCap,
 }
 
@@ -50,7 +53,7 @@ pub(super) async fn start(
     health: &Arc<Health>,
 ) -> Result<(Intake, Pipeline), StartError> {
     let around =
-        Surroundings { metrics: DrainMetrics::new(registry), tally: registry.tally(), health: Arc::clone(health) };
+        LaneReports { metrics: DrainMetrics::new(registry), tally: registry.tally(), health: Arc::clone(health) };
     let journal_metrics = JournalMetrics::new(registry);
     let starter = LaneStarter::new(&config, around);
     match config.acknowledgement {
@@ -69,7 +72,7 @@ async fn without_journal(
     let journal = JournalId::random();
     for (number, inbox) in (0..).zip(inboxes) {
         let lane = Lane { journal, number, lanes: config.lanes };
-        starter.start(number, Inbox::new(lane, inbox)).await?;
+        starter.start(number, DirectSource::new(lane, inbox)).await?;
     }
     Ok((intake, starter.pipeline))
 }
@@ -85,7 +88,7 @@ async fn with_journal(
     let (journal, opened) = open(config, &metrics).await?;
     tally.recovered(opened.records);
     let gaps = gaps(config, &health)?;
-    let draining = Arc::new(Draining::new(
+    let draining = Arc::new(JournalProgress::new(
         Arc::clone(journal.catalog()),
         config.lanes,
         gaps,
@@ -95,7 +98,7 @@ async fn with_journal(
         (Arc::clone(&tally), health, metrics),
     ));
     // Open all of them before the first one queries the database: the answer may change what is released.
-    let tails = (0..config.lanes).map(|number| Tail::new(Arc::clone(&draining), number));
+    let tails = (0..config.lanes).map(|number| JournalSource::new(Arc::clone(&draining), number));
     let tails: Vec<_> = tails.collect::<Result<_, _>>().map_err(|e| StartError::Journal(e.into()))?;
     for (number, tail) in (0..).zip(tails) {
         starter.start(number, tail).await?;
@@ -154,14 +157,14 @@ fn gaps(config: &PipelineConfig, health: &Health) -> Result<GapFile, StartError>
 /// Starts lanes one after the other.
 struct LaneStarter<'a> {
     config: &'a PipelineConfig,
-    around: Surroundings,
+    around: LaneReports,
     pipeline: Pipeline,
     /// Each lane holds one. When all are dropped, all lanes have ended.
     guard: Arc<DropGuard>,
 }
 
 impl<'a> LaneStarter<'a> {
-    fn new(config: &'a PipelineConfig, around: Surroundings) -> Self {
+    fn new(config: &'a PipelineConfig, around: LaneReports) -> Self {
         let all_ended = CancellationToken::new();
         let guard = Arc::new(all_ended.clone().drop_guard());
         let give_up = CancellationToken::new();
@@ -179,7 +182,7 @@ impl<'a> LaneStarter<'a> {
         Self { config, around, pipeline, guard }
     }
 
-    async fn start<F: Feed + Send + 'static>(&mut self, number: u16, feed: F) -> Result<(), StartError> {
+    async fn start<F: EntrySource + Send + 'static>(&mut self, number: u16, feed: F) -> Result<(), StartError> {
         let (url, lane) = (&self.config.database_url, feed.lane());
         // Records over the cap are still in the journal. Without one, nothing else would hold them.
         let has_journal = self.config.acknowledgement == Acknowledgement::AfterJournal;
@@ -192,9 +195,9 @@ impl<'a> LaneStarter<'a> {
     fn spawn<S, F>(&mut self, number: u16, store: S, feed: F) -> Result<(), StartError>
     where
         S: Store + Send + 'static,
-        F: Feed + Send + 'static,
+        F: EntrySource + Send + 'static,
     {
-        let drain = Drain::new(store, feed, self.config.batching, self.around.clone());
+        let drain = LaneDriver::new(store, feed, self.config.batching, self.around.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let (finish, give_up) = (self.pipeline.finish.clone(), self.pipeline.give_up.clone());
         let guards = (Arc::clone(&self.guard), self.pipeline.ended.clone().drop_guard());
@@ -217,7 +220,7 @@ fn lower_priority() {
 /// Everything behind the intake.
 pub(super) struct Pipeline {
     journal: Option<(Journal, AbortOnDropHandle<()>)>,
-    draining: Option<Arc<Draining>>,
+    draining: Option<Arc<JournalProgress>>,
     lanes: Vec<std::thread::JoinHandle<()>>,
     finish: CancellationToken,
     give_up: CancellationToken,
@@ -231,7 +234,7 @@ pub(super) struct Pipeline {
 
 impl Pipeline {
     /// How far the lanes are in the journal, if there is one.
-    pub(super) fn draining(&self) -> Option<Arc<Draining>> {
+    pub(super) fn draining(&self) -> Option<Arc<JournalProgress>> {
         self.draining.clone()
     }
 

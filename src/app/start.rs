@@ -112,7 +112,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 mod tests {
     use super::*;
     use crate::ingest::admission::AdmissionMetrics;
-    use crate::metrics::{DrainMetrics, JournalMetrics};
+    use crate::ingest::drain::{DrainMetrics, JournalMetrics};
 
     #[test]
     fn everything_is_there_with_zero_from_the_start() {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::finding::{Check, Finding, span};
 use crate::config::Settings;
-use crate::ingest::drain::{WrongClock, judge_clock};
+use crate::ingest::drain::{WrongClock, check_clock};
 
 /// Judges what can be asked without waiting.
 pub(super) fn judge(settings: &Settings, newest_us: Option<i64>) -> Vec<Finding> {
@@ -45,7 +45,7 @@ fn file_limit(wanted: Option<usize>, hard: Result<u64, String>) -> Finding {
 fn clock(now_us: i64, newest_us: Option<i64>) -> Finding {
     let remedy = "set it by the network (systemd-timesyncd, chrony); where the journal is what is wrong, `odograph serve \
                   --accept-clock` goes on";
-    match judge_clock(now_us, newest_us) {
+    match check_clock(now_us, newest_us) {
         None => Check::Clock.ok("after the build of this program and the journal's newest entry"),
         Some(WrongClock::BeforeBuild) => Check::Clock.wrong("before the build of this program", remedy),
         Some(WrongClock::BeforeJournal { behind }) => {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use teltonika_codecs::{Imei, reply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::ingest::drain::lane_of;
+use crate::lane::lane_of;
 use crate::metrics::Tally;
 use crate::store::Committed;
 use odograph_journal::{AppendError, Appender, EntryKind, NewEntry};

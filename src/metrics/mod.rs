@@ -2,8 +2,6 @@
 //!
 //! Labels are enums: never an IMEI, an address or an error text. Names are those of the documentation.
 
-mod drain;
-mod journal;
 mod tally;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use metrics::{Counter, Gauge, Recorder, counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-pub use drain::DrainMetrics;
-pub use journal::JournalMetrics;
 pub use tally::{Counts, Tally};
 
 use crate::store::QuarantineReason;

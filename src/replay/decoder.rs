@@ -2,7 +2,9 @@
 
 use teltonika_codecs::{AvlData, Message, MessageCodec};
 
-use crate::ingest::drain::{BuiltRow, Frame, Seen, SeenKeys, Sizes, TimeWindow, open_frame, stored_message};
+use crate::ingest::drain::{
+    BuiltRow, DuplicateFilter, Familiarity, FilterSizes, Frame, TimeWindow, open_frame, stored_message,
+};
 use crate::store::{QuarantineReason, ReplayBatch};
 use odograph_journal::{EntryKind, NewEntry};
 use odograph_journal::{JournalId, Position};
@@ -13,7 +15,7 @@ pub struct Decoder {
     again: ReplayBatch,
     refused: Refused,
     /// Where nothing is written, so that the table does not tell: what was looked at just before.
-    seen: Option<SeenKeys>,
+    seen: Option<DuplicateFilter>,
     repeats: u64,
 }
 
@@ -46,7 +48,7 @@ impl Decoder {
     /// The same, leaving out what a device sends again shortly after: where nothing is written it would count twice.
     #[must_use]
     pub fn without_repeats(self) -> Self {
-        Self { seen: Some(SeenKeys::new(Sizes::default())), ..self }
+        Self { seen: Some(DuplicateFilter::new(FilterSizes::default())), ..self }
     }
 
     /// Adds an entry of the journal.
@@ -124,7 +126,9 @@ impl Decoder {
                 continue;
             }
             let mut built = BuiltRow::new(frame.imei, frame.received_at_us, avl.codec(), &record);
-            if seen.as_mut().is_some_and(|seen| seen.see(built.row.ts_ms, built.row.fingerprint) == Seen::Stored) {
+            if seen.as_mut().is_some_and(|seen| {
+                seen.check_and_remember(built.row.ts_ms, built.row.fingerprint) == Familiarity::Stored
+            }) {
                 self.repeats += 1;
                 continue;
             }

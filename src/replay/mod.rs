@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 pub use decoder::{Decoder, Refused, alone};
 pub use retry::{Retried, retry};
 
-use crate::ingest::drain::{TimeWindow, believed, lane_of};
+use crate::ingest::drain::{TimeWindow, with_plausible_receive_time};
+use crate::lane::lane_of;
 use crate::store::{Differences, LanePosition, RewriteReport, Rewriter, StoreError};
 use odograph_journal::system_us;
 use odograph_journal::{Archive, Entry, Filter, OpenError};
@@ -26,7 +27,7 @@ use odograph_journal::{JournalId, Position};
 pub struct Request {
     /// Which entries.
     pub filter: Filter,
-    /// Device times that are believed.
+    /// Plausible device times.
     pub window: TimeWindow,
     /// Whether to write.
     pub mode: Mode,
@@ -117,7 +118,7 @@ pub async fn run(
                 outcome.share = committed.share(begin, entry.position);
                 received_us = Some(entry.entry.received_at_us);
                 outcome.entries += 1;
-                let Entry { position, entry } = believed(entry, system_us);
+                let Entry { position, entry } = with_plausible_receive_time(entry, system_us);
                 decoder.entry(position, &entry);
             } else {
                 outcome.left += 1;

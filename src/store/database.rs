@@ -6,13 +6,14 @@
 use std::path::Path;
 
 use crate::backoff::Backoff;
+use crate::lane::Lane;
 use crate::store::commit::quarantine_input::QuarantineCap;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::model::batch::Batch;
 use crate::store::model::devices::Devices;
 use crate::store::model::features::Features;
-use crate::store::model::fence::{BatchSpan, Checkpoint, CommitOutcome, Lane};
+use crate::store::model::fence::{BatchSpan, Checkpoint, CommitOutcome};
 use crate::store::model::flag::{Applied, Correction, FlagChange};
 use crate::store::model::migration::{MigrateOptions, MigrateReport, Schema};
 use crate::store::model::quarantine::{QuarantineCursor, QuarantineEntry, QuarantineFilter, QuarantineTotal};

@@ -24,6 +24,7 @@ mod sqlite;
 mod statements;
 mod url;
 
+pub use crate::lane::Lane;
 pub use commit::lane_writer::LaneWriter;
 pub use commit::quarantine_input::{QuarantineCap, QuarantineInput};
 pub use commit::script::{COMMIT_ORDER, CommitStep};
@@ -43,7 +44,7 @@ pub use model::columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, c
 pub use model::committed::{Committed, WritePath};
 pub use model::devices::Devices;
 pub use model::features::{Columnstore, Features, PositionsTable};
-pub use model::fence::{BatchSpan, Checkpoint, CommitOutcome, Lane, StoredCheckpoint};
+pub use model::fence::{BatchSpan, Checkpoint, CommitOutcome, StoredCheckpoint};
 pub use model::flag::{Applied, Correction, FlagChange, FlagState, InvalidWindow, Window};
 pub use model::migration::{MigrateOptions, MigrateReport, Schema};
 pub use model::quarantine::{QuarantineCursor, QuarantineEntry, QuarantineFilter, QuarantineTotal};

@@ -2,9 +2,10 @@
 //!
 //! The service names these traits and never a database.
 
+use crate::lane::Lane;
 use crate::store::error::store_error::StoreError;
 use crate::store::model::batch::Batch;
-use crate::store::model::fence::{BatchSpan, Checkpoint, CommitOutcome, Lane};
+use crate::store::model::fence::{BatchSpan, Checkpoint, CommitOutcome};
 use crate::store::model::flag::{Applied, Correction, FlagChange};
 use crate::store::model::migration::Schema;
 

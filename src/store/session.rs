@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::lane::Lane;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::FlagCache;
-use crate::store::model::fence::Lane;
 use crate::store::statements::{BatchSession, Connect, FlagSession, Session};
 
 /// Holds the session between two operations.

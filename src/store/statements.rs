@@ -11,12 +11,13 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
+use crate::lane::Lane;
 use crate::store::commit::quarantine_input::{QuarantineCap, QuarantineInput};
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::LedgerEntry;
 use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::batch::Message;
-use crate::store::model::fence::{Checkpoint, Lane, StoredCheckpoint};
+use crate::store::model::fence::{Checkpoint, StoredCheckpoint};
 use crate::store::model::flag::{Correction, FlagChange, Window};
 use crate::store::model::migration::Schema;
 use crate::store::model::rows::{RowSlice, Rows};

@@ -1,6 +1,6 @@
 //! Sample rows, and the values that a database must give back for them.
 
-use odograph::ingest::drain::NewestPositions;
+use odograph::ingest::drain::LatestPositions;
 use odograph::store::{Batch, ColumnType, ELEMENTS, Row, Spans, TypedElements};
 use odograph_journal::Position;
 use serde_json::Value;
@@ -110,10 +110,10 @@ pub fn columns() -> Vec<(&'static str, &'static str, &'static str)> {
 /// A batch with all rows as new, and the latest positions among them.
 #[must_use]
 pub fn batch<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Batch {
-    let (mut batch, mut newest) = (Batch::default(), NewestPositions::default());
+    let (mut batch, mut newest) = (Batch::default(), LatestPositions::default());
     for sample in samples {
         batch.new.push(&sample.row, &wire(sample), |io| io.push_str(&sample.io));
-        newest.see(&sample.row, &sample.io);
+        newest.consider(&sample.row, &sample.io);
     }
     newest.fill(&mut batch.latest);
     batch

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use odograph::health::Health;
 use odograph::ingest::drain::{
-    BatchBuilder, Batching, Drain, Draining, Frame, GapFile, Inbox, SeenKeys, Sizes, Surroundings, Tail, TimeWindow,
+    BatchBuilder, BatchLimits, DirectSource, DuplicateFilter, FilterSizes, Frame, GapFile, JournalProgress,
+    JournalSource, LaneDriver, LaneReports, TimeWindow,
 };
+use odograph::ingest::drain::{DrainMetrics, JournalMetrics};
 use odograph::ingest::intake::{Intake, PendingReceipt};
-use odograph::metrics::{DrainMetrics, JournalMetrics, Registry, Tally};
+use odograph::metrics::{Registry, Tally};
 use odograph::store::file_of;
 use odograph::store::{
     Batch, BatchSpan, Checkpoint, CommitOutcome, DatabaseUrl, ErrorClass, Lane, LaneWriter, Schema, SqliteStore, Store,
@@ -78,13 +80,18 @@ async fn drain_into<R: FnMut(&Batch) -> bool + Send + Sync + 'static>(database: 
     let registry = Registry::new();
     let (intake, mut inboxes) = Intake::commit(1, 1 << 20, registry.tally());
     let batching =
-        Batching { rows: 1000, linger: Duration::from_millis(50), window: ANY_TIME, remembered: Sizes::default() };
-    let around = Surroundings {
+        BatchLimits { rows: 1000, linger: Duration::from_millis(50), window: ANY_TIME, filter: FilterSizes::default() };
+    let around = LaneReports {
         metrics: DrainMetrics::new(&registry),
         tally: registry.tally(),
         health: Arc::new(Health::default()),
     };
-    let drain = Drain::new(SelectiveStore { inner, refuses }, Inbox::new(lane, inboxes.remove(0)), batching, around);
+    let drain = LaneDriver::new(
+        SelectiveStore { inner, refuses },
+        DirectSource::new(lane, inboxes.remove(0)),
+        batching,
+        around,
+    );
     let drain = tokio::spawn(drain.run(CancellationToken::new(), CancellationToken::new()));
     Bench { registry, intake, drain }
 }
@@ -214,7 +221,7 @@ async fn a_database_that_went_back_is_written_to_again() {
 
 #[test]
 fn a_record_without_a_fix_hides_none_behind_it() {
-    let mut builder = BatchBuilder::new(ANY_TIME, SeenKeys::new(Sizes::default()));
+    let mut builder = BatchBuilder::new(ANY_TIME, DuplicateFilter::new(FilterSizes::default()));
     // Newest first: the car is in a garage.
     let garage = NewRecord { satellites: 0, ..record(T + 2000, 1) };
     let bytes = frame(&[garage, record(T + 1000, 1), record(T, 1)]);
@@ -223,18 +230,18 @@ fn a_record_without_a_fix_hides_none_behind_it() {
     let frame =
         Frame { imei: imei(1), received_at_us: (i64::try_from(T).unwrap() + 3000) * 1000, position, data, records: 3 };
     builder.frame(&frame).unwrap();
-    builder.add_newest();
+    builder.add_latest();
     let newest: Vec<_> = builder.batch().latest.as_slice().iter().map(|row| row.ts_ms).collect();
     assert_eq!(newest, [i64::try_from(T).unwrap() + 1000]);
     builder.abandon();
-    assert!(!builder.has_newest(), "an abandoned batch leaves no trace");
+    assert!(!builder.has_latest(), "an abandoned batch leaves no trace");
 }
 
 /// One process on a disk: a journal, and the drain of everything in it.
 struct DiskIngest {
     log: Log,
     tally: Arc<Tally>,
-    drain: Drain<LaneWriter<SimDatabase>, Tail>,
+    drain: LaneDriver<LaneWriter<SimDatabase>, JournalSource>,
 }
 
 impl DiskIngest {
@@ -249,11 +256,15 @@ impl DiskIngest {
         let metrics = (Arc::clone(&tally), Arc::clone(&health), JournalMetrics::new(&registry));
         let (catalog, gaps) = (Arc::clone(log.catalog()), GapFile::new(Arc::new(disk.clone())));
         let store = LaneWriter::over(database.clone(), Lane::only(catalog.id()));
-        let draining = Arc::new(Draining::new(catalog, 1, gaps, false, opened.new_id, system_us, metrics));
-        let batching =
-            Batching { rows: 1000, linger: Duration::from_millis(1), window: ANY_TIME, remembered: Sizes::default() };
-        let around = Surroundings { metrics: DrainMetrics::new(&registry), tally: Arc::clone(&tally), health };
-        let drain = Drain::new(store, Tail::new(draining, 0).unwrap(), batching, around);
+        let draining = Arc::new(JournalProgress::new(catalog, 1, gaps, false, opened.new_id, system_us, metrics));
+        let batching = BatchLimits {
+            rows: 1000,
+            linger: Duration::from_millis(1),
+            window: ANY_TIME,
+            filter: FilterSizes::default(),
+        };
+        let around = LaneReports { metrics: DrainMetrics::new(&registry), tally: Arc::clone(&tally), health };
+        let drain = LaneDriver::new(store, JournalSource::new(draining, 0).unwrap(), batching, around);
         Self { log, tally, drain }
     }
 

@@ -1,15 +1,15 @@
-//! From frames to a batch: rows sorted by what is known of them, newest positions, and what goes into quarantine.
+//! From frames to a batch: rows sorted by what the filter knows of them, latest positions, and what goes to quarantine.
 //!
-//! A record that the filter knows as stored is left out of the batch, so what the filter knows must be true: a batch ends
-//! either as committed, with the store's proof, or abandoned, and then nothing counts as stored any more.
+//! A record that the filter knows as stored is left out of the batch, so the filter must be right: a batch ends either
+//! committed, with the store's proof, or abandoned, and then nothing counts as stored any more.
 
 use std::time::Duration;
 
 use teltonika_codecs::{AvlData, Imei, Message, MessageCodec, Record, Rejection};
 
-use super::newest::NewestPositions;
-use super::rows::{BuiltRow, NotAsAccepted};
-use super::seen::{Seen, SeenKeys};
+use super::duplicates::{DuplicateFilter, Familiarity};
+use super::latest::LatestPositions;
+use super::row::{AcceptedFrameError, BuiltRow};
 use crate::store::{Batch, Committed, Message as StoredMessage, QuarantineReason, Quarantined};
 use odograph_journal::Position;
 use odograph_journal::{EntryKind, NewEntry};
@@ -29,35 +29,43 @@ pub struct Frame<'a> {
     pub records: u8,
 }
 
-/// Device times that are believed, around the receive time: a stray date would make a chunk of its own.
+/// Plausible device times, around the receive time: a stray date would create a chunk of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeWindow {
-    /// How far a record may lie behind.
+    /// How far a record may be behind.
     pub past: Duration,
-    /// How far a record may lie ahead.
+    /// How far a record may be ahead.
     pub future: Duration,
 }
 
 /// Builds one batch after the other.
 pub struct BatchBuilder {
-    seen: SeenKeys,
-    newest: NewestPositions,
+    filter: DuplicateFilter,
+    latest: LatestPositions,
     window: TimeWindow,
     batch: Batch,
-    /// Records of the frames in the batch that cannot be decoded, by the count that they name.
+    /// Records in undecodable frames of the batch, by the count that the frames name.
     undecodable: u64,
     /// Device time of each frame's newest record, milliseconds.
     newest_ms: Vec<i64>,
-    /// For the newest positions that are remembered.
+    /// Reused for the latest positions of remembered frames.
     io: String,
 }
 
 impl BatchBuilder {
     /// An empty batch.
     #[must_use]
-    pub fn new(window: TimeWindow, seen: SeenKeys) -> Self {
-        let newest = NewestPositions::default();
-        Self { seen, newest, window, batch: Batch::default(), undecodable: 0, newest_ms: Vec::new(), io: String::new() }
+    pub fn new(window: TimeWindow, filter: DuplicateFilter) -> Self {
+        let latest = LatestPositions::default();
+        Self {
+            filter,
+            latest,
+            window,
+            batch: Batch::default(),
+            undecodable: 0,
+            newest_ms: Vec::new(),
+            io: String::new(),
+        }
     }
 
     /// Adds an entry of any kind.
@@ -66,16 +74,16 @@ impl BatchBuilder {
             EntryKind::Frame => {
                 let NewEntry { imei, received_at_us, records, bytes, .. } = *entry;
                 // The session opened the same bytes, perhaps in another version of this program.
-                if let Err(wrong) = self.frame(&Frame { imei, received_at_us, position, data: bytes, records }) {
-                    tracing::error!(%position, error = %wrong, "a frame that was accepted cannot be decoded; it goes to quarantine");
-                    self.whole_frame(position, entry, wrong.to_string());
+                if let Err(error) = self.frame(&Frame { imei, received_at_us, position, data: bytes, records }) {
+                    tracing::error!(%position, error = %error, "cannot decode an accepted frame; it goes to quarantine");
+                    self.whole_frame(position, entry, error.to_string());
                 }
             }
             EntryKind::Undecodable => {
                 let why = undecodable(entry.bytes).map_or_else(
-                    // A later version knows how: the frame was refused by an earlier one.
+                    // An earlier version refused the frame.
                     || "can be decoded by this version".to_owned(),
-                    |wrong| wrong.to_string(),
+                    |error| error.to_string(),
                 );
                 self.whole_frame(position, entry, why);
             }
@@ -87,10 +95,10 @@ impl BatchBuilder {
     ///
     /// # Errors
     /// When the data field cannot be opened, or does not hold as many records as the receipt said.
-    pub fn frame(&mut self, frame: &Frame<'_>) -> Result<(), NotAsAccepted> {
+    pub fn frame(&mut self, frame: &Frame<'_>) -> Result<(), AcceptedFrameError> {
         let avl = open(frame)?;
-        let Self { seen, newest, window, batch, .. } = self;
-        let mut seen = seen.device(frame.imei);
+        let Self { filter, latest, window, batch, .. } = self;
+        let mut filter = filter.device(frame.imei);
         let (mut newest_ms, mut newest_counted) = (None, None);
         for (index, record) in (0..=u8::MAX).zip(avl.records()) {
             let mut built = BuiltRow::new(frame.imei, frame.received_at_us, avl.codec(), &record);
@@ -100,18 +108,18 @@ impl BatchBuilder {
                 batch.quarantined.push(Quarantined::record(row, QuarantineReason::TimeWindow, why, record.wire()));
                 continue;
             }
-            let rows = match seen.see(row.ts_ms, row.fingerprint) {
-                Seen::Stored => {
+            let rows = match filter.check_and_remember(row.ts_ms, row.fingerprint) {
+                Familiarity::Stored => {
                     batch.known_stored += 1;
                     continue;
                 }
-                Seen::Perhaps => &mut batch.perhaps_stored,
-                Seen::New => &mut batch.new,
+                Familiarity::Perhaps => &mut batch.perhaps_stored,
+                Familiarity::New => &mut batch.new,
             };
             rows.push(row, record.wire(), |io| built.write_io(&record, io));
             newest_ms = newest_ms.max(Some(row.ts_ms));
-            // One look-up for a frame that has its newest record first. A record without a fix hides none behind it.
-            if newest_counted < Some(at) && newest.see(row, rows.last_io()) {
+            // One look-up for a frame with its newest record first. A record without a fix hides none after it.
+            if newest_counted < Some(at) && latest.consider(row, rows.last_io()) {
                 newest_counted = Some(at);
             }
         }
@@ -119,42 +127,41 @@ impl BatchBuilder {
         Ok(())
     }
 
-    /// Takes note of a frame that is committed already: its keys are stored, and where `newest` says so its positions may be
-    /// newer than those that are written.
+    /// Learns a committed frame: its keys are stored. If `newest` is set, its positions may be later than the written ones.
     pub fn remember(&mut self, frame: &Frame<'_>, newest: bool) {
         let Ok(avl) = open(frame) else { return };
-        let mut seen = self.seen.device(frame.imei);
+        let mut filter = self.filter.device(frame.imei);
         for record in avl.records().filter(|record| self.window.refuses(record, frame.received_at_us).is_none()) {
             let built = BuiltRow::new(frame.imei, frame.received_at_us, avl.codec(), &record);
-            seen.see(built.row.ts_ms, built.row.fingerprint);
+            filter.check_and_remember(built.row.ts_ms, built.row.fingerprint);
             if newest {
                 self.io.clear();
                 built.write_io(&record, &mut self.io);
-                self.newest.see(&built.row, &self.io);
+                self.latest.consider(&built.row, &self.io);
             }
         }
     }
 
-    /// Everything was remembered that had to be.
+    /// All committed frames were learned.
     pub fn remembered(&mut self) {
-        self.newest.committed(false, &[]);
+        self.latest.committed(false, &[]);
     }
 
-    /// Adds the newest positions to the batch, for the store to write them.
-    pub fn add_newest(&mut self) {
+    /// Adds the latest positions to the batch, for the store to write.
+    pub fn add_latest(&mut self) {
         self.batch.latest.clear();
-        self.newest.fill(&mut self.batch.latest);
+        self.latest.fill(&mut self.batch.latest);
     }
 
-    /// Whether there are newest positions that are not written.
+    /// Whether there are unwritten latest positions.
     #[must_use]
-    pub fn has_newest(&self) -> bool {
-        !self.newest.is_empty()
+    pub fn has_latest(&self) -> bool {
+        !self.latest.is_empty()
     }
 
-    /// Whether the batch writes them.
+    /// Whether the batch writes latest positions.
     #[must_use]
-    pub fn writes_newest(&self) -> bool {
+    pub fn writes_latest(&self) -> bool {
         !self.batch.latest.is_empty()
     }
 
@@ -179,16 +186,16 @@ impl BatchBuilder {
         &mut self.batch
     }
 
-    /// Begins the next batch after this one was committed.
+    /// Starts the next batch after a commit.
     pub fn committed(&mut self, proof: &Committed) {
-        self.newest.committed(!self.batch.latest.is_empty(), proof.refused());
+        self.latest.committed(!self.batch.latest.is_empty(), proof.refused());
         self.clear();
     }
 
-    /// Begins anew: the batch will not be committed as it is.
+    /// Drops the batch, because it will not be committed as it is.
     pub fn abandon(&mut self) {
-        self.seen.doubt();
-        self.newest.abandon();
+        self.filter.distrust();
+        self.latest.abandon();
         self.clear();
     }
 
@@ -215,9 +222,9 @@ impl BatchBuilder {
     fn message(&mut self, frame: Position, entry: &NewEntry<'_>) {
         match Message::open(entry.bytes) {
             Ok(Some(message)) => self.batch.messages.push(stored(frame, entry, &message)),
-            // One without content is a ping, and never handed over.
+            // One without content is a ping, and is never handed over.
             Ok(None) => {}
-            Err(wrong) => self.whole_frame(frame, entry, wrong.to_string()),
+            Err(error) => self.whole_frame(frame, entry, error.to_string()),
         }
     }
 }
@@ -226,9 +233,9 @@ impl BatchBuilder {
 ///
 /// # Errors
 /// When it does not hold as many records as the receipt said, or cannot be opened.
-pub fn open<'a>(frame: &Frame<'a>) -> Result<AvlData<'a>, NotAsAccepted> {
+pub fn open<'a>(frame: &Frame<'a>) -> Result<AvlData<'a>, AcceptedFrameError> {
     let avl = AvlData::open(frame.data)?;
-    if avl.count() == frame.records { Ok(avl) } else { Err(NotAsAccepted::Count) }
+    if avl.count() == frame.records { Ok(avl) } else { Err(AcceptedFrameError::Count) }
 }
 
 /// A message as it is stored.
@@ -241,7 +248,7 @@ pub fn stored(frame: Position, entry: &NewEntry<'_>, message: &Message<'_>) -> S
         codec: message.codec.id(),
         message_type: message.kind,
         bytes: message.payload.to_vec(),
-        // PostgreSQL holds no zero in a text.
+        // PostgreSQL text cannot hold a zero.
         text: message.text().filter(|text| !text.contains('\0')).map(str::to_owned),
     }
 }
@@ -255,7 +262,7 @@ fn undecodable(data: &[u8]) -> Option<Rejection> {
 }
 
 impl TimeWindow {
-    /// Why a record that was received then cannot be believed, if so.
+    /// Why a record received at this time is implausible, if it is.
     #[must_use]
     pub fn refuses(&self, record: &Record<'_>, received_at_us: i64) -> Option<&'static str> {
         let Some(ts_ms) = record.calendar_ms() else { return Some("no calendar holds it") };

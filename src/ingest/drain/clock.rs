@@ -1,12 +1,12 @@
-//! Whether this machine's clock can be right. Records are judged by their receive time, so with a wrong clock good ones would
-//! go to quarantine: the drain waits instead, and the journal goes on.
+//! Checks whether this machine's clock is plausible. The time window compares records with their receive time, so a wrong clock would
+//! send good ones to quarantine: the drain waits instead, and the journal goes on.
 
 use std::time::Duration;
 
-/// Why the clock cannot be right.
+/// Why the clock is implausible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WrongClock {
-    /// It shows a time before this program was built: a board without a battery that has not asked the network yet.
+    /// It shows a time before this program was built: a board without a battery that has no network time yet.
     BeforeBuild,
     /// It shows a time well before the newest entry of the journal.
     BeforeJournal {
@@ -15,9 +15,9 @@ pub enum WrongClock {
     },
 }
 
-/// Judges the clock. `newest_us` is the newest receive time in the journal, microseconds since 1970-01-01 UTC.
+/// Checks the clock. `newest_us` is the newest receive time in the journal, microseconds since 1970-01-01 UTC.
 #[must_use]
-pub fn judge(now_us: i64, newest_us: Option<i64>) -> Option<WrongClock> {
+pub fn check(now_us: i64, newest_us: Option<i64>) -> Option<WrongClock> {
     if now_us < BUILT_US {
         return Some(WrongClock::BeforeBuild);
     }
@@ -38,9 +38,9 @@ const fn built_us() -> i64 {
 
 /// When this program was built, microseconds since 1970-01-01 UTC.
 pub const BUILT_US: i64 = built_us();
-/// 2026-01-01: no journal is older. Not the build of this version, as that may be newer than a backlog.
+/// 2026-01-01: no journal is older. Not the build of this version, which may be newer than a backlog.
 pub(super) const FIRST_VERSION_US: i64 = 1_767_225_600_000_000;
-/// Clocks are set back by small steps now and then.
+/// Clocks are sometimes set back by small steps.
 const TOLERANCE: Duration = Duration::from_mins(5);
 
 #[cfg(test)]
@@ -51,11 +51,11 @@ mod tests {
     fn a_clock_before_the_build_or_well_before_the_journal_is_wrong() {
         let minute = 60_000_000;
         let now = BUILT_US + 1_000 * minute;
-        assert_eq!(judge(now, None), None);
-        assert_eq!(judge(now, Some(now + 4 * minute)), None);
-        assert_eq!(judge(BUILT_US - 1, None), Some(WrongClock::BeforeBuild));
+        assert_eq!(check(now, None), None);
+        assert_eq!(check(now, Some(now + 4 * minute)), None);
+        assert_eq!(check(BUILT_US - 1, None), Some(WrongClock::BeforeBuild));
         let behind = Duration::from_mins(6);
-        assert_eq!(judge(now, Some(now + 6 * minute)), Some(WrongClock::BeforeJournal { behind }));
+        assert_eq!(check(now, Some(now + 6 * minute)), Some(WrongClock::BeforeJournal { behind }));
         assert!(odograph_journal::system_us() > BUILT_US, "it was built before it runs");
     }
 }

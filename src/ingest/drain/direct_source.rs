@@ -1,5 +1,5 @@
-//! The intake as a lane's feed, where there is no journal: entries are answered once they are committed, and until then their
-//! trackers keep them.
+//! The intake as a source, if there is no journal: entries are answered once they are committed. Until then their trackers keep
+//! them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::builder::BatchBuilder;
-use super::feed::{Feed, FeedError, Load};
+use super::source::{BatchLoad, EntrySource, SourceError};
 use crate::ingest::intake::QueuedFrame;
 use crate::store::{Checkpoint, Committed, Lane};
 use odograph_journal::{JournalId, Mark, Position};
 
-/// What a lane took from the intake. The fence belongs to this process alone, so its id is drawn at random.
-pub struct Inbox {
+/// The frames that a lane took from the intake. Its fence row belongs to this process alone, so its id is random.
+pub struct DirectSource {
     lane: Lane,
     intake: mpsc::Receiver<QueuedFrame>,
-    /// What was taken and is not committed; the first ones are in the batch.
+    /// Uncommitted frames; the first ones are in the batch.
     frames: VecDeque<QueuedFrame>,
     in_batch: usize,
-    /// Frames that the database does not take even alone, though it answers. Others go on; these are tried now and then.
+    /// Frames that the database refuses even alone. Others go on; these are retried from time to time.
     aside: VecDeque<QueuedFrame>,
     aside_tried: Instant,
     second_try: bool,
@@ -30,8 +30,8 @@ pub struct Inbox {
     ended: bool,
 }
 
-impl Inbox {
-    /// A lane's end of the intake.
+impl DirectSource {
+    /// Reads one lane of the intake.
     #[must_use]
     pub fn new(lane: Lane, intake: mpsc::Receiver<QueuedFrame>) -> Self {
         Self {
@@ -49,7 +49,7 @@ impl Inbox {
         }
     }
 
-    fn build(&mut self, builder: &mut BatchBuilder, load: &mut Load) {
+    fn build(&mut self, builder: &mut BatchBuilder, load: &mut BatchLoad) {
         if let Some(frame) = self.frames.get(self.in_batch) {
             let (position, entry) = (Position(self.next), frame.entry());
             self.next += 1;
@@ -60,14 +60,14 @@ impl Inbox {
     }
 }
 
-impl Feed for Inbox {
-    const LASTS: bool = false;
+impl EntrySource for DirectSource {
+    const IS_REPLAYABLE: bool = false;
 
     fn lane(&self) -> Lane {
         self.lane
     }
 
-    fn begin(&mut self, _: Lane, at: Checkpoint, _: &mut BatchBuilder) -> Result<Option<()>, FeedError> {
+    fn seek(&mut self, _: Lane, at: Checkpoint, _: &mut BatchBuilder) -> Result<Option<()>, SourceError> {
         self.cursor = at;
         self.next = self.next.max(at.mark.position.0);
         Ok(Some(()))
@@ -77,7 +77,7 @@ impl Feed for Inbox {
         true
     }
 
-    fn fill(&mut self, builder: &mut BatchBuilder, load: &mut Load) -> Result<(), FeedError> {
+    fn fill(&mut self, builder: &mut BatchBuilder, load: &mut BatchLoad) -> Result<(), SourceError> {
         if load.frames == 0
             && self.aside_tried.elapsed() >= ASIDE_EVERY
             && let Some(frame) = self.aside.pop_front()
@@ -122,24 +122,24 @@ impl Feed for Inbox {
         if self.in_batch == 0 { (from, from) } else { (from, Mark { position: Position(self.next), tag: self.tag }) }
     }
 
-    fn stands(&self) -> Checkpoint {
+    fn checkpoint(&self) -> Checkpoint {
         self.cursor
     }
 
-    fn committed(&mut self, at: Checkpoint, proof: &Committed) -> Result<(), FeedError> {
+    fn committed(&mut self, at: Checkpoint, proof: &Committed) -> Result<(), SourceError> {
         self.cursor = at;
         for frame in self.frames.drain(..self.in_batch) {
             frame.settle(proof);
         }
         self.in_batch = 0;
         if std::mem::take(&mut self.second_try) {
-            // Whatever was wrong may be over, so all others follow.
+            // The cause may be gone, so all others follow.
             self.frames.append(&mut self.aside);
         }
         Ok(())
     }
 
-    fn abandon(&mut self) -> Result<(), FeedError> {
+    fn abandon(&mut self) -> Result<(), SourceError> {
         if std::mem::take(&mut self.second_try) {
             self.set_aside();
         }
@@ -162,5 +162,5 @@ impl Feed for Inbox {
     }
 }
 
-/// For a frame that the database does not take even alone; within what its tracker waits for an answer.
+/// Retry interval of a frame set aside; shorter than its tracker waits for an answer.
 const ASIDE_EVERY: Duration = Duration::from_secs(10);

@@ -1,313 +1,398 @@
-//! One lane: gathers a batch, has it committed, and begins again where the database says. One thread; the only user of its
-//! store.
+//! One lane: gathers a batch, commits it until that succeeds, and starts again where the database says. It runs on one thread
+//! and is the only user of its store.
+//!
+//! The invariant: a batch that was offered does not change while its commit is in doubt.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Batching;
 use super::builder::BatchBuilder;
-use super::feed::{Feed, FeedError, Load};
-use super::seen::SeenKeys;
-use crate::health::{Health, Reason};
-use crate::metrics::{DrainMetrics, Tally};
-use crate::store::{BatchSpan, ErrorClass, Schema, Store, StoreError};
+use super::duplicates::DuplicateFilter;
+use super::limits::BatchLimits;
+use super::source::{BatchLoad, EntrySource, SourceError};
+use super::store_health::{LaneReports, SLOW_RETRY, StoreHealth};
+use crate::backoff::Backoff;
+use crate::health::Reason;
+use crate::store::{BatchSpan, Checkpoint, CommitOutcome, Committed, QuarantineReason, Schema, Store, StoreError};
+use odograph_journal::system_us;
 
-/// What a lane reports to.
-#[derive(Clone)]
-pub struct Surroundings {
-    /// Counters of the drain.
-    pub metrics: DrainMetrics,
-    /// Counts of records.
-    pub tally: Arc<Tally>,
-    /// Readiness.
-    pub health: Arc<Health>,
-}
-
-/// A lane of the drain.
-pub struct Drain<S, F> {
-    pub(super) store: S,
-    pub(super) feed: F,
-    pub(super) batching: Batching,
-    pub(super) around: Surroundings,
-    pub(super) builder: BatchBuilder,
-    pub(super) load: Load,
+/// Drives one lane of the drain.
+pub struct LaneDriver<S, F> {
+    store: S,
+    source: F,
+    limits: BatchLimits,
+    health: StoreHealth,
+    builder: BatchBuilder,
+    load: BatchLoad,
     /// When the first frame of the batch was taken.
-    pub(super) begun: Option<Instant>,
-    /// The batch was offered as it is; it must not change while its commit is in doubt.
-    pub(super) offered: Option<BatchSpan>,
-    /// Most frames in a batch, lowered while the database does not take larger ones.
-    pub(super) most_frames: usize,
-    /// When newest positions, or a place without rows, are to be written.
-    pub(super) due: Instant,
-    said_newer: bool,
-    held_since: Option<Instant>,
+    first_frame_at: Option<Instant>,
+    /// The span under which the batch was offered. The batch must not change while its commit is in doubt.
+    offered: Option<BatchSpan>,
+    /// Maximum frames per batch, lowered while the database refuses larger ones.
+    most_frames: usize,
+    /// When latest positions, or a checkpoint without rows, are due.
+    due: Instant,
+    logged_newer_schema: bool,
 }
 
-/// How gathering ended.
-enum Gathered {
+/// Why gathering ended.
+enum GatherEnd {
+    /// A batch is due.
     Batch,
-    /// The journal has a new id, or the lane stands elsewhere.
+    /// The journal took a new id, or the checkpoint moved.
     Moved,
     /// Nothing more will come.
     Over,
 }
 
-/// How to go on after a commit.
-pub(super) enum Next {
+/// How to continue after a commit.
+enum NextStep {
     Gather,
-    /// Ask the database where the lane stands.
-    Begin,
+    /// Ask the database for the checkpoint.
+    Seek,
 }
 
-impl<S: Store, F: Feed> Drain<S, F> {
-    /// A lane from `feed` into `store`.
+impl<S: Store, F: EntrySource> LaneDriver<S, F> {
+    /// A lane from `source` to `store`.
     #[must_use]
-    pub fn new(store: S, feed: F, batching: Batching, around: Surroundings) -> Self {
+    pub fn new(store: S, source: F, limits: BatchLimits, reports: LaneReports) -> Self {
+        let health = StoreHealth::new(reports, source.lane().number);
         Self {
             store,
-            feed,
-            batching,
-            around,
-            builder: BatchBuilder::new(batching.window, SeenKeys::new(batching.remembered)),
-            load: Load::new(usize::MAX, batching.rows),
-            begun: None,
+            source,
+            limits,
+            health,
+            builder: BatchBuilder::new(limits.window, DuplicateFilter::new(limits.filter)),
+            load: BatchLoad::new(usize::MAX, limits.rows),
+            first_frame_at: None,
             offered: None,
             most_frames: usize::MAX,
             due: Instant::now(),
-            said_newer: false,
-            held_since: None,
+            logged_newer_schema: false,
         }
     }
 
-    /// Runs until nothing more comes, which it may ask for by `finish`, and all is committed; or until `give_up`. What is
-    /// not committed then is in the journal, or was never acknowledged. Gives whether all is committed.
+    /// Runs until everything is committed and nothing more comes (`finish` asks for that), or until `give_up`. What is not
+    /// committed then is in the journal, or was never acknowledged. Returns whether everything is committed.
     pub async fn run(mut self, finish: CancellationToken, give_up: CancellationToken) -> bool {
         let ended = tokio::select! {
             biased;
             ended = self.work(&finish) => Some(ended),
             () = give_up.cancelled() => None,
         };
-        let whole = matches!(ended, Some(Ok(())));
-        if let Some(Err(wrong)) = ended {
+        let complete = matches!(ended, Some(Ok(())));
+        if let Some(Err(error)) = ended {
             tracing::error!(
-                cause = std::error::Error::source(&wrong).map(tracing::field::display),
-                "the drain ends: {wrong}"
+                cause = std::error::Error::source(&error).map(tracing::field::display),
+                "the drain ends: {error}"
             );
         }
-        let Self { mut store, feed, .. } = self;
+        let Self { mut store, source, .. } = self;
         // Unanswered frames go first, so that sessions do not wait for the store to close.
-        drop(feed);
-        if whole && !F::LASTS {
-            let _ = timeout(CLOSE_PATIENCE, store.retire()).await;
+        drop(source);
+        if complete && !F::IS_REPLAYABLE {
+            let _ = timeout(CLOSE_TIMEOUT, store.retire()).await;
         }
-        let _ = timeout(CLOSE_PATIENCE, store.close()).await;
-        whole
+        let _ = timeout(CLOSE_TIMEOUT, store.close()).await;
+        complete
     }
 
-    async fn work(&mut self, finish: &CancellationToken) -> Result<(), FeedError> {
+    async fn work(&mut self, finish: &CancellationToken) -> Result<(), SourceError> {
         loop {
-            self.establish().await?;
+            self.seek().await?;
             loop {
                 let next = match self.gather(finish).await? {
-                    Gathered::Over => return Ok(()),
-                    Gathered::Moved => Next::Begin,
-                    Gathered::Batch => self.commit().await?,
+                    GatherEnd::Over => return Ok(()),
+                    GatherEnd::Moved => NextStep::Seek,
+                    GatherEnd::Batch => self.commit().await?,
                 };
-                if matches!(next, Next::Begin) {
-                    self.abandon()?;
+                if matches!(next, NextStep::Seek) {
+                    self.abandon_batch()?;
                     break;
                 }
             }
         }
     }
 
-    /// Waits until the schema can be written to and the lane is ours, and goes to where it stands. The database may be away
-    /// at start, and older when it comes.
-    async fn establish(&mut self) -> Result<(), FeedError> {
-        let mut failures = 0;
-        while !self.schema(&mut failures).await {}
+    /// Waits until the schema is writable and the lane is ours, then moves the source to the checkpoint. The database may be
+    /// down at the start, and outdated when it comes.
+    async fn seek(&mut self) -> Result<(), SourceError> {
+        let mut backoff = Backoff::default();
+        while !self.schema_is_writable(&mut backoff).await {}
         loop {
-            let lane = self.feed.lane();
+            let lane = self.source.lane();
             self.store.assign(lane);
             match self.store.open_lane().await {
                 Ok(at) => {
-                    self.held(false);
-                    if self.feed.begin(lane, at, &mut self.builder)?.is_some() {
-                        self.up();
+                    self.health.lane_is_held(false);
+                    if self.source.seek(lane, at, &mut self.builder)?.is_some() {
+                        self.health.store_is_up();
                         return Ok(());
                     }
                 }
-                Err(wrong) => {
-                    self.held(wrong.lane_is_held());
-                    self.wait_after(&wrong, &mut failures).await;
+                Err(error) => {
+                    self.health.lane_is_held(error.lane_is_held());
+                    self.health.wait_after(&error, &mut backoff).await;
                 }
             }
         }
     }
 
-    /// Looks at the schema; false after waiting, where it cannot be written to.
-    async fn schema(&mut self, failures: &mut u32) -> bool {
+    /// Inspects the schema. Returns false, after a pause, if it is not writable.
+    async fn schema_is_writable(&mut self, backoff: &mut Backoff) -> bool {
         match self.store.schema().await {
             Ok(Schema::Outdated) => {
-                self.up();
-                self.reason(Reason::SchemaOutdated, true);
+                self.health.store_is_up();
+                self.health.set(Reason::SchemaOutdated, true);
                 tracing::error!("the database lacks migrations: run `odograph migrate`; nothing is written until then");
                 sleep(SLOW_RETRY).await;
                 false
             }
             Ok(schema) => {
-                if schema == Schema::Newer && !std::mem::replace(&mut self.said_newer, true) {
+                if schema == Schema::Newer && !std::mem::replace(&mut self.logged_newer_schema, true) {
                     tracing::warn!("the database has migrations that this version does not know");
                 }
-                self.reason(Reason::SchemaOutdated, false);
-                self.up();
+                self.health.set(Reason::SchemaOutdated, false);
+                self.health.store_is_up();
                 true
             }
-            Err(wrong) => {
-                self.wait_after(&wrong, failures).await;
+            Err(error) => {
+                self.health.wait_after(&error, backoff).await;
                 false
             }
         }
     }
 
     /// Gathers until a batch is due.
-    async fn gather(&mut self, finish: &CancellationToken) -> Result<Gathered, FeedError> {
-        let mut looked = Instant::now();
+    async fn gather(&mut self, finish: &CancellationToken) -> Result<GatherEnd, SourceError> {
+        let mut probed_at = Instant::now();
         loop {
-            if !self.feed.is_current() {
-                return Ok(Gathered::Moved);
+            if !self.source.is_current() {
+                return Ok(GatherEnd::Moved);
             }
             let finishing = finish.is_cancelled();
-            if self.feed.clock_is_wrong() {
+            if self.source.clock_is_wrong() {
                 if finishing {
-                    return Ok(Gathered::Over);
+                    return Ok(GatherEnd::Over);
                 }
                 sleep(CLOCK_RETRY).await;
                 continue;
             }
-            self.feed.fill(&mut self.builder, &mut self.load)?;
+            self.source.fill(&mut self.builder, &mut self.load)?;
             let now = Instant::now();
-            let linger = (self.load.frames > 0).then(|| *self.begun.get_or_insert(now) + self.batching.linger);
-            // Foreign entries were passed, or newest positions are not written, or there turned out to be none: the database refused
-            // their rows.
-            let (from, to) = self.feed.span();
-            let unwritten = self.builder.has_newest() || self.feed.stands().latest < from.position;
-            if finishing || self.feed.is_pressed(from) {
+            let linger = (self.load.frames > 0).then(|| *self.first_frame_at.get_or_insert(now) + self.limits.linger);
+            // A checkpoint without rows is due if entries of other lanes were passed, or if latest positions are unwritten (or
+            // turned out to be none, because the database refused their rows).
+            let (from, to) = self.source.span();
+            let unwritten = self.builder.has_latest() || self.source.checkpoint().latest < from.position;
+            if finishing || self.source.is_pressed(from) {
                 self.due = now;
             }
-            let due = (F::LASTS && (from != to || unwritten)).then_some(self.due);
+            let due = (F::IS_REPLAYABLE && (from != to || unwritten)).then_some(self.due);
             let reached = |at: Option<Instant>| at.is_some_and(|at| finishing || now >= at);
             if self.load.is_full() || reached(linger) || reached(due) {
-                return Ok(Gathered::Batch);
+                return Ok(GatherEnd::Batch);
             }
-            if self.feed.is_over() && (finishing || !F::LASTS) {
-                return Ok(Gathered::Over);
+            if self.source.is_over() && (finishing || !F::IS_REPLAYABLE) {
+                return Ok(GatherEnd::Over);
             }
-            let probe = looked + PROBE_EVERY;
+            let probe = probed_at + PROBE_EVERY;
             let until = [linger, due].into_iter().flatten().fold(probe, Instant::min);
-            // A batch that gathers is filled once at the end: what comes meanwhile lies in the journal, and waking up for each
-            // sync would cost the sessions their core.
-            let gathers = F::LASTS && linger.is_some();
+            // A batch that lingers is filled once at the end: new entries wait in the journal meanwhile, and waking up for each
+            // sync would take a core from the sessions.
+            let lingers = F::IS_REPLAYABLE && linger.is_some();
             tokio::select! {
                 biased;
-                () = self.feed.more(), if !gathers => {}
+                () = self.source.more(), if !lingers => {}
                 () = finish.cancelled(), if !finishing => {}
                 () = sleep_until(until) => {
-                    // Nothing to do for a while: look whether the database is still there, so that readiness tells the truth.
+                    // Idle for a while: check the database, so that readiness is true.
                     if Instant::now() >= probe {
-                        if self.load.frames == 0 && !self.still_stands().await? {
-                            return Ok(Gathered::Moved);
+                        if self.load.frames == 0 && !self.checkpoint_is_unchanged().await? {
+                            return Ok(GatherEnd::Moved);
                         }
-                        looked = Instant::now();
+                        probed_at = Instant::now();
                     }
                 }
             }
         }
     }
 
-    /// Whether the database says of the lane what we think. Where nothing comes that would be committed, nothing else shows that it
-    /// went back.
-    async fn still_stands(&mut self) -> Result<bool, FeedError> {
-        let mut failures = 0;
-        while !self.schema(&mut failures).await {}
+    /// Compares our checkpoint with the database's. On an idle lane this is the only way to notice that the database was
+    /// restored.
+    async fn checkpoint_is_unchanged(&mut self) -> Result<bool, SourceError> {
+        let mut backoff = Backoff::default();
+        while !self.schema_is_writable(&mut backoff).await {}
         match self.store.open_lane().await {
-            Ok(at) if at == self.feed.stands() => {
-                self.held(false);
-                self.feed.confirmed()?;
+            Ok(at) if at == self.source.checkpoint() => {
+                self.health.lane_is_held(false);
+                self.source.checkpoint_confirmed()?;
                 Ok(true)
             }
             Ok(_) => Ok(false),
-            Err(wrong) => {
-                self.held(wrong.lane_is_held());
-                self.wait_after(&wrong, &mut failures).await;
+            Err(error) => {
+                self.health.lane_is_held(error.lane_is_held());
+                self.health.wait_after(&error, &mut backoff).await;
                 Ok(true)
             }
         }
     }
 
-    /// Begins the batch anew.
-    pub(super) fn abandon(&mut self) -> Result<(), FeedError> {
-        self.builder.abandon();
-        self.begin_batch();
-        self.feed.abandon()
-    }
-
-    pub(super) fn begin_batch(&mut self) {
-        self.load = Load::new(self.most_frames, self.batching.rows);
-        (self.begun, self.offered) = (None, None);
-    }
-
-    fn held(&mut self, held: bool) {
-        if !held {
-            self.held_since = None;
+    /// Commits the batch, however long it takes. A batch that the database refuses while it answers is divided.
+    async fn commit(&mut self) -> Result<NextStep, SourceError> {
+        let (mut backoff, mut refusals) = (Backoff::default(), 0);
+        loop {
+            let error = match self.offer().await {
+                Ok(CommitOutcome::Committed(committed)) => {
+                    self.finish_batch(&committed)?;
+                    return Ok(NextStep::Gather);
+                }
+                Ok(CommitOutcome::WentBack(_)) => {
+                    if !F::IS_REPLAYABLE {
+                        tracing::warn!("the database was restored: acknowledged records that it lost are gone");
+                    }
+                    sleep(SHORT_PAUSE).await;
+                    return Ok(NextStep::Seek);
+                }
+                Ok(CommitOutcome::Fenced) => {
+                    tracing::error!(lane = ?self.source.lane(), "another process writes under this lane's id in ingest_checkpoints");
+                    self.health.set(Reason::JournalFenced, true);
+                    self.source.fenced();
+                    sleep(SLOW_RETRY).await;
+                    return Ok(NextStep::Seek);
+                }
+                Err(error) => error,
+            };
+            let metrics = &self.health.reports.metrics;
+            metrics.store_retries.increment(1);
+            if self.source.is_second_try() && !error.in_doubt() {
+                // It fails again: the others have their turn.
+                metrics.store_error(error.class);
+                self.abandon_batch()?;
+                return Ok(NextStep::Gather);
+            }
+            let dividing = self.most_frames != usize::MAX;
+            if dividing && !error.in_doubt() && self.load.frames > 1 {
+                // The pauses were made before; now the frame has to be found.
+                metrics.store_error(error.class);
+                sleep(SHORT_PAUSE).await;
+            } else {
+                self.health.wait_after(&error, &mut backoff).await;
+            }
+            // A database that answers and refuses a batch may take its parts: a few frames with a record for every day of a
+            // year need more locks in one transaction than it has. All other trackers must not wait for them. A batch in doubt
+            // stays as it is.
+            let answers = matches!(self.store.schema().await, Ok(Schema::Current | Schema::Newer));
+            refusals = if answers { refusals + 1 } else { 0 };
+            let enough = if dividing { 1 } else { DIVIDE_AFTER };
+            if refusals >= enough && !error.in_doubt() && self.divide(&error) {
+                self.abandon_batch()?;
+                return Ok(NextStep::Gather);
+            }
         }
-        let since = held.then(|| *self.held_since.get_or_insert_with(Instant::now));
-        self.reason(Reason::JournalFenced, since.is_some_and(|since| since.elapsed() > HELD_AFTER));
     }
 
-    pub(super) fn reason(&self, reason: Reason, holds: bool) {
-        self.around.health.set(reason, self.feed.lane().number, holds);
+    /// Halves the next batch, or sets its only frame aside. Returns whether that is possible.
+    fn divide(&mut self, error: &StoreError) -> bool {
+        if self.load.frames > 1 {
+            self.most_frames = self.load.frames / 2;
+            return true;
+        }
+        let aside = self.load.frames == 1 && self.source.set_aside();
+        if aside {
+            tracing::error!(
+                class = %error.class, error = %error, cause = %error.source,
+                "the database refuses a frame even alone; others go on, and its tracker gets no answer"
+            );
+        }
+        aside
     }
 
-    pub(super) fn up(&self) {
-        self.reason(Reason::StoreDown, false);
-        self.reason(Reason::StoreRefuses, false);
-        let health = &self.around.health;
-        let down = health.holds(Reason::StoreDown) || health.holds(Reason::StoreRefuses);
-        self.around.metrics.store_up.set(if down { 0.0 } else { 1.0 });
-    }
-
-    /// Reports an error and waits: briefly and longer each time where it passes, slowly where the operator must act.
-    pub(super) async fn wait_after(&self, wrong: &StoreError, failures: &mut u32) {
-        self.around.metrics.store_up.set(0.0);
-        self.around.metrics.store_error(wrong.class);
-        let pause = match wrong.class {
-            ErrorClass::Unavailable => back_off(*failures),
-            ErrorClass::Refuses => SLOW_RETRY,
+    /// Offers the batch to the store: as it was offered before, or for the first time.
+    async fn offer(&mut self) -> Result<CommitOutcome, StoreError> {
+        let span = match self.offered {
+            Some(span) => span,
+            None => self.complete_batch(),
         };
-        self.reason(Reason::StoreDown, wrong.class == ErrorClass::Unavailable);
-        self.reason(Reason::StoreRefuses, wrong.class == ErrorClass::Refuses);
-        *failures += 1;
-        tracing::warn!(class = %wrong.class, error = %wrong, cause = %wrong.source, retry_in = ?pause, "the store failed; nothing is lost");
-        sleep(pause).await;
+        self.offered = Some(span);
+        let started = Instant::now();
+        let outcome = self.store.commit(self.builder.batch(), &span).await?;
+        if let CommitOutcome::Committed(committed) = &outcome {
+            self.health.reports.metrics.commit_duration(committed.path(), started.elapsed());
+        }
+        self.health.set(Reason::JournalFenced, false);
+        self.health.store_is_up();
+        Ok(outcome)
+    }
+
+    /// Completes the batch. Latest positions are added once a second if a crash could not lose them for good.
+    fn complete_batch(&mut self) -> BatchSpan {
+        let (from, to) = self.source.span();
+        if !F::IS_REPLAYABLE || Instant::now() >= self.due || self.source.is_pressed(to) {
+            self.builder.add_latest();
+        }
+        let written = self.builder.writes_latest() || !self.builder.has_latest();
+        let latest = if written { to.position } else { self.source.checkpoint().latest };
+        BatchSpan { from, to: Checkpoint { mark: to, latest } }
+    }
+
+    /// Counts a committed batch, releases its entries, and starts the next one.
+    fn finish_batch(&mut self, committed: &Committed) -> Result<(), SourceError> {
+        let Some(BatchSpan { to, .. }) = self.offered else { return Ok(()) };
+        let LaneReports { metrics, tally, .. } = &self.health.reports;
+        let batch = self.builder.batch();
+        if batch.offered() > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "a histogram sample is a float")]
+            metrics.commit_rows.record(batch.offered() as f64);
+        }
+        let refused = u64::try_from(committed.refused().len()).unwrap_or(u64::MAX);
+        let mut quarantined = self.builder.quarantined();
+        quarantined[QuarantineReason::Refused as usize] += refused;
+        metrics.quarantine_capped.increment(committed.capped());
+        let now_ms = system_us() / 1_000;
+        for newest_ms in self.builder.newest_ms() {
+            let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
+            metrics.freshness.record(Duration::from_millis(age_ms));
+        }
+        tally.committed(committed.inserted(), committed.duplicates(), quarantined);
+        self.builder.committed(committed);
+        if to.latest == to.mark.position {
+            self.due = Instant::now() + LATEST_EVERY;
+        }
+        self.most_frames = grown(self.most_frames);
+        self.source.committed(to, committed)?;
+        self.start_batch();
+        Ok(())
+    }
+
+    /// Gives the batch up; its entries are read again.
+    fn abandon_batch(&mut self) -> Result<(), SourceError> {
+        self.builder.abandon();
+        self.start_batch();
+        self.source.abandon()
+    }
+
+    fn start_batch(&mut self) {
+        self.load = BatchLoad::new(self.most_frames, self.limits.rows);
+        (self.first_frame_at, self.offered) = (None, None);
     }
 }
 
-/// Capped, and jittered so that gateways do not come back all at once.
-fn back_off(failures: u32) -> Duration {
-    let most = FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(LAST_RETRY);
-    most.mul_f64(0.5 + fastrand::f64() / 2.0)
+/// Doubles the limit, and soon removes it.
+fn grown(frames: usize) -> usize {
+    if frames >= MANY_FRAMES { usize::MAX } else { frames * 2 }
 }
 
-pub(super) const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);
-/// A refusal does not pass by itself.
-pub(super) const SLOW_RETRY: Duration = Duration::from_secs(5);
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 const CLOCK_RETRY: Duration = Duration::from_millis(500);
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-/// A connection that was cut off holds its lane until the server notices, which it does sooner.
-const HELD_AFTER: Duration = Duration::from_secs(45);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Consecutive failures of a batch with a database that answers, before the batch is divided. One is ordinary: the database
+/// came back after an outage.
+const DIVIDE_AFTER: u32 = 2;
+/// More than a batch holds.
+const MANY_FRAMES: usize = 1 << 16;
+/// Latest positions in every batch would halve the rate of a large fleet.
+const LATEST_EVERY: Duration = Duration::from_secs(1);

@@ -1,9 +1,8 @@
-//! What this lane remembers of the records it has written: the duplicate filter. Bounded; it forgets the older half at a
-//! time.
+//! The duplicate filter: what a lane remembers of the records it has written. It is bounded and forgets its older half at once.
 //!
-//! Two memories. The exact one is short: the last records of each device. What it knows is committed or in the batch being
-//! built, so such a record need not go to the database again. The other one is long and not exact: a record that is not in
-//! it is new as far as anyone remembers. What it gets wrong costs time and never data, as the table's key decides.
+//! It has two memories. The exact one is short: the last records of each device. A record in it is committed or in the batch
+//! being built, so it need not go to the database again. The other one is long and inexact: a record that is not in it is new as
+//! far as anyone remembers. Its mistakes cost time and never data, because the key of the table decides.
 
 use std::collections::HashMap;
 
@@ -12,34 +11,34 @@ use teltonika_codecs::Imei;
 
 /// What is known of a record before the database is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// Nothing: it can go the fast way.
+pub enum Familiarity {
+    /// Not remembered: it can take the fast path.
     New,
-    /// It may stand in the table.
+    /// It may be in the table.
     Perhaps,
-    /// It stands in the table, or goes there with the batch that is being built.
+    /// It is in the table, or in the batch being built.
     Stored,
 }
 
-/// Remembers records.
-pub struct SeenKeys {
-    devices: [HashMap<u64, Recent, RandomState>; 2],
+/// Remembers records of all devices.
+pub struct DuplicateFilter {
+    devices: [HashMap<u64, RecentRecords, RandomState>; 2],
     perhaps: Bloom,
-    /// So that nobody can choose records that fall into one block.
+    /// Random, so that an attacker cannot choose records that share a block.
     seed: u64,
-    sizes: Sizes,
+    sizes: FilterSizes,
 }
 
 /// How much each half remembers.
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes {
+pub struct FilterSizes {
     /// Devices whose last 32 records are known exactly; 0.4 KiB each.
     pub devices: usize,
     /// Records that are known as perhaps stored; 2 bytes each.
     pub perhaps: usize,
 }
 
-impl Default for Sizes {
+impl Default for FilterSizes {
     /// 8 MiB for the last two to four million records, which is what a fleet sends again after an outage; and for the last
     /// records of each device, which is what it sends again after a lost answer, 13 MiB for each of two times 28,000 (what
     /// fits a table of that size).
@@ -48,16 +47,16 @@ impl Default for Sizes {
     }
 }
 
-impl SeenKeys {
-    /// Remembers nothing yet.
+impl DuplicateFilter {
+    /// An empty filter.
     #[must_use]
-    pub fn new(sizes: Sizes) -> Self {
+    pub fn new(sizes: FilterSizes) -> Self {
         let devices = [(); 2].map(|()| HashMap::default());
         Self { devices, perhaps: Bloom::new(sizes.perhaps), seed: fastrand::u64(..), sizes }
     }
 
-    /// What is remembered of one device: looked up once for all records of a frame.
-    pub fn device(&mut self, imei: Imei) -> SeenOfDevice<'_> {
+    /// The records of one device: looked up once for all records of a frame.
+    pub fn device(&mut self, imei: Imei) -> DeviceFilter<'_> {
         let Self { devices: [young, old], perhaps, seed, sizes } = self;
         let imei = imei.get();
         if young.len() >= sizes.devices && !young.contains_key(&imei) {
@@ -65,54 +64,54 @@ impl SeenKeys {
             young.clear();
         }
         let recent = young.entry(imei).or_insert_with(|| old.remove(&imei).unwrap_or_default());
-        SeenOfDevice { imei, recent, perhaps, seed: *seed }
+        DeviceFilter { imei, recent, perhaps, seed: *seed }
     }
 
-    /// Forgets what stands in the table: a batch that was being built will not be committed as it is, or the database went
+    /// Forgets what counts as stored: the batch being built is abandoned, or the database went
     /// back. Its records are still known as perhaps stored.
-    pub fn doubt(&mut self) {
+    pub fn distrust(&mut self) {
         self.devices.iter_mut().for_each(HashMap::clear);
     }
 }
 
-/// What is remembered of one device.
-pub struct SeenOfDevice<'a> {
+/// The filter for one device.
+pub struct DeviceFilter<'a> {
     imei: u64,
-    recent: &'a mut Recent,
+    recent: &'a mut RecentRecords,
     perhaps: &'a mut Bloom,
     seed: u64,
 }
 
-impl SeenOfDevice<'_> {
-    /// Looks a record up by its device time and fingerprint, and remembers it.
+impl DeviceFilter<'_> {
+    /// Looks up a record by device time and fingerprint, and remembers it.
     #[inline]
-    pub fn see(&mut self, ts_ms: i64, fingerprint: i32) -> Seen {
+    pub fn check_and_remember(&mut self, ts_ms: i64, fingerprint: i32) -> Familiarity {
         if self.recent.holds(ts_ms, fingerprint) {
-            return Seen::Stored;
+            return Familiarity::Stored;
         }
         self.recent.add(ts_ms, fingerprint);
         // Records of a few seconds share a block, so that those of a frame miss the cache once or twice.
         let block = stir(self.imei.wrapping_mul(self.seed | 1) ^ stir((ts_ms >> 13).cast_unsigned() ^ self.seed));
         let bits = (u64::from(fingerprint.cast_unsigned()) << 32 | ts_ms.cast_unsigned() & 0xFFFF_FFFF) ^ block;
-        if self.perhaps.see(block, bits) { Seen::Perhaps } else { Seen::New }
+        if self.perhaps.check_and_add(block, bits) { Familiarity::Perhaps } else { Familiarity::New }
     }
 }
 
 /// The last records of a device: a ring.
-struct Recent {
+struct RecentRecords {
     newest_ms: i64,
     next: usize,
     fingerprints: [i32; RECENT],
     times: [i64; RECENT],
 }
 
-impl Default for Recent {
+impl Default for RecentRecords {
     fn default() -> Self {
         Self { newest_ms: i64::MIN, next: 0, fingerprints: [0; RECENT], times: [i64::MIN; RECENT] }
     }
 }
 
-impl Recent {
+impl RecentRecords {
     #[inline]
     fn holds(&self, ts_ms: i64, fingerprint: i32) -> bool {
         // Nearly always the first record of a frame is newer than all before.
@@ -132,16 +131,16 @@ impl Recent {
 }
 
 /// A Bloom filter of two generations whose blocks lie side by side in one cache line: 256 bits each, six of them for each
-/// key. About one look-up in 150 is wrong.
+/// key. About one look-up in 150 is mistaken.
 struct Bloom {
-    blocks: Vec<[Half; 2]>,
+    blocks: Vec<[BlockHalf; 2]>,
     /// Which of the two takes new keys.
     young: usize,
     keys: usize,
     capacity: usize,
 }
 
-type Half = [u64; 4];
+type BlockHalf = [u64; 4];
 
 impl Bloom {
     fn new(capacity: usize) -> Self {
@@ -150,7 +149,7 @@ impl Bloom {
 
     /// Whether the key may be there; it is afterwards.
     #[inline]
-    fn see(&mut self, block: u64, bits: u64) -> bool {
+    fn check_and_add(&mut self, block: u64, bits: u64) -> bool {
         if self.keys >= self.capacity {
             self.forget();
         }
@@ -159,7 +158,7 @@ impl Bloom {
         let at = usize::try_from(((block >> 32) * blocks) >> 32).unwrap_or(0);
         let Some(halves) = self.blocks.get_mut(at) else { return true };
         let mask = mask(bits);
-        let holds = |half: &Half| half.iter().zip(mask).all(|(word, bits)| word & bits == bits);
+        let holds = |half: &BlockHalf| half.iter().zip(mask).all(|(word, bits)| word & bits == bits);
         if halves.iter().any(holds) {
             return true;
         }
@@ -190,7 +189,7 @@ fn stir(bits: u64) -> u64 {
 
 /// Six of 256 bits.
 #[inline]
-fn mask(bits: u64) -> Half {
+fn mask(bits: u64) -> BlockHalf {
     let stirred = stir(bits);
     let mut mask = [0; 4];
     for nth in 0..6 {
@@ -210,65 +209,66 @@ mod tests {
 
     const SECOND: i64 = 1000;
 
-    fn see(seen: &mut SeenKeys, device: u64, number: i64) -> Seen {
+    fn see(seen: &mut DuplicateFilter, device: u64, number: i64) -> Familiarity {
         let fingerprint = i32::try_from(number * 7919 % 1_000_000_007).unwrap();
-        seen.device(Imei::try_from(device).unwrap()).see(1_780_000_000_000 + number * SECOND, fingerprint)
+        seen.device(Imei::try_from(device).unwrap())
+            .check_and_remember(1_780_000_000_000 + number * SECOND, fingerprint)
     }
 
     #[test]
     fn a_record_is_stored_while_it_is_remembered_exactly_then_perhaps_then_new_again() {
-        let mut seen = SeenKeys::new(Sizes { devices: 10, perhaps: 1_000 });
-        assert_eq!((see(&mut seen, 1, 0), see(&mut seen, 1, 0)), (Seen::New, Seen::Stored));
-        assert_eq!(see(&mut seen, 2, 0), Seen::New, "of another device");
-        let wrong = (1..100).filter(|number| see(&mut seen, 1, *number) != Seen::New).count();
-        assert!(wrong <= 5, "{wrong}");
-        assert_eq!(see(&mut seen, 1, 0), Seen::Perhaps);
-        assert_eq!(see(&mut seen, 1, 99), Seen::Stored);
+        let mut seen = DuplicateFilter::new(FilterSizes { devices: 10, perhaps: 1_000 });
+        assert_eq!((see(&mut seen, 1, 0), see(&mut seen, 1, 0)), (Familiarity::New, Familiarity::Stored));
+        assert_eq!(see(&mut seen, 2, 0), Familiarity::New, "of another device");
+        let mistaken = (1..100).filter(|number| see(&mut seen, 1, *number) != Familiarity::New).count();
+        assert!(mistaken <= 5, "{mistaken}");
+        assert_eq!(see(&mut seen, 1, 0), Familiarity::Perhaps);
+        assert_eq!(see(&mut seen, 1, 99), Familiarity::Stored);
         for number in 1_000..4_000 {
             see(&mut seen, 1, number);
         }
         // Both generations of the long memory are others by now.
-        let forgotten = (1..100).filter(|number| see(&mut seen, 1, *number) == Seen::New).count();
+        let forgotten = (1..100).filter(|number| see(&mut seen, 1, *number) == Familiarity::New).count();
         assert!(forgotten >= 80, "{forgotten}");
     }
 
     #[test]
     fn two_records_of_one_millisecond_are_two() {
-        let mut seen = SeenKeys::new(Sizes::default());
+        let mut seen = DuplicateFilter::new(FilterSizes::default());
         let mut device = seen.device(Imei::try_from(1).unwrap());
-        assert_ne!(device.see(5, 1), Seen::Stored);
-        assert_ne!(device.see(5, 2), Seen::Stored);
-        assert_ne!(device.see(4, 1), Seen::Stored);
-        assert_eq!(device.see(5, 1), Seen::Stored);
+        assert_ne!(device.check_and_remember(5, 1), Familiarity::Stored);
+        assert_ne!(device.check_and_remember(5, 2), Familiarity::Stored);
+        assert_ne!(device.check_and_remember(4, 1), Familiarity::Stored);
+        assert_eq!(device.check_and_remember(5, 1), Familiarity::Stored);
     }
 
     #[test]
     fn devices_beyond_the_bound_are_forgotten_exactly_and_not_altogether() {
-        let mut seen = SeenKeys::new(Sizes { devices: 10, perhaps: 100_000 });
+        let mut seen = DuplicateFilter::new(FilterSizes { devices: 10, perhaps: 100_000 });
         for device in 0..30 {
             see(&mut seen, device, 1);
         }
-        assert_eq!(see(&mut seen, 29, 1), Seen::Stored);
-        assert_eq!(see(&mut seen, 0, 1), Seen::Perhaps);
+        assert_eq!(see(&mut seen, 29, 1), Familiarity::Stored);
+        assert_eq!(see(&mut seen, 0, 1), Familiarity::Perhaps);
         assert!(seen.devices.iter().all(|devices| devices.len() <= 10));
     }
 
     #[test]
     fn after_a_doubt_nothing_counts_as_stored_and_nothing_as_new() {
-        let mut seen = SeenKeys::new(Sizes::default());
+        let mut seen = DuplicateFilter::new(FilterSizes::default());
         for number in 0..500 {
             see(&mut seen, 1, number);
         }
-        seen.doubt();
-        assert!((0..500).all(|number| see(&mut seen, 1, number) == Seen::Perhaps));
+        seen.distrust();
+        assert!((0..500).all(|number| see(&mut seen, 1, number) == Familiarity::Perhaps));
     }
 
     #[test]
     fn few_new_records_are_taken_for_old_ones() {
-        let mut seen = SeenKeys::new(Sizes { devices: 1_000, perhaps: 100_000 });
-        let wrong =
-            (0..200_000).filter(|at| see(&mut seen, at % 1_000, i64::try_from(at / 1_000).unwrap()) != Seen::New);
-        let wrong = wrong.count();
-        assert!(wrong <= 2_000, "{wrong} of 200,000");
+        let mut seen = DuplicateFilter::new(FilterSizes { devices: 1_000, perhaps: 100_000 });
+        let mistaken = (0..200_000)
+            .filter(|at| see(&mut seen, at % 1_000, i64::try_from(at / 1_000).unwrap()) != Familiarity::New);
+        let mistaken = mistaken.count();
+        assert!(mistaken <= 2_000, "{mistaken} of 200,000");
     }
 }

@@ -1,5 +1,5 @@
-//! The memory of a gap: a part of the journal that the database lacks is gone. Once the drain has passed it nothing else shows
-//! it, so a file beside the journal does, until the operator accepts it.
+//! Remembers a gap: a part of the journal that the database lacks is lost. Once the drain has passed it, nothing else shows it, so a
+//! file next to the journal does, until the operator accepts it.
 
 use std::io;
 use std::sync::Arc;
@@ -7,39 +7,39 @@ use std::sync::Arc;
 use odograph_journal::Storage;
 use odograph_journal::{JournalId, Position};
 
-/// The file; one line a gap. Beside it another one says under which id a journal has just begun anew: what it gave away before
-/// had been committed under the former one, so that is no gap.
+/// The file, with one line per gap. A second file holds an id that the journal has just drawn: what it removed before was
+/// committed under the former id, so that is not a gap.
 #[derive(Clone, Debug)]
 pub struct GapFile(Arc<dyn Storage>);
 
 impl GapFile {
-    /// In this directory, where it need not be yet.
+    /// The file in this directory. It need not exist.
     #[must_use]
     pub fn new(directory: Arc<dyn Storage>) -> Self {
         Self(directory)
     }
 
-    /// What is noted, empty where there is no gap.
+    /// The noted gaps; empty if there are none.
     ///
     /// # Errors
-    /// When it is there and cannot be read.
+    /// When it exists and cannot be read.
     pub fn read(&self) -> io::Result<String> {
         self.text(NOTE)
     }
 
-    /// Forgets the gaps: the operator knows.
+    /// Forgets the gaps, because the operator accepts them.
     ///
     /// # Errors
-    /// When the file stays.
+    /// When the file cannot be removed.
     pub fn accept(&self) -> io::Result<()> {
         self.remove(NOTE)?;
         self.0.sync_names()
     }
 
-    /// This id was drawn for a journal that may begin later than at 0.
+    /// Notes an id that was drawn for a journal that may begin after 0.
     pub(super) fn drawn(&self, id: JournalId) {
-        if let Err(wrong) = self.write(DRAWN, &id.to_string()) {
-            tracing::warn!(error = %wrong, "the journal's new id cannot be noted; a kill before its first commit gives a false gap");
+        if let Err(error) = self.write(DRAWN, &id.to_string()) {
+            tracing::warn!(error = %error, "cannot note the journal's new id; a kill before its first commit will report a false gap");
         }
     }
 
@@ -50,11 +50,11 @@ impl GapFile {
 
     /// Every lane has committed under it.
     pub(super) fn forget_drawn(&self) {
-        // Where it stays, an alarm is missed only if the whole database is lost.
+        // If it stays, an alarm is missed only if the whole database is lost.
         let _ = self.remove(DRAWN);
     }
 
-    /// Notes a gap, unless it is noted already; durable before it returns. Says whether it is new.
+    /// Notes a gap durably, unless it is noted already. Returns whether it is new.
     pub(super) fn note(&self, journal: JournalId, from: Position, to: Position) -> io::Result<bool> {
         let line = format!("journal {journal}: positions {from} to {to} were not in the database and are gone\n");
         let noted = self.read()?;
@@ -67,7 +67,7 @@ impl GapFile {
 
     fn text(&self, name: &str) -> io::Result<String> {
         let file = match self.0.open(name) {
-            Err(wrong) if wrong.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
             file => file?,
         };
         let mut bytes = vec![0; usize::try_from(file.size()?).map_err(io::Error::other)?];
@@ -76,7 +76,7 @@ impl GapFile {
         String::from_utf8(bytes).map_err(io::Error::other)
     }
 
-    /// Puts a file there as a whole or not at all; durable before it returns.
+    /// Writes a file durably, as a whole or not at all.
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
         let new = format!("{name}.tmp");
         self.remove(&new)?;
@@ -89,7 +89,7 @@ impl GapFile {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         match self.0.remove(name) {
-            Err(wrong) if wrong.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         }
     }

@@ -1,10 +1,10 @@
-//! What the journal shows, and how far the drain is behind it.
+//! Metrics of the journal, and of how far the drain is behind it. All are zero if there is no journal.
 
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::Registry;
+use crate::metrics::Registry;
 use odograph_journal::Status;
 
 /// Gauges of the journal's room, and its counters. All zero where there is no journal.
@@ -16,7 +16,7 @@ pub struct JournalMetrics {
     pub(crate) sync_duration: Histogram,
     keep_shortened: Counter,
     damage_skipped_bytes: Counter,
-    pub(crate) gap_bytes: Counter,
+    pub(super) gap_bytes: Counter,
     lag_bytes: Gauge,
     oldest_uncommitted: Gauge,
 }
@@ -38,9 +38,9 @@ impl JournalMetrics {
         })
     }
 
-    /// Shows how the journal stands, and how long its oldest uncommitted entry has been waiting.
+    /// Publishes the state of the journal, and how long its oldest uncommitted entry has waited.
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; no journal has 2^53 bytes")]
-    pub(crate) fn show(&self, status: &Status, lag_bytes: u64, oldest: Duration) {
+    pub(super) fn show(&self, status: &Status, lag_bytes: u64, oldest: Duration) {
         self.uncommitted_bytes.set(status.uncommitted_bytes as f64);
         self.kept_bytes.set(status.kept_bytes as f64);
         self.max_bytes.set(status.max_bytes as f64);

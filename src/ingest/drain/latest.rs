@@ -1,6 +1,6 @@
-//! The newest position of each device since the last time that they were written. Written in every batch they would halve
-//! the rate of a large fleet. Those of the batch being built stand apart until it is committed: a position that is not in
-//! the table is nobody's newest.
+//! The latest position of each device since they were last written. Written in every batch, they would halve the rate of a large
+//! fleet. Positions of the batch being built are kept apart until it is committed: a row that is not in the table cannot be the
+//! latest.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -10,30 +10,30 @@ use foldhash::fast::RandomState;
 
 use crate::store::{Key, Row, Rows};
 
-/// Collects newest positions between two writings.
+/// Collects latest positions between two writes.
 #[derive(Default)]
-pub struct NewestPositions {
-    committed: Devices,
-    in_batch: Devices,
+pub struct LatestPositions {
+    committed: ByDevice,
+    in_batch: ByDevice,
 }
 
-type Devices = HashMap<u64, Newest, RandomState>;
+type ByDevice = HashMap<u64, LatestPosition, RandomState>;
 
-struct Newest {
+struct LatestPosition {
     row: Row,
     io: String,
 }
 
-impl NewestPositions {
-    /// Takes a row of the batch into account: by device time, never by arrival, as trackers send the newest first. Says
-    /// whether the row can be a newest position at all.
-    pub fn see(&mut self, row: &Row, io: &str) -> bool {
-        if !counts(row) {
+impl LatestPositions {
+    /// Considers a row of the batch, by device time and never by arrival: trackers send the newest record first. Returns
+    /// whether the row may be a latest position at all.
+    pub fn consider(&mut self, row: &Row, io: &str) -> bool {
+        if !may_be_latest(row) {
             return false;
         }
         match self.in_batch.entry(row.imei.get()) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Newest { row: row.clone(), io: io.to_owned() });
+                vacant.insert(LatestPosition { row: row.clone(), io: io.to_owned() });
             }
             Entry::Occupied(mut occupied) => {
                 let newest = occupied.get_mut();
@@ -52,14 +52,14 @@ impl NewestPositions {
         self.committed.is_empty() && self.in_batch.is_empty()
     }
 
-    /// Adds all of them to a batch, up to two of a device: the store takes the later one.
+    /// Adds all of them to a batch, up to two per device: the store takes the later one.
     pub fn fill(&self, rows: &mut Rows) {
-        for Newest { row, io } in self.committed.values().chain(self.in_batch.values()) {
+        for LatestPosition { row, io } in self.committed.values().chain(self.in_batch.values()) {
             rows.push(row, &[], |text| text.push_str(io));
         }
     }
 
-    /// The batch was committed: with them, or they are kept for a later one. What the database refused is none.
+    /// The batch was committed: with the latest positions, or they stay for a later one. Rows that the database refused do not count.
     pub fn committed(&mut self, written: bool, refused: &[Key]) {
         if written {
             self.committed.clear();
@@ -80,21 +80,21 @@ impl NewestPositions {
         }
     }
 
-    /// The batch will not be committed as it is.
+    /// Forgets the positions of an abandoned batch.
     pub fn abandon(&mut self) {
         self.in_batch.clear();
     }
 }
 
-impl Newest {
+impl LatestPosition {
     fn at(&self) -> (i64, i32) {
         (self.row.ts_ms, self.row.fingerprint)
     }
 }
 
-/// Only valid, not faulty, and not further ahead of the receive time than clocks are apart: one that runs ahead would hide
-/// all that follows.
-fn counts(row: &Row) -> bool {
+/// Whether a row may be a latest position: valid, not faulty, and not ahead of the receive time by more than clocks differ. A
+/// position from the future would hide all that follow.
+fn may_be_latest(row: &Row) -> bool {
     let ahead_us = row.ts_ms.saturating_mul(1000).saturating_sub(row.received_at_us);
     row.valid && !row.faulty && i128::from(ahead_us) <= AHEAD_MAX.as_micros().cast_signed()
 }

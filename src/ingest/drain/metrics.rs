@@ -1,22 +1,22 @@
-//! What the lanes of the drain count.
+//! Metrics of the drain and its store. All exist with zero from the start.
 
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::Registry;
+use crate::metrics::Registry;
 use crate::store::{ErrorClass, WritePath};
 
 /// Counters of commits and of the store.
 #[derive(Clone)]
 pub struct DrainMetrics {
     commit_duration: [Histogram; WritePath::ALL.len()],
-    pub(crate) commit_rows: Histogram,
-    pub(crate) freshness: Histogram,
+    pub(super) commit_rows: Histogram,
+    pub(super) freshness: Histogram,
     store_errors: [Counter; ErrorClass::ALL.len()],
-    pub(crate) quarantine_capped: Counter,
-    pub(crate) store_retries: Counter,
-    pub(crate) store_up: Gauge,
+    pub(super) quarantine_capped: Counter,
+    pub(super) store_retries: Counter,
+    pub(super) store_up: Gauge,
 }
 
 impl DrainMetrics {
@@ -35,11 +35,11 @@ impl DrainMetrics {
         })
     }
 
-    pub(crate) fn commit_duration(&self, way: WritePath, duration: Duration) {
+    pub(super) fn commit_duration(&self, way: WritePath, duration: Duration) {
         self.commit_duration[way as usize].record(duration);
     }
 
-    pub(crate) fn store_error(&self, class: ErrorClass) {
+    pub(super) fn store_error(&self, class: ErrorClass) {
         self.store_errors[class as usize].increment(1);
     }
 }

@@ -1,85 +1,57 @@
-//! The drain: takes entries, decodes them, builds rows, and commits batch by batch. One or more lanes, each a slice of the
+//! The drain: reads entries, decodes them, builds rows, and commits batch by batch. It has one or more lanes, each a slice of the
 //! devices with a thread and a connection of its own.
 //!
 //! ```text
-//! journal ─ tail ─┐
-//!                 ├─► builder: rows, duplicate filter, newest positions ─► batch ─► lane ─► store
-//! intake ─ inbox ─┘                                                         └─ committed ─► release, or receipts
+//! journal ─ journal_source ─┐
+//!                           ├─► builder: rows, duplicate filter, latest positions ─► batch ─► driver ─► store
+//! intake ─ direct_source ───┘                                                          └─ committed ─► release, or receipts
 //! ```
 //!
-//! While a batch is being committed further entries queue up, so batches grow with the backlog by themselves. Errors are
-//! met by committing the same batch again, for as long as it takes: nothing is dropped.
+//! Entries queue up while a batch is committed, so batches grow with the backlog by themselves. After an error the same batch is
+//! committed again, however long it takes: nothing is dropped.
+//!
+//! # Reading order
+//!
+//! - `driver` ([`LaneDriver`]) is the loop of one lane: seek, gather, commit, release.
+//! - `source` ([`EntrySource`]) is what it reads from: `journal_source`, or `direct_source` if there is no journal.
+//! - `builder`, `row`, `duplicates`, `latest` turn entries into a batch.
+//! - `progress` ([`JournalProgress`]) is what the lanes of one journal share: what is committed by all, and so released.
+//! - `store_health`, `clock`, `gap` report what an operator must know; `metrics` and `journal_metrics` count.
+//!
+//! # Words
+//!
+//! A *checkpoint* is what the database holds for a lane. The *span* of a batch is the part of the journal from its checkpoint to the
+//! last entry read. A lane has *reached* a position when it has read everything before it, and *committed* a position when the
+//! database has. The journal *releases* what all lanes have committed.
 
 mod builder;
 mod clock;
-mod commit;
-mod feed;
+mod direct_source;
+mod driver;
+mod duplicates;
 mod gap;
-mod inbox;
-mod lane;
-mod newest;
-mod rows;
-mod seen;
-mod shared;
-mod tail;
-mod waiting;
-
-use std::time::Duration;
-
-use teltonika_codecs::Imei;
+mod journal_metrics;
+mod journal_source;
+mod latest;
+mod limits;
+mod metrics;
+mod progress;
+mod row;
+mod source;
+mod store_health;
 
 pub use builder::{BatchBuilder, Frame, TimeWindow, open as open_frame, stored as stored_message};
-pub use clock::{BUILT_US, WrongClock, judge as judge_clock};
-pub use feed::Feed;
+pub use clock::{BUILT_US, WrongClock, check as check_clock};
+pub use direct_source::DirectSource;
+pub use driver::LaneDriver;
+pub use duplicates::{DeviceFilter, DuplicateFilter, Familiarity, FilterSizes};
 pub use gap::GapFile;
-pub use inbox::Inbox;
-pub use lane::{Drain, Surroundings};
-pub use newest::NewestPositions;
-pub use rows::{BuiltRow, NotAsAccepted};
-pub use seen::{Seen, SeenKeys, SeenOfDevice, Sizes};
-pub use shared::Draining;
-pub use tail::{Tail, believed};
-pub use waiting::NotKnown;
-
-/// How batches are made.
-#[derive(Clone, Copy, Debug)]
-pub struct Batching {
-    /// Most rows in a batch; the frame that reaches it is still taken whole.
-    pub rows: usize,
-    /// How long the first frame of a batch waits for others.
-    pub linger: Duration,
-    /// Device times that are believed.
-    pub window: TimeWindow,
-    /// How many records are remembered.
-    pub remembered: Sizes,
-}
-
-/// The lane of a device, of so many. Fixed for ever: with another slicing, a lane would skip what was behind in another one.
-#[must_use]
-pub fn lane_of(imei: Imei, lanes: u16) -> u16 {
-    // The upper bits of a product with an odd constant are well mixed; IMEIs of one purchase differ in the lower ones.
-    let mixed = u128::from(imei.get().wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    u16::try_from((mixed * u128::from(lanes)) >> 64).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lanes_are_even_and_stay_what_they_are() {
-        let imei = |number: u64| Imei::try_from(356_307_042_440_000 + number).unwrap();
-        let first: Vec<u16> = (0..12).map(|number| lane_of(imei(number), 4)).collect();
-        assert_eq!(
-            first,
-            [1, 3, 2, 0, 2, 1, 3, 2, 0, 3, 1, 0],
-            "changing this loses records of journals that are not empty"
-        );
-        for lanes in [1, 2, 3, 8] {
-            let mut counts = vec![0_u32; usize::from(lanes)];
-            (0..8_000).for_each(|number| counts[usize::from(lane_of(imei(number), lanes))] += 1);
-            let fair = 8_000 / u32::from(lanes);
-            assert!(counts.iter().all(|count| count.abs_diff(fair) < fair / 10), "{counts:?}");
-        }
-    }
-}
+pub use journal_metrics::JournalMetrics;
+pub use journal_source::{JournalSource, with_plausible_receive_time};
+pub use latest::LatestPositions;
+pub use limits::BatchLimits;
+pub use metrics::DrainMetrics;
+pub use progress::{JournalProgress, OldestUnknown};
+pub use row::{AcceptedFrameError, BuiltRow};
+pub use source::{EntrySource, SourceError};
+pub use store_health::LaneReports;

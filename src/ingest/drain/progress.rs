@@ -1,60 +1,76 @@
-//! What the lanes of one journal share: how far each of them is, what may be released, and the journal's name.
+//! What the lanes of one journal share: how far each is, what may be released, and the journal's id.
+//!
+//! The invariant: a position is released only when every lane has committed everything before it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::clock::{self, WrongClock};
 use super::gap::GapFile;
+use super::journal_metrics::JournalMetrics;
 use crate::health::{Health, Reason};
-use crate::metrics::{JournalMetrics, Tally};
-use odograph_journal::WallClock;
-use odograph_journal::{HistoryMismatch, Poisoned, SharedCatalog};
-use odograph_journal::{JournalId, Position};
+use crate::metrics::Tally;
+use odograph_journal::{HistoryMismatch, JournalId, Poisoned, Position, ReadError, SharedCatalog, WallClock};
 
-/// The draining of one journal.
-pub struct Draining {
+/// How far one journal is drained.
+pub struct JournalProgress {
     pub(super) catalog: Arc<SharedCatalog>,
     pub(super) tally: Arc<Tally>,
     pub(super) health: Arc<Health>,
-    /// The operator says that the clock is right, whatever the journal says.
+    /// The operator says that the clock is right.
     pub(super) accept_clock: bool,
     pub(super) wall: WallClock,
     metrics: JournalMetrics,
     gaps: GapFile,
-    lanes: Mutex<Lanes>,
+    lanes: Mutex<LaneTable>,
 }
 
-/// How far the lanes are. Held while the journal is released or rewound, so that none undoes what another one did.
-struct Lanes {
-    each: Vec<Progress>,
-    /// Drawn for a journal that could not vouch for its past; until every lane has committed something under it.
+/// Why the oldest waiting entry is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum OldestUnknown {
+    /// Receive times are meaningless with such a clock.
+    #[error("this machine's clock is implausible: {0:?}")]
+    Clock(WrongClock),
+    /// Not every lane has asked the database yet. It may be behind what the journal has released.
+    #[error("not every lane knows its checkpoint yet")]
+    Beginning,
+    /// The journal cannot be read.
+    #[error("the journal cannot be read")]
+    Journal(#[source] ReadError),
+}
+
+/// All lanes. The lock is held while the journal is released or rewound, so that no lane undoes what another one did.
+struct LaneTable {
+    each: Vec<LaneProgress>,
+    /// An id drawn for a journal that could not vouch for its past, until every lane has committed under it.
     drawn: Option<JournalId>,
-    /// How far the slowest was when it last moved.
+    /// The position of the slowest lane, and when it last moved.
     moved: (Position, Instant),
 }
 
-/// How far a lane is.
+/// One lane.
 #[derive(Clone, Copy, Debug)]
-struct Progress {
-    /// Everything before is committed, newest positions included.
+struct LaneProgress {
+    /// Everything before is committed, latest positions included.
     done: Position,
     /// Receive time of its oldest entry that is not committed, microseconds.
     oldest_us: Option<i64>,
-    /// It has committed since the journal was named.
+    /// Whether it has committed under the current id.
     committed: bool,
-    /// It has asked the database where it stands.
+    /// Whether it has asked the database for its checkpoint.
     begun: bool,
 }
 
-impl Lanes {
+impl LaneTable {
     fn slowest(&self) -> Position {
         self.each.iter().map(|lane| lane.done).min().unwrap_or_default()
     }
 }
 
-impl Draining {
-    /// The draining of an open journal in so many lanes. `is_renamed` says that opening it drew a new id.
+impl JournalProgress {
+    /// For an open journal. `is_renamed` says that opening it drew a new id.
     #[must_use]
     pub fn new(
         catalog: Arc<SharedCatalog>,
@@ -69,8 +85,8 @@ impl Draining {
         if is_renamed {
             gaps.drawn(id);
         }
-        let begun = Progress { done: released, oldest_us: None, committed: false, begun: false };
-        let lanes = Lanes {
+        let begun = LaneProgress { done: released, oldest_us: None, committed: false, begun: false };
+        let lanes = LaneTable {
             each: vec![begun; usize::from(lanes)],
             drawn: gaps.is_drawn(id).then_some(id),
             moved: (released, Instant::now()),
@@ -79,7 +95,7 @@ impl Draining {
     }
 
     pub(super) fn lanes(&self) -> u16 {
-        u16::try_from(self.progress().each.len()).unwrap_or(u16::MAX)
+        u16::try_from(self.lock().each.len()).unwrap_or(u16::MAX)
     }
 
     /// Brings the journal's gauges and reasons up to date.
@@ -93,9 +109,9 @@ impl Draining {
         self.health.set(Reason::Backlog, 0, oldest > BACKLOG_AFTER);
     }
 
-    /// How far all lanes are, and how long the oldest uncommitted entry has been waiting.
+    /// The position that all lanes have committed, and how long the oldest uncommitted entry has waited.
     fn behind(&self, end: Position) -> (Position, Duration) {
-        let mut lanes = self.progress();
+        let mut lanes = self.lock();
         let done = lanes.slowest();
         if lanes.moved.0 != done || done >= end {
             lanes.moved = (done, Instant::now());
@@ -105,22 +121,22 @@ impl Draining {
                 let waited_us = (self.wall)().saturating_sub(oldest_us);
                 Duration::from_micros(u64::try_from(waited_us).unwrap_or(0))
             }
-            // No lane has looked at what is there: since nothing moves.
+            // No lane has read an entry yet: count from the last movement.
             None => lanes.moved.1.elapsed(),
         };
         (done, oldest)
     }
 
-    /// The lane has entries since then that are not committed, or none.
-    pub(super) fn waits(&self, lane: u16, oldest_us: Option<i64>) {
-        if let Some(progress) = self.progress().each.get_mut(usize::from(lane)) {
+    /// Records the receive time of the oldest entry that the lane has not committed; `None` if there is none.
+    pub(super) fn lane_waits(&self, lane: u16, oldest_us: Option<i64>) {
+        if let Some(progress) = self.lock().each.get_mut(usize::from(lane)) {
             progress.oldest_us = oldest_us;
         }
     }
 
-    /// The lane has committed everything before `position`; what all have committed is released.
-    pub(super) fn done(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
-        let mut lanes = self.progress();
+    /// Records that the lane has committed everything before `position`, and releases what all lanes have committed.
+    pub(super) fn lane_committed(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
+        let mut lanes = self.lock();
         if let Some(progress) = lanes.each.get_mut(usize::from(lane)) {
             (progress.done, progress.committed) = (position, true);
         }
@@ -131,10 +147,10 @@ impl Draining {
         self.catalog.release(lanes.slowest())
     }
 
-    /// The lane is about to go on at `position`. Where that was released before it is not any more, for any lane: the others have
+    /// Records that the lane starts at `position`. If that was released, the release is taken back for all lanes: the others have
     /// lost as much, and may not have noticed yet.
-    pub(super) fn begins(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
-        let mut lanes = self.progress();
+    pub(super) fn lane_starts(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
+        let mut lanes = self.lock();
         if position < self.catalog.status().released {
             lanes.each.iter_mut().for_each(|lane| lane.done = lane.done.min(position));
             self.catalog.rewind(position)?;
@@ -145,17 +161,16 @@ impl Draining {
         Ok(())
     }
 
-    /// Before this everything is committed; `None` while a lane has not asked the database yet.
+    /// The position that all lanes have committed; `None` until every lane has asked the database.
     pub(super) fn committed_up_to(&self) -> Option<Position> {
-        let lanes = self.progress();
+        let lanes = self.lock();
         lanes.each.iter().all(|lane| lane.begun).then(|| lanes.slowest())
     }
 
-    /// The lane has gone there, and read what it needed of what lies before. What all have behind them is released, though
-    /// nothing may ever come that is to be committed: what the journal knows of that lags behind the database after a kill, and
-    /// one that was full would stay so.
-    pub(super) fn stands(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
-        let mut lanes = self.progress();
+    /// Records that the lane has seeked to `position`, and releases what all lanes have passed. Needed even if nothing is ever
+    /// committed again: after a kill the journal's release mark lags, and a full journal would stay full.
+    pub(super) fn lane_reached(&self, lane: u16, position: Position) -> Result<(), Poisoned> {
+        let mut lanes = self.lock();
         if let Some(progress) = lanes.each.get_mut(usize::from(lane)) {
             progress.done = position;
         }
@@ -164,15 +179,15 @@ impl Draining {
 
     /// Gives the journal a new id, unless another lane has done so since `seen`.
     pub(super) fn rename(&self, seen: JournalId, why: HistoryMismatch) -> Result<(), Poisoned> {
-        let mut lanes = self.progress();
+        let mut lanes = self.lock();
         if self.catalog.id() != seen {
             return Ok(());
         }
         let id = JournalId::random();
         tracing::error!(
             journal = %seen, new = %id, ?why,
-            "the database knows more of this journal than it holds, or other things: it was put back, copied, or lost its \
-             end. It takes a new id, and everything that is kept is drained again; rows that are there already stay as they are"
+            "the database holds a checkpoint that is not from this journal as it is now: the journal was restored, copied, or lost its \
+             end. It takes a new id, and everything that it keeps is drained again; existing rows stay as they are"
         );
         self.gaps.drawn(id);
         self.catalog.reidentify(id)?;
@@ -184,10 +199,10 @@ impl Draining {
         Ok(())
     }
 
-    /// The journal begins after the lane's checkpoint. No gap under an id that was drawn just now: what was given away had
-    /// been committed under the former one.
+    /// Reports that the journal begins after the lane's checkpoint. Under an id that was just drawn that is not a gap: what was
+    /// removed had been committed under the former id.
     pub(super) fn gap(&self, journal: JournalId, from: Position, to: Position) {
-        let lanes = self.progress();
+        let lanes = self.lock();
         if from == Position(0) && lanes.drawn == Some(journal) {
             return;
         }
@@ -195,20 +210,44 @@ impl Draining {
         match self.gaps.note(journal, from, to) {
             Ok(false) => return,
             Ok(true) => {}
-            Err(wrong) => tracing::error!(error = %wrong, "the gap cannot be noted and will be forgotten by a restart"),
+            Err(error) => tracing::error!(error = %error, "cannot note the gap: a restart will forget it"),
         }
         self.metrics.gap_bytes.increment(to.0 - from.0);
         tracing::error!(
             %journal, %from, %to,
-            "a part of the journal that the database lacks is gone; what exists is drained. Was an old backup restored? \
+            "a part of the journal that the database lacks is lost; the rest is drained. Was an old backup restored? \
              `odograph serve --accept-gap` ends this alarm"
         );
     }
 
-    fn progress(&self) -> MutexGuard<'_, Lanes> {
+    /// Receive time of the oldest entry that may not be in the database, microseconds since 1970-01-01 UTC; `None` if all are
+    /// there. It comes from the journal itself, so it is right between two batches too. Reads a group from the disk.
+    ///
+    /// # Errors
+    /// When it is not known. Conclude nothing then.
+    pub fn oldest_waiting_us(&self) -> Result<Option<i64>, OldestUnknown> {
+        let newest_us = self.catalog.status().newest_us.filter(|_| !self.accept_clock);
+        if let Some(error) = clock::check((self.wall)(), newest_us) {
+            return Err(OldestUnknown::Clock(error));
+        }
+        let mut tries = 0;
+        loop {
+            let done = self.committed_up_to().ok_or(OldestUnknown::Beginning)?;
+            let first = || self.catalog.reader(done)?.next().map(|entry| entry.map(|entry| entry.entry.received_at_us));
+            match first() {
+                // It was committed, released and removed meanwhile.
+                Err(ReadError::NotKept { .. }) if tries < TRIES => tries += 1,
+                first => return first.map_err(OldestUnknown::Journal),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LaneTable> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Attempts to read the oldest entry before giving up.
+const TRIES: u32 = 5;
 /// A batch is committed within a second or two.
 const BACKLOG_AFTER: Duration = Duration::from_mins(1);

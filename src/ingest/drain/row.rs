@@ -7,19 +7,19 @@ use teltonika_codecs::{AvlCodec, Element, Imei, Record, Rejection, Value};
 use crate::store::{ELEMENTS, Row, Spans, TypedElements, column_of};
 use odograph_journal::Position;
 
-/// A row, and what its record holds beside the typed columns.
+/// A row, and whether its record holds elements without a typed column.
 pub struct BuiltRow {
     /// The row.
     pub row: Row,
-    odd: Odd,
+    other: OtherElements,
 }
 
 /// Elements that go to `io`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Odd {
+enum OtherElements {
     None,
     Some,
-    /// An id comes twice, or may do so: looked at with care, as it was never seen from a tracker.
+    /// An id occurs twice, or may: handled slowly, because no tracker was seen to do it.
     Repeated,
 }
 
@@ -27,7 +27,7 @@ impl BuiltRow {
     /// The row of a record.
     #[must_use]
     pub fn new(imei: Imei, received_at_us: i64, codec: AvlCodec, record: &Record<'_>) -> Self {
-        let (elements, odd) = typed(record);
+        let (elements, other) = typed(record);
         let row = Row {
             imei,
             ts_ms: record.calendar_ms().unwrap_or(crate::store::MAX_TS_MS),
@@ -50,48 +50,48 @@ impl BuiltRow {
             record_index: 0,
             spans: Spans::default(),
         };
-        Self { row, odd }
+        Self { row, other }
     }
 
-    /// Writes what has no column as a JSON object: `{"id": unsigned integer | "hex"}`; nothing where there is nothing. For the
-    /// record that the row was made of.
+    /// Writes elements without a column as a JSON object, `{"id": unsigned integer | "hex"}`, or nothing if there are none.
+    /// `record` must be the one that the row was made of.
     pub fn write_io(&self, record: &Record<'_>, text: &mut String) {
-        match self.odd {
-            Odd::None => {}
-            Odd::Some => write_io(record.elements(), text),
-            Odd::Repeated => write_io(last_of_each(record).into_iter(), text),
+        match self.other {
+            OtherElements::None => {}
+            OtherElements::Some => write_io(record.elements(), text),
+            OtherElements::Repeated => write_io(last_of_each(record).into_iter(), text),
         }
     }
 }
 
 /// The typed columns, in one walk over the elements.
 #[inline]
-fn typed(record: &Record<'_>) -> (TypedElements, Odd) {
+fn typed(record: &Record<'_>) -> (TypedElements, OtherElements) {
     let mut typed = TypedElements::default();
-    let (mut met, mut met_odd, mut odd) = (0_u32, 0_u64, Odd::None);
+    let (mut met, mut met_other, mut other) = (0_u32, 0_u64, OtherElements::None);
     record.elements().for_each(|element| {
         if let Some(column) = column_of(element.id) {
             let bit = 1 << column;
             if met & bit != 0 {
-                odd = Odd::Repeated;
+                other = OtherElements::Repeated;
             }
             met |= bit;
             if typed.put(column, element.value) {
                 return;
             }
         } else {
-            // Two ids can share a bit: then both are looked at with care.
+            // Two ids can share a bit; both are handled slowly then.
             let bit = 1 << (element.id & 63);
-            if met_odd & bit != 0 {
-                odd = Odd::Repeated;
+            if met_other & bit != 0 {
+                other = OtherElements::Repeated;
             }
-            met_odd |= bit;
+            met_other |= bit;
         }
-        if odd == Odd::None {
-            odd = Odd::Some;
+        if other == OtherElements::None {
+            other = OtherElements::Some;
         }
     });
-    if odd == Odd::Repeated {
+    if other == OtherElements::Repeated {
         typed = TypedElements::default();
         for element in last_of_each(record) {
             if let Some(column) = column_of(element.id) {
@@ -99,10 +99,10 @@ fn typed(record: &Record<'_>) -> (TypedElements, Odd) {
             }
         }
     }
-    (typed, odd)
+    (typed, other)
 }
 
-/// Ids that come twice were never seen from a tracker; the last one counts (section 2.2).
+/// The last element of each id counts (protocol section 2.2). No tracker was seen to repeat one.
 fn last_of_each<'a>(record: &Record<'a>) -> Vec<Element<'a>> {
     let mut elements: Vec<Element<'_>> = record.elements().collect();
     elements.reverse();
@@ -111,13 +111,13 @@ fn last_of_each<'a>(record: &Record<'a>) -> Vec<Element<'a>> {
     elements
 }
 
-/// A frame that is not what the session accepted: a fault of this program.
+/// A frame differs from what the session accepted: a fault of this program.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-pub enum NotAsAccepted {
+pub enum AcceptedFrameError {
     /// The data field is refused.
     #[error("the data field cannot be opened")]
     Refused(#[from] Rejection),
-    /// It holds another number of records.
+    /// It holds a different number of records.
     #[error("the number of records is not the accepted one")]
     Count,
 }

@@ -1,77 +1,77 @@
-//! Where a lane's entries come from: the journal, or, where there is none, the intake itself.
+//! Where a lane's entries come from: the journal, or the intake itself if there is no journal.
 
 use super::builder::BatchBuilder;
-use crate::store::{Checkpoint, Committed, Lane};
+use crate::lane::Lane;
+use crate::store::{Checkpoint, Committed};
 use odograph_journal::Mark;
 use odograph_journal::{NewEntry, Poisoned, ReadError};
 
 /// The entries of one lane, in order.
-pub trait Feed {
-    /// Whether entries outlive the process, so that what was not written yet can be built anew from them.
-    const LASTS: bool;
+pub trait EntrySource {
+    /// Whether entries outlive the process, so that unwritten latest positions can be built again from them.
+    const IS_REPLAYABLE: bool;
 
-    /// The lane, under the journal's present id.
+    /// The lane, under the journal's current id.
     fn lane(&self) -> Lane;
 
-    /// The database says where that lane stands: goes there. What it skips was committed, and what it comes back to was not;
-    /// the builder gets to know what stands before. `None`: the journal has a new id, so ask for its lane.
-    fn begin(&mut self, lane: Lane, at: Checkpoint, builder: &mut BatchBuilder) -> Result<Option<()>, FeedError>;
+    /// Moves to the checkpoint that the database holds for `lane`, and teaches `builder` what came before it. Returns `None` if the
+    /// journal took a new id meanwhile: look up the new lane and call again.
+    fn seek(&mut self, lane: Lane, at: Checkpoint, builder: &mut BatchBuilder) -> Result<Option<()>, SourceError>;
 
-    /// Whether the lane is still that of the journal's present id.
+    /// Whether the lane still belongs to the journal's current id.
     fn is_current(&self) -> bool;
 
-    /// Adds what is there to the batch that is being built, as far as the load may grow.
-    fn fill(&mut self, builder: &mut BatchBuilder, load: &mut Load) -> Result<(), FeedError>;
+    /// Adds waiting entries to the batch, as far as the load may grow.
+    fn fill(&mut self, builder: &mut BatchBuilder, load: &mut BatchLoad) -> Result<(), SourceError>;
 
-    /// Waits until there may be more, or nothing ever will. Dropping it loses nothing.
+    /// Waits until there may be more entries, or never will be. Cancel-safe.
     fn more(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Nothing will come any more, and everything was given.
+    /// Whether every entry was given and nothing more will come.
     fn is_over(&self) -> bool;
 
-    /// Where the batch begins and where it ends; equal where there is nothing.
+    /// The span of the batch: where it begins and where it ends. Both are equal if it is empty.
     fn span(&self) -> (Mark, Mark);
 
-    /// Where the lane stands in the database.
-    fn stands(&self) -> Checkpoint;
+    /// The checkpoint of the lane, as far as this process knows.
+    fn checkpoint(&self) -> Checkpoint;
 
-    /// The database has confirmed that the lane stands there.
-    fn confirmed(&mut self) -> Result<(), FeedError> {
+    /// The database still holds this checkpoint.
+    fn checkpoint_confirmed(&mut self) -> Result<(), SourceError> {
         Ok(())
     }
 
-    /// The batch is committed, and the lane stands there now.
-    fn committed(&mut self, at: Checkpoint, proof: &Committed) -> Result<(), FeedError>;
+    /// The batch is committed; `at` is the new checkpoint.
+    fn committed(&mut self, at: Checkpoint, proof: &Committed) -> Result<(), SourceError>;
 
-    /// The batch will not be committed as it is: its entries are given again.
-    fn abandon(&mut self) -> Result<(), FeedError>;
+    /// The batch will not be committed as it is: gives its entries again.
+    fn abandon(&mut self) -> Result<(), SourceError>;
 
-    /// The database answers and does not take the batch, which is one frame. Whether others can go on without it.
+    /// The database refuses the batch, which is one frame. Sets the frame aside; returns whether others can go on without it.
     fn set_aside(&mut self) -> bool;
 
-    /// Whether so much is held back from being released, for the sake of newest positions before `to`, that they should be
-    /// written now.
+    /// Whether unwritten latest positions before `to` hold back so much from being released that they should be written now.
     fn is_pressed(&self, _to: Mark) -> bool {
         false
     }
 
-    /// Whether the batch is a frame that was set aside before, tried once more.
+    /// Whether the batch is a frame that was set aside before.
     fn is_second_try(&self) -> bool {
         false
     }
 
-    /// Somebody else writes under the lane's id.
+    /// Another process writes under the lane's id.
     fn fenced(&mut self) {}
 
-    /// Whether the machine's clock can be right. Looks now and then.
+    /// Whether the machine's clock is implausible. Checks from time to time.
     fn clock_is_wrong(&mut self) -> bool {
         false
     }
 }
 
-/// What a batch carries, and what it may carry.
+/// The size of a batch, and its limits.
 #[derive(Clone, Copy, Debug)]
-pub struct Load {
+pub struct BatchLoad {
     pub(super) frames: usize,
     rows: usize,
     bytes: usize,
@@ -79,7 +79,7 @@ pub struct Load {
     most_rows: usize,
 }
 
-impl Load {
+impl BatchLoad {
     pub(super) fn new(most_frames: usize, most_rows: usize) -> Self {
         Self { frames: 0, rows: 0, bytes: 0, most_frames, most_rows }
     }
@@ -90,7 +90,7 @@ impl Load {
         self.bytes += entry.bytes.len();
     }
 
-    /// Nothing else goes along.
+    /// Lets nothing else into the batch.
     pub(super) fn close(&mut self) {
         self.most_frames = self.frames;
     }
@@ -100,14 +100,16 @@ impl Load {
     }
 }
 
-/// A feed that cannot go on: the process ends, and opening the journal tells more.
+/// The source cannot continue. The process ends, and opening the journal says more.
 #[derive(Debug, thiserror::Error)]
-pub enum FeedError {
+pub enum SourceError {
+    /// An entry cannot be read.
     #[error("the journal cannot be read")]
     Read(#[from] ReadError),
+    /// The journal failed.
     #[error(transparent)]
     Poisoned(#[from] Poisoned),
 }
 
-/// Most bytes of frames in a batch, so that frames full of odd elements do not grow it without bound.
+/// Maximum bytes of frames in a batch: frames full of rare elements must not grow it without bound.
 const BATCH_BYTES: usize = 32 << 20;

@@ -3,9 +3,10 @@
 use super::quarantine_input::QuarantineCap;
 use super::script::{BatchTransaction, COMMIT_ORDER, CommitStep, Findings};
 use super::write_strategy::{WriteStrategy, next_strategy};
+use crate::lane::Lane;
 use crate::store::error::store_error::StoreError;
 use crate::store::model::batch::Batch;
-use crate::store::model::fence::{BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, Lane, starting_checkpoint};
+use crate::store::model::fence::{BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, starting_checkpoint};
 use crate::store::model::migration::Schema;
 use crate::store::port::Store;
 use crate::store::session::{SessionSlot, bounded, within};

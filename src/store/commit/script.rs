@@ -6,12 +6,13 @@
 use super::bisect::{self, LatestParts, PositionParts};
 use super::quarantine_input::{QuarantineCap, inputs};
 use super::write_strategy::WriteStrategy;
+use crate::lane::Lane;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::batch::{self, CoveredKeys};
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::committed::{Committed, WritePath};
-use crate::store::model::fence::{BatchSpan, CommitInDoubt, CommitOutcome, FenceDecision, Lane, decide};
+use crate::store::model::fence::{BatchSpan, CommitInDoubt, CommitOutcome, FenceDecision, decide};
 use crate::store::session::OpenSession;
 use crate::store::statements::BatchSession;
 

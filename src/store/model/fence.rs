@@ -5,26 +5,8 @@
 //! owner of the journal is stopped.
 
 use super::committed::Committed;
-use odograph_journal::{JournalId, Mark, Position};
-
-/// One lane of one journal: the owner of a checkpoint row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lane {
-    /// The journal, or, where there is none, a random id of this process.
-    pub journal: JournalId,
-    /// This lane, from 0.
-    pub number: u16,
-    /// How many lanes share the journal, at least 1.
-    pub lanes: u16,
-}
-
-impl Lane {
-    /// The only lane of a journal.
-    #[must_use]
-    pub const fn only(journal: JournalId) -> Self {
-        Self { journal, number: 0, lanes: 1 }
-    }
-}
+use crate::lane::Lane;
+use odograph_journal::{Mark, Position};
 
 /// Where a lane stands, as the database knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,6 +114,8 @@ pub(crate) fn starting_checkpoint(lane: Lane, found: &[StoredCheckpoint]) -> (Ch
 
 #[cfg(test)]
 mod tests {
+    use odograph_journal::JournalId;
+
     use super::*;
     use crate::store::model::committed::WritePath;
 

@@ -11,13 +11,14 @@ use super::sql::{
     CHECKPOINT, FENCE, FORGET_LANES, LANES, LOCK_LANE, LOCK_LANES, MAKE_LANES, MESSAGES, QUARANTINE, ROWS_CAN_VANISH,
     StatementKind,
 };
+use crate::lane::Lane;
 use crate::store::commit::quarantine_input::{QuarantineCap, QuarantineInput};
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::{CLAIMING_LANE, StoreError};
 use crate::store::flags::cache::LedgerEntry;
 use crate::store::model::batch::Message;
 use crate::store::model::column_set::ColumnSet;
-use crate::store::model::fence::{Checkpoint, Lane, StoredCheckpoint};
+use crate::store::model::fence::{Checkpoint, StoredCheckpoint};
 use crate::store::model::migration::Schema;
 use crate::store::model::rows::{RowSlice, Rows};
 use crate::store::statements::{BatchSession, PartTable};

@@ -11,10 +11,10 @@ use tokio_postgres::{Row as Answer, Statement};
 
 use super::copy::{COPY_PART, Encoder};
 use super::sql::{CREATE_INCOMING, StatementKind};
+use crate::lane::Lane;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::model::column_set::ColumnSet;
-use crate::store::model::fence::Lane;
 use crate::store::model::rows::RowSlice;
 
 /// A connection that we own: dropping it closes the socket, and the server rolls back an open transaction.

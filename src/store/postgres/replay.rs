@@ -20,6 +20,7 @@ use super::replay_sql::{
 use super::sql::StatementKind;
 use super::store::PostgresConnect;
 use super::url::PostgresUrl;
+use crate::lane::Lane;
 use crate::store::commit::bisect::{self, PartWriter};
 use crate::store::commit::script::{refuse_if_rows_can_vanish, write_quarantine};
 use crate::store::commit::write_strategy::WriteStrategy;
@@ -28,7 +29,6 @@ use crate::store::flags::batch;
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::column_set::{ColumnSet, decoded_columns};
 use crate::store::model::digest::digest;
-use crate::store::model::fence::Lane;
 use crate::store::model::migration::Schema;
 use crate::store::model::retention::CLEARING_QUARANTINE;
 use crate::store::model::rewrite::{

@@ -4,11 +4,11 @@ use deadpool_postgres::{Manager, Object, Pool, Runtime};
 
 use super::connection::Connection;
 use super::url::PostgresUrl;
+use crate::lane::Lane;
 use crate::store::commit::lane_writer::LaneWriter;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::flag_ledger::FlagLedger;
-use crate::store::model::fence::Lane;
 use crate::store::statements::Connect;
 
 /// Writes one lane to PostgreSQL over one connection, which is made when it is needed.

@@ -15,12 +15,12 @@ use super::insert::Insert;
 use super::session::failed;
 use super::transaction::{lanes, messages, quarantine, rows_cannot_vanish};
 use super::{flag_batch, migrate};
+use crate::lane::Lane;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::FlagCache;
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::column_set::{ColumnSet, decoded_columns, decoded_of, decoded_wins};
 use crate::store::model::digest::digest;
-use crate::store::model::fence::Lane;
 use crate::store::model::migration::Schema;
 use crate::store::model::retention::CLEARING_QUARANTINE;
 use crate::store::model::rewrite::{

@@ -13,12 +13,13 @@ use super::connection::{COLUMN_SETS_MAX, make_directory, open_synced, options};
 use super::insert::Statements;
 use super::migrate;
 use super::transaction::{self, Transaction};
+use crate::lane::Lane;
 use crate::store::commit::quarantine_input::QuarantineCap;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::FlagCache;
 use crate::store::model::batch::Batch;
 use crate::store::model::column_set::ColumnSet;
-use crate::store::model::fence::{BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, Lane};
+use crate::store::model::fence::{BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome};
 use crate::store::model::migration::Schema;
 use crate::store::port::Store;
 

@@ -9,6 +9,7 @@ use sqlx::{Connection, Row as _};
 use super::flag_batch;
 use super::insert::{Insert, Statements};
 use super::session::failed;
+use crate::lane::Lane;
 use crate::store::commit::quarantine_input::{HOUR_US, QuarantineCap, QuarantineInput, inputs};
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
@@ -17,8 +18,7 @@ use crate::store::model::batch::{Batch, Message, QuarantineReason, Quarantined};
 use crate::store::model::column_set::ColumnSet;
 use crate::store::model::committed::{Committed, WritePath};
 use crate::store::model::fence::{
-    BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, FenceDecision, Lane, StoredCheckpoint, decide,
-    starting_checkpoint,
+    BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, FenceDecision, StoredCheckpoint, decide, starting_checkpoint,
 };
 use crate::store::model::row::Row;
 use crate::store::model::rows::Rows;
