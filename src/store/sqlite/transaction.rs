@@ -1,4 +1,16 @@
-//! The transaction of a batch in SQLite: every row is written under the key.
+//! The transaction of a batch in SQLite.
+//!
+//! SQLite does not implement the port of statements (`store/statements.rs`) but keeps an order of its own, because most
+//! steps of `COMMIT_ORDER` in `commit/script.rs` mean nothing here. `BEGIN IMMEDIATE` takes the one write lock of the
+//! file. That lock claims the lane, is the lock of the fence, and is the lock of the ledger. Every row is written under
+//! the key: there is no COPY, so there is one strategy and no retry with another one. A failed statement leaves its
+//! transaction open, so refused rows are found without a savepoint for each part. A change of flags is one transaction
+//! as well: `ledger.rs` records it and makes positions follow.
+//!
+//! What is left is in the same order: the fence, the guard, the rows, the ledger, the marks, the latest positions and
+//! their repair, the checkpoint, the commit. Only quarantine and messages come after the flags: they cannot hold up a
+//! lock of the ledger that this transaction has held from its start. `tests/store` requires the same behaviour of both
+//! databases.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
