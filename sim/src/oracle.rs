@@ -199,7 +199,7 @@ impl Oracle {
                 }
             }
             // A row that the database refuses hides an older one of its batch, until the next record.
-            if plan.refuses_rows { Ok(()) } else { newest(tables) }
+            if plan.refuses_rows { Ok(()) } else { latest(tables) }
         })
     }
 }
@@ -213,26 +213,26 @@ fn is_as_sent(sent: &NewRecord, stored: &StoredRow) -> bool {
         && (sent.satellites, sent.priority, sent.event_io_id) == (row.satellites, row.priority, row.event_io_id)
 }
 
-/// The latest position of each device is the newest one that counts.
-fn newest(tables: &Tables) -> Checked {
+/// Each device has the latest of its positions that count.
+fn latest(tables: &Tables) -> Checked {
     let mut expected: BTreeMap<u64, (i64, i32)> = BTreeMap::new();
     for (key, stored) in tables.positions.iter().filter(|(_, stored)| stored.row.valid && !stored.faulty) {
         let ahead_us = key.ts_ms * 1000 - stored.row.received_at_us;
         if ahead_us <= 300_000_000 {
             let at = (key.ts_ms, key.fingerprint);
-            expected.entry(key.imei).and_modify(|newest| *newest = at.max(*newest)).or_insert(at);
+            expected.entry(key.imei).and_modify(|latest| *latest = at.max(*latest)).or_insert(at);
         }
     }
     for (imei, at) in &expected {
         // The same record may have come again at a time at which it was not ahead any more.
-        if tables.latest.get(imei).is_none_or(|newest| newest < at) {
-            return Err(format!("newest of {imei} is {:?} and not {at:?}", tables.latest.get(imei)));
+        if tables.latest.get(imei).is_none_or(|latest| latest < at) {
+            return Err(format!("the latest position of {imei} is {:?} and not {at:?}", tables.latest.get(imei)));
         }
     }
     for (imei, (ts_ms, fingerprint)) in &tables.latest {
         let key = Key { imei: *imei, ts_ms: *ts_ms, fingerprint: *fingerprint };
         if tables.positions.get(&key).is_none_or(|stored| stored.faulty || !stored.row.valid) {
-            return Err(format!("newest of {imei} is {key:?}, which is none"));
+            return Err(format!("the latest position of {imei} is {key:?}, which does not count"));
         }
     }
     Ok(())

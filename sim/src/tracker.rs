@@ -14,7 +14,7 @@ pub struct Tracker {
     /// Records that it will still make.
     pub left: usize,
     made: u64,
-    newest: Option<usize>,
+    latest: Option<usize>,
     /// What it holds until it is acknowledged.
     pub held: BTreeSet<usize>,
     done: Vec<usize>,
@@ -45,7 +45,7 @@ impl Tracker {
         let imei = Imei::try_from(1_000_000_000_000 + number).unwrap();
         let window = if rng.u8(..) < 60 { 3 } else { 1 };
         let left = rng.usize(3..14);
-        Self { imei, base_ms, left, made: 0, newest: None, held: BTreeSet::new(), done: Vec::new(), link: None, window }
+        Self { imei, base_ms, left, made: 0, latest: None, held: BTreeSet::new(), done: Vec::new(), link: None, window }
     }
 
     pub fn is_done(&self) -> bool {
@@ -91,9 +91,9 @@ impl Tracker {
 
     fn records(&mut self, rng: &mut Rng, sent: &mut Sent, resting: bool) -> Option<Packet> {
         for _ in 0..rng.usize(0..5).min(self.left) {
-            let same = self.newest.and_then(|newest| sent.time_of(newest));
+            let same = self.latest.and_then(|latest| sent.time_of(latest));
             let item = sent.record(rng, self.imei, self.base_ms, self.made, same);
-            (self.left, self.made, self.newest) = (self.left - 1, self.made + 1, Some(item));
+            (self.left, self.made, self.latest) = (self.left - 1, self.made + 1, Some(item));
             self.held.insert(item);
         }
         let waiting: BTreeSet<_> = self.link.iter().flat_map(|link| link.waiting.iter().flatten().copied()).collect();

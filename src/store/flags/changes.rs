@@ -1,4 +1,4 @@
-//! Several changes of flags at once: which of them count, and what became of each.
+//! Several changes of flags at once: which of them count, and the result of each.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,12 +7,12 @@ use uuid::Uuid;
 
 use crate::store::model::flag::{Applied, FlagChange, Window};
 
-/// The changes that matter: of several about one flag the newest, in the order of their flags, so that two writers meet them
-/// in the same order. What it covered before is the oldest one's word.
-pub(crate) fn newest_of_each(changes: &[FlagChange]) -> Vec<FlagChange> {
-    let mut newest: HashMap<Uuid, (FlagChange, i64)> = HashMap::new();
+/// Returns the latest change of each flag, in the order of the flags, so that two writers lock them in the same order. The
+/// window before it is that of the flag's oldest change.
+pub(crate) fn latest_of_each(changes: &[FlagChange]) -> Vec<FlagChange> {
+    let mut latest: HashMap<Uuid, (FlagChange, i64)> = HashMap::new();
     for change in changes {
-        match newest.entry(change.flag) {
+        match latest.entry(change.flag) {
             Entry::Vacant(vacant) => {
                 vacant.insert((change.clone(), change.seq));
             }
@@ -27,18 +27,19 @@ pub(crate) fn newest_of_each(changes: &[FlagChange]) -> Vec<FlagChange> {
             }
         }
     }
-    let mut newest: Vec<_> = newest.into_values().map(|(change, _)| change).collect();
-    newest.sort_unstable_by_key(|change| change.flag);
-    newest
+    let mut latest: Vec<_> = latest.into_values().map(|(change, _)| change).collect();
+    latest.sort_unstable_by_key(|change| change.flag);
+    latest
 }
 
-/// What became of each change, given the flags whose change was news: the newest of a flag is applied, all others are stale.
+/// Returns the result of each change, given the flags that followed: the latest change of such a flag is applied, all others
+/// are stale.
 pub(crate) fn outcomes(changes: &[FlagChange], applied: &HashMap<Uuid, i64>) -> Vec<Applied> {
     let mut left = applied.clone();
     changes
         .iter()
         .map(|change| match left.get(&change.flag) {
-            // Once: the same entry may stand twice in a group.
+            // Once: a group may hold the same entry twice.
             Some(seq) if *seq == change.seq => {
                 left.remove(&change.flag);
                 Applied::Applied
@@ -56,7 +57,7 @@ mod tests {
     use crate::store::model::flag::FlagState;
 
     #[test]
-    fn of_several_changes_of_a_flag_the_newest_counts_and_the_oldest_says_what_was_before() {
+    fn of_several_changes_of_a_flag_the_latest_counts_and_the_oldest_says_what_was_before() {
         let window = |at| Window::new(Imei::from_ascii(b"000000000000017").unwrap(), at, at).unwrap();
         let change = |flag, seq, old| FlagChange {
             flag: Uuid::from_u128(flag),
@@ -71,9 +72,9 @@ mod tests {
             change(2, 3, Some(window(1))),
             change(2, 6, Some(window(5))),
         ];
-        let newest = newest_of_each(&changes);
-        assert_eq!(newest, [change(1, 9, None), change(2, 6, Some(window(1)))]);
-        let applied = newest.iter().map(|change| (change.flag, change.seq)).collect();
+        let latest = latest_of_each(&changes);
+        assert_eq!(latest, [change(1, 9, None), change(2, 6, Some(window(1)))]);
+        let applied = latest.iter().map(|change| (change.flag, change.seq)).collect();
         assert_eq!(
             outcomes(&changes, &applied),
             [Applied::Stale, Applied::Applied, Applied::Applied, Applied::Stale, Applied::Stale]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::changes::{newest_of_each, outcomes};
+use super::changes::{latest_of_each, outcomes};
 use super::script::{FLAG_ORDER, FlagOrder, apply, record};
 use crate::store::error::store_error::StoreError;
 use crate::store::model::flag::{Applied, Correction, FlagChange};
@@ -34,14 +34,14 @@ where
     C::Session: FlagSession,
 {
     async fn apply(&mut self, changes: &[FlagChange]) -> Result<Vec<Applied>, StoreError> {
-        let newest = newest_of_each(changes);
-        if newest.is_empty() {
+        let latest = latest_of_each(changes);
+        if latest.is_empty() {
             return Ok(Vec::new());
         }
         let (mut open, order) = (self.sessions.take().await?, self.order);
         let applying = async {
-            record(&mut open.session, &newest, order.record).await?;
-            let flags: Vec<_> = newest.iter().map(|change| change.flag).collect();
+            record(&mut open.session, &latest, order.record).await?;
+            let flags: Vec<_> = latest.iter().map(|change| change.flag).collect();
             apply(&mut open.session, &flags, order.apply).await
         };
         let applied = within(PATIENCE, "applying flags", applying).await?;

@@ -62,8 +62,8 @@ impl BatchSession for Connection {
     async fn write_latest(&mut self, rows: &Rows) -> Result<(), StoreError> {
         const WRITING: &str = "writing the latest positions";
         let columns = ColumnSet::of(rows);
-        self.copy(WRITING, StatementKind::CopyNewest, columns, &[rows.whole()]).await?;
-        self.insert(WRITING, StatementKind::InsertNewest, columns).await.map(drop)
+        self.copy(WRITING, StatementKind::CopyLatest, columns, &[rows.whole()]).await?;
+        self.insert(WRITING, StatementKind::InsertLatest, columns).await.map(drop)
     }
 
     async fn savepoint(&mut self) -> Result<(), StoreError> {
@@ -73,14 +73,14 @@ impl BatchSession for Connection {
     async fn insert_part(&mut self, part: RowSlice<'_>, table: PartTable) -> Result<u64, StoreError> {
         let [copy, insert] = match table {
             PartTable::Positions => [StatementKind::CopyIncoming, StatementKind::InsertPositions],
-            PartTable::Latest => [StatementKind::CopyNewest, StatementKind::InsertNewest],
+            PartTable::Latest => [StatementKind::CopyLatest, StatementKind::InsertLatest],
         };
         self.insert_staged(part, copy, insert).await
     }
 
     async fn keep_part(&mut self) -> Result<(), StoreError> {
         // The rows in the staging tables must not be inserted again with the next part.
-        self.batch(DIVIDING, "TRUNCATE incoming, incoming_newest; RELEASE part").await
+        self.batch(DIVIDING, "TRUNCATE incoming, incoming_latest; RELEASE part").await
     }
 
     async fn undo_part(&mut self) -> Result<(), StoreError> {

@@ -68,16 +68,16 @@ pub(crate) const FIRST_POSITION: &str =
     "SELECT ts FROM positions WHERE imei = $1 AND ts >= $2 AND ts <= $3 ORDER BY ts LIMIT 1";
 
 /// $1 devices.
-pub(crate) const LOCK_NEWEST: &str =
+pub(crate) const LOCK_LATEST: &str =
     "SELECT imei, ts FROM latest_positions WHERE imei = ANY ($1) ORDER BY imei FOR UPDATE";
 /// $1 devices. Removes what a live flag covers; gives the devices.
-pub(crate) const DROP_FAULTY_NEWEST: &str = "DELETE FROM latest_positions l WHERE l.imei = ANY ($1) AND EXISTS ( \
+pub(crate) const DROP_FLAGGED_LATEST: &str = "DELETE FROM latest_positions l WHERE l.imei = ANY ($1) AND EXISTS ( \
          SELECT FROM position_flag_ledger f WHERE f.faulty AND NOT f.deleted AND f.imei = l.imei AND f.ts_to >= l.ts \
              AND f.ts_from <= l.ts) \
      RETURNING imei";
 /// $1 device, $2 an instant: writes the latest position after it that counts, if there is one. What flags cover is not
 /// searched row by row: only what lies between them, ends excluded, is looked at.
-pub(crate) static FIND_NEWEST: LazyLock<String> = LazyLock::new(|| {
+pub(crate) static FIND_LATEST: LazyLock<String> = LazyLock::new(|| {
     let columns = all_columns();
     let columns = columns.join(", ");
     format!(
@@ -90,7 +90,7 @@ pub(crate) static FIND_NEWEST: LazyLock<String> = LazyLock::new(|| {
                      AND p.ts < coalesce(upper(gap), 'infinity') AND p.valid AND NOT p.faulty \
                      AND p.ts <= p.received_at + interval '5 minutes' \
                  ORDER BY p.ts DESC, p.fingerprint DESC LIMIT 1) AS p \
-             ORDER BY p.ts DESC, p.fingerprint DESC LIMIT 1) AS newest {}",
+             ORDER BY p.ts DESC, p.fingerprint DESC LIMIT 1) AS latest {}",
         latest_wins()
     )
 });

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::connection::Connection;
-use super::flag_sql::{DEVICE_LOCK, LOCK_NEWEST, TAKE_DEVICES};
+use super::flag_sql::{DEVICE_LOCK, LOCK_LATEST, TAKE_DEVICES};
 use super::mark_session::{millis, time};
-use super::replay_sql::{DROP_REPLACED_NEWEST, NEWEST_STANDS, UNSETTLED};
+use super::replay_sql::{DROP_REPLACED_LATEST, LATEST_TIMES, UNSETTLED};
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::latest::{LatestRepair, repair};
 use crate::store::model::row::{Key, Row};
@@ -33,7 +33,7 @@ pub(crate) async fn replace(connection: &mut Connection, rows: &Rows) -> Result<
     // Nearly all devices have a later one: those are not locked, or whoever writes it would wait.
     let mut stands = HashMap::new();
     connection
-        .each(REPAIRING, NEWEST_STANDS, &[&imeis], |row| {
+        .each(REPAIRING, LATEST_TIMES, &[&imeis], |row| {
             let imei: i64 = row.try_get(0)?;
             stands.insert(imei.cast_unsigned(), millis(row.try_get(1)?));
             Ok(())
@@ -52,8 +52,8 @@ pub(crate) async fn replace(connection: &mut Connection, rows: &Rows) -> Result<
         fingerprints.push(fingerprint);
     }
     let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei.cast_signed()).collect();
-    connection.query(REPAIRING, LOCK_NEWEST, &[&imeis]).await?;
-    connection.execute(REPAIRING, DROP_REPLACED_NEWEST, &[&devices, &times, &fingerprints]).await?;
+    connection.query(REPAIRING, LOCK_LATEST, &[&imeis]).await?;
+    connection.execute(REPAIRING, DROP_REPLACED_LATEST, &[&devices, &times, &fingerprints]).await?;
     repair(connection, &repairs).await
 }
 

@@ -11,7 +11,7 @@ use tokio_postgres::Row as Answer;
 
 use super::connection::Connection;
 use super::flag_sql::{
-    DROP_FAULTY_NEWEST, FIND_NEWEST, FIRST_POSITION, FOLLOW, LIVE_OVER, LOCK_NEWEST, PLAN_AS_USUAL, PLAN_BY_KEY,
+    DROP_FLAGGED_LATEST, FIND_LATEST, FIRST_POSITION, FOLLOW, LIVE_OVER, LOCK_LATEST, PLAN_AS_USUAL, PLAN_BY_KEY,
 };
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
@@ -80,7 +80,7 @@ impl MarkSession for Connection {
 
     async fn lock_latest(&mut self, imeis: &[u64]) -> Result<HashMap<u64, i64>, StoreError> {
         let mut latest = HashMap::new();
-        self.each(REPAIRING, LOCK_NEWEST, &[&signed(imeis)], |row| {
+        self.each(REPAIRING, LOCK_LATEST, &[&signed(imeis)], |row| {
             let imei: i64 = row.try_get(0)?;
             latest.insert(imei.cast_unsigned(), millis(row.try_get(1)?));
             Ok(())
@@ -91,7 +91,7 @@ impl MarkSession for Connection {
 
     async fn drop_flagged_latest(&mut self, imeis: &[u64]) -> Result<HashSet<u64>, StoreError> {
         let mut dropped = HashSet::new();
-        self.each(REPAIRING, DROP_FAULTY_NEWEST, &[&signed(imeis)], |row| {
+        self.each(REPAIRING, DROP_FLAGGED_LATEST, &[&signed(imeis)], |row| {
             let imei: i64 = row.try_get(0)?;
             dropped.insert(imei.cast_unsigned());
             Ok(())
@@ -101,7 +101,7 @@ impl MarkSession for Connection {
     }
 
     async fn find_latest(&mut self, imei: u64, after_ms: i64) -> Result<bool, StoreError> {
-        let text: &'static str = FIND_NEWEST.as_str();
+        let text: &'static str = FIND_LATEST.as_str();
         Ok(self.execute(REPAIRING, text, &[&imei.cast_signed(), &time(after_ms)]).await? > 0)
     }
 }

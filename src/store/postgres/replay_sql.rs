@@ -64,8 +64,8 @@ pub(crate) const UNSETTLED: &str = "SELECT DISTINCT u.imei FROM ( \
          UNION ALL SELECT imei FROM position_flag_windows) AS u WHERE u.imei = ANY ($1) ORDER BY 1";
 
 /// $1 devices. Takes no lock.
-pub(crate) const NEWEST_STANDS: &str = "SELECT imei, ts FROM latest_positions WHERE imei = ANY ($1)";
+pub(crate) const LATEST_TIMES: &str = "SELECT imei, ts FROM latest_positions WHERE imei = ANY ($1)";
 /// $1 devices, $2 times, $3 fingerprints. Removes the latest positions that came from these records.
-pub(crate) const DROP_REPLACED_NEWEST: &str = "DELETE FROM latest_positions l \
+pub(crate) const DROP_REPLACED_LATEST: &str = "DELETE FROM latest_positions l \
      USING unnest($1::bigint[], $2::timestamptz[], $3::integer[]) AS r (imei, ts, fingerprint) \
      WHERE l.imei = r.imei AND l.ts = r.ts AND l.fingerprint = r.fingerprint";

@@ -14,10 +14,10 @@ pub(crate) enum StatementKind {
     /// From `incoming` into `positions` for records that were decoded again: updates the decoded columns of stored
     /// rows.
     RewritePositions,
-    /// COPY latest positions into the table `incoming_newest`.
-    CopyNewest,
+    /// COPY latest positions into the table `incoming_latest`.
+    CopyLatest,
     /// From there into `latest_positions`, only forward in time.
-    InsertNewest,
+    InsertLatest,
 }
 
 impl StatementKind {
@@ -38,10 +38,10 @@ impl StatementKind {
                 "INSERT INTO positions ({names}) SELECT {names} FROM incoming ORDER BY imei, ts, fingerprint {}",
                 decoded_wins("IS DISTINCT FROM")
             ),
-            Self::CopyNewest => format!("COPY incoming_newest ({names}) FROM STDIN (FORMAT binary)"),
+            Self::CopyLatest => format!("COPY incoming_latest ({names}) FROM STDIN (FORMAT binary)"),
             // Sorted for the same reason. One row per device, or the statement would fail.
-            Self::InsertNewest => format!(
-                "INSERT INTO latest_positions ({names}) SELECT DISTINCT ON (imei) {names} FROM incoming_newest \
+            Self::InsertLatest => format!(
+                "INSERT INTO latest_positions ({names}) SELECT DISTINCT ON (imei) {names} FROM incoming_latest \
                  ORDER BY imei, ts DESC, fingerprint DESC {}",
                 latest_wins()
             ),
@@ -52,7 +52,7 @@ impl StatementKind {
 /// The tables in which rows land before the keys decide, because COPY cannot skip a row. Each connection has its own.
 pub(crate) const CREATE_INCOMING: &str =
     "CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE positions) ON COMMIT DELETE ROWS;
-     CREATE TEMPORARY TABLE IF NOT EXISTS incoming_newest (LIKE latest_positions) ON COMMIT DELETE ROWS";
+     CREATE TEMPORARY TABLE IF NOT EXISTS incoming_latest (LIKE latest_positions) ON COMMIT DELETE ROWS";
 
 /// $1 the lane's key. Waits at most for the lock timeout. The lock ends with the session.
 pub(crate) const LOCK_LANE: &str = "SELECT pg_advisory_lock($1)";

@@ -13,7 +13,7 @@ use super::flags::{flag, follow, imei_of, live_flags, repair_latest, window};
 use super::session::failed;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
-use crate::store::flags::changes::{newest_of_each, outcomes};
+use crate::store::flags::changes::{latest_of_each, outcomes};
 use crate::store::flags::intervals::{Tally, merged, parts};
 use crate::store::model::flag::{Applied, Correction, FlagChange, FlagState, Window};
 use crate::store::port::{Ledger, OUTBOX_MAX};
@@ -46,7 +46,7 @@ impl Ledger for SqliteLedger {
         let mut connection = self.connection().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(APPLYING))?;
         let (mut applied, mut changed_windows) = (HashMap::new(), Vec::new());
-        for change in newest_of_each(changes) {
+        for change in latest_of_each(changes) {
             if record(&mut transaction, &change, &mut changed_windows).await? {
                 applied.insert(change.flag, change.seq);
             }
