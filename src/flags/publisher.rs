@@ -76,7 +76,7 @@ async fn publish<L: Ledger>(
         }
         open.query_all(&add).await?;
         let ids: Vec<_> = corrections.iter().map(|correction| correction.id).collect();
-        ledger.told(&ids).await?;
+        ledger.remove_corrections(&ids).await?;
         context.metrics.corrections_told.increment(u64::try_from(ids.len()).unwrap_or(u64::MAX));
     }
 }

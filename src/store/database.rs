@@ -228,8 +228,8 @@ impl Ledger for DatabaseLedger {
         on_backend!(&mut self.0, ledger => ledger.corrections(most).await)
     }
 
-    async fn told(&mut self, ids: &[i64]) -> Result<(), StoreError> {
-        on_backend!(&mut self.0, ledger => ledger.told(ids).await)
+    async fn remove_corrections(&mut self, ids: &[i64]) -> Result<(), StoreError> {
+        on_backend!(&mut self.0, ledger => ledger.remove_corrections(ids).await)
     }
 
     async fn trim_corrections(&mut self) -> Result<u64, StoreError> {

@@ -11,11 +11,11 @@ use crate::store::model::migration::Schema;
 
 /// A database that takes the batches of one lane.
 pub trait Store {
-    /// Writes this lane from now on. Gives up what it held of another one, a commit in doubt included.
+    /// Writes this lane from now on. Gives up the state of another lane, including a commit in doubt.
     fn assign(&mut self, lane: Lane);
 
     /// Claims the lane and returns its checkpoint: [`Checkpoint::default`] if the database does not know the lane. If the
-    /// journal had another number of lanes, all of them go back to the one that was furthest behind.
+    /// journal had another number of lanes, all of them go back to the lane that was furthest behind.
     ///
     /// # Errors
     /// Either nothing has changed or everything has; call it again. While another session holds the lane, the error is
@@ -28,14 +28,14 @@ pub trait Store {
     ///
     /// # Errors
     /// If [`StoreError::in_doubt`], the batch may be committed or not: offer the same batch again, unchanged, and the fence
-    /// tells. Otherwise nothing was committed, and another batch may be offered from the same checkpoint.
+    /// finds out. Otherwise nothing was committed, and another batch may be offered from the same checkpoint.
     fn commit(
         &mut self,
         batch: &mut Batch,
         span: &BatchSpan,
     ) -> impl Future<Output = Result<CommitOutcome, StoreError>> + Send;
 
-    /// Forgets the journal: nothing is written from it again under its id.
+    /// Deletes the checkpoints of the journal. Nothing is written from it again under its id.
     ///
     /// # Errors
     /// Harmless: a few checkpoint rows are left over.
@@ -51,34 +51,34 @@ pub trait Store {
     fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-/// A database that holds the ledger of faulty flags: what marshals said, in the order of their words, and positions that
-/// follow it.
+/// A database that holds the ledger of faulty flags, and positions that follow it. The ledger has the changes that marshals
+/// made, in the order of `seq`.
 ///
 /// A position is faulty exactly while a live flag covers it. Changes may come more than once, in any order, from several
 /// processes, and before or after the positions that they are about: the result is the same.
 pub trait Ledger {
-    /// Records changes, makes positions follow, and tells what became of each change.
+    /// Records changes, makes positions follow, and returns the result of each change.
     ///
     /// # Errors
     /// Some of the changes, or all, may be recorded or applied. Offer them again, or only some of them: an applied one is
     /// stale then, a recorded one is applied.
     fn apply(&mut self, changes: &[FlagChange]) -> impl Future<Output = Result<Vec<Applied>, StoreError>> + Send;
 
-    /// Makes positions follow recorded flags whose writer did not get to it, at most `most` flags. Returns their number.
+    /// Makes positions follow flags that are recorded and not applied, at most `most` flags. Returns their number.
     ///
     /// # Errors
     /// Harmless: it is tried again.
     fn finish(&mut self, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
-    /// Changes that Directus' side has and the ledger does not, oldest first, at most `most`. None if Directus' side is not
-    /// installed, see `odograph migrate --directus`.
+    /// Reads changes that Directus' tables have and the ledger does not, oldest first, at most `most`. Empty if these tables
+    /// are not installed, see `odograph migrate --directus`.
     ///
     /// # Errors
     /// Harmless: it is tried again.
     fn behind(&mut self, most: usize) -> impl Future<Output = Result<Vec<FlagChange>, StoreError>> + Send;
 
-    /// The first corrections that are not published, in order; `None` while another session publishes them. From then on
-    /// this session publishes them, as long as its connection lasts.
+    /// Reads the first corrections that are not published, in order. `None` while another session publishes them. Otherwise
+    /// this session publishes them as long as its connection lasts.
     ///
     /// # Errors
     /// Harmless: it is tried again.
@@ -88,7 +88,7 @@ pub trait Ledger {
     ///
     /// # Errors
     /// They are published once more, under the same ids.
-    fn told(&mut self, ids: &[i64]) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn remove_corrections(&mut self, ids: &[i64]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Removes the oldest corrections above [`OUTBOX_MAX`] and returns their number. Those are lost.
     ///
@@ -100,5 +100,5 @@ pub trait Ledger {
     fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-/// Most corrections that wait for Redis: as many as the corrected stream holds, which would drop older ones as well.
+/// Maximum of corrections that wait for Redis: as many as the corrected stream holds, which would drop older ones as well.
 pub const OUTBOX_MAX: i64 = 1_000_000;

@@ -1,7 +1,7 @@
-//! The session of a script: opened when it is needed, as the database may be away at the start.
+//! The session of a script. It is opened when it is needed, because the database may be away at the start.
 //!
-//! A session that met an error, a timeout or a cancelled operation is never used again: nobody knows its state. So it is
-//! taken out for each operation, and put back only after all went well.
+//! A session is never used again after an error, a timeout or a cancelled operation: its state is unknown. So each
+//! operation takes it out, and puts it back only after success.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ pub(crate) struct SessionSlot<C: Connect> {
     idle: Option<OpenSession<C::Session>>,
 }
 
-/// A session, and what belongs to it: it ends with it.
+/// A session, and the state that ends with it.
 pub(crate) struct OpenSession<S> {
     pub(crate) session: S,
-    /// What this session knows of the ledger of flags.
+    /// The flags that this session has read from the ledger.
     pub(crate) flags: FlagCache,
     owns_lane: bool,
     publishes: bool,
@@ -32,7 +32,7 @@ impl<C: Connect> SessionSlot<C> {
         Self { connect, idle: None }
     }
 
-    /// The session that served last, if it still lives, or a new one. The caller owns it, and puts it back or not.
+    /// Takes the idle session if it is alive, or opens a new one. The caller puts it back after success.
     pub(crate) async fn take(&mut self) -> Result<OpenSession<C::Session>, StoreError> {
         match self.idle.take().filter(|open| !open.session.is_closed()) {
             Some(open) => Ok(open),
@@ -57,8 +57,8 @@ impl<S> OpenSession<S> {
 }
 
 impl<S: BatchSession> OpenSession<S> {
-    /// Claims the lane once. A session that was cut off owns it until the server notices, so nobody writes while an earlier
-    /// attempt may still be running.
+    /// Claims the lane once. A session that was cut off owns the lane until the server notices, so no other session writes
+    /// while an earlier attempt may still be running.
     pub(crate) async fn claim_lane(&mut self, lane: Lane) -> Result<(), StoreError> {
         if !self.owns_lane {
             self.session.claim_lane(lane).await?;
@@ -69,7 +69,7 @@ impl<S: BatchSession> OpenSession<S> {
 }
 
 impl<S: FlagSession> OpenSession<S> {
-    /// Claims the right to publish corrections; tells whether this session has it.
+    /// Claims the right to publish corrections. Returns whether this session has it.
     pub(crate) async fn claim_publisher(&mut self) -> Result<bool, StoreError> {
         if !self.publishes {
             self.publishes = self.session.claim_publisher().await?;
@@ -78,7 +78,7 @@ impl<S: FlagSession> OpenSession<S> {
     }
 }
 
-/// Limits work to a few statements' time.
+/// Limits work to the time of a few statements.
 pub(crate) async fn bounded<T>(
     doing: &'static str,
     work: impl Future<Output = Result<T, StoreError>>,
@@ -95,5 +95,5 @@ pub(crate) async fn within<T>(
     timeout(limit, work).await.map_err(|_| StoreError::timed_out(doing, limit))?
 }
 
-/// Longer than the lock timeout: the server's error says more than ours.
+/// Longer than the lock timeout, because the server's error says more than ours.
 const SHORT_PATIENCE: Duration = Duration::from_secs(15);

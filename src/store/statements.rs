@@ -32,7 +32,7 @@ pub trait Connect {
     fn connect(&mut self) -> impl Future<Output = Result<Self::Session, StoreError>> + Send;
 }
 
-/// A session. Dropping it ends it, and the database rolls back what was open, as soon as it notices.
+/// A session. Dropping it ends it. The database rolls back an open transaction as soon as it notices.
 pub trait Session: Send {
     /// Whether the session is known to be broken.
     fn is_closed(&self) -> bool;
@@ -47,19 +47,19 @@ pub trait Session: Send {
     fn rollback(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
-/// Statements that both transactions need: flags over positions, marks, and the repair of latest positions.
+/// Statements that batches and flags share: live flags, marks, and the repair of latest positions.
 pub trait MarkSession: Session {
-    /// Has the planner look rows up by key from now on. Only for databases with a planner that needs it.
+    /// Makes the planner use the key from now on. Only for databases whose planner needs that.
     fn plan_by_key(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
         async { Ok(()) }
     }
 
-    /// Takes [`MarkSession::plan_by_key`] back.
+    /// Reverts [`MarkSession::plan_by_key`].
     fn plan_as_usual(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
         async { Ok(()) }
     }
 
-    /// The live flags that reach into these ranges.
+    /// Reads the live flags that reach into these ranges.
     fn live_flags(&mut self, ranges: &[Window]) -> impl Future<Output = Result<Vec<LedgerEntry>, StoreError>> + Send;
 
     /// Sets `faulty` in the intervals where it differs. Calls `changed` with device and time of every changed position.
@@ -75,7 +75,7 @@ pub trait MarkSession: Session {
     /// Removes the latest positions of devices that a live flag covers. Returns the devices.
     fn drop_flagged_latest(&mut self, imeis: &[u64]) -> impl Future<Output = Result<HashSet<u64>, StoreError>> + Send;
 
-    /// Writes the last position after an instant that may be a latest position, if it is later than the stored one. Tells
+    /// Finds the last position after an instant that counts, and writes it if it is later than the stored one. Returns
     /// whether it wrote one.
     fn find_latest(&mut self, imei: u64, after_ms: i64) -> impl Future<Output = Result<bool, StoreError>> + Send;
 }
@@ -88,7 +88,7 @@ pub trait BatchSession: MarkSession {
     /// Compares the schema of the database with the migrations of this program.
     fn schema(&mut self) -> impl Future<Output = Result<Schema, StoreError>> + Send;
 
-    /// Prepares what [`BatchSession::insert_rows`] and its like need outside of a transaction, once in a session.
+    /// Prepares the staging tables, if the database needs them: once in a session, outside of a transaction.
     fn prepare_staging(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
         async { Ok(()) }
     }
@@ -108,7 +108,7 @@ pub trait BatchSession: MarkSession {
     /// Inserts rows into `positions` under the key. Returns the number of those that were new.
     fn insert_rows(&mut self, rows: &[&Rows]) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Writes latest positions, only forward; at most one row a device.
+    /// Writes latest positions, only forward: at most one row per device.
     fn write_latest(&mut self, rows: &Rows) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Sets a savepoint before a part of the rows.
@@ -142,13 +142,13 @@ pub trait BatchSession: MarkSession {
         messages: &[Message],
     ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Shares the ledger's lock until the transaction ends: nobody changes the ledger meanwhile.
+    /// Shares the ledger's lock until the transaction ends. The ledger does not change meanwhile.
     fn share_ledger(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// The newest version in the ledger; 0 if it is empty.
+    /// Reads the latest version in the ledger; 0 if it is empty.
     fn ledger_version(&mut self) -> impl Future<Output = Result<i64, StoreError>> + Send;
 
-    /// Ledger rows newer than a version, at most `most`. After version 0 only live ones.
+    /// Reads ledger rows newer than a version, at most `most`. After version 0 only live ones.
     fn newer_flags(
         &mut self,
         version: i64,
@@ -162,7 +162,7 @@ pub trait BatchSession: MarkSession {
         checkpoint: &Checkpoint,
     ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Locks all lanes of the journal against others that replace them, until the transaction ends.
+    /// Locks all lanes of the journal until the transaction ends. No other session replaces them meanwhile.
     fn lock_lanes(&mut self, lane: Lane) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Reads the checkpoints of all lanes of the journal, in order, and locks them.
@@ -190,17 +190,17 @@ pub enum PartTable {
 
 /// The statements of a flag's transactions, and of the outbox of corrections.
 pub trait FlagSession: MarkSession {
-    /// Takes the ledger's lock alone until the transaction ends. Waits for batches that share it.
+    /// Takes the exclusive lock of the ledger until the transaction ends. Waits for batches that share it.
     fn lock_ledger(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Writes the changes that are newer than the ledger, and the windows that they replace. At most one change a flag, in
-    /// the order of the flags.
+    /// Writes the changes that are newer than the ledger, and the windows that they replace. At most one change per flag,
+    /// in the order of the flags.
     fn record(&mut self, changes: &[FlagChange]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Reads which of these flags are recorded and not applied, with every window that has to follow.
+    /// Reads those of the flags that are recorded and not applied, with every window that has to follow.
     fn unapplied(&mut self, flags: &[Uuid]) -> impl Future<Output = Result<UnappliedFlags, StoreError>> + Send;
 
-    /// Takes the locks of devices alone, in order, until the transaction ends.
+    /// Takes the exclusive locks of devices, in order, until the transaction ends.
     fn lock_devices(&mut self, imeis: &[u64]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Writes one correction for each window, with the number of its positions that changed.
@@ -209,27 +209,27 @@ pub trait FlagSession: MarkSession {
         windows: &[(FlagWindow, i64)],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Notes that positions follow these changes of flags.
+    /// Records that positions follow these changes of flags.
     fn mark_applied(&mut self, changes: &[(Uuid, i64)]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Removes replaced windows that positions follow, by flag and change.
     fn forget_windows(&mut self, windows: &[(Uuid, i64)]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Flags that are recorded and not applied, at most `most`.
+    /// Reads flags that are recorded and not applied, at most `most`.
     fn unapplied_flags(&mut self, most: usize) -> impl Future<Output = Result<Vec<Uuid>, StoreError>> + Send;
 
-    /// Changes that Directus' side has and the ledger does not, oldest first, at most `most`.
+    /// Reads changes that Directus' tables have and the ledger does not, oldest first, at most `most`.
     fn changes_behind(&mut self, most: usize) -> impl Future<Output = Result<Vec<FlagChange>, StoreError>> + Send;
 
-    /// Makes this session the publisher of corrections until it ends. Tells whether it is.
+    /// Makes this session the publisher of corrections until it ends, if no other session is. Returns whether it is.
     fn claim_publisher(&mut self) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// The first corrections, at most `most`.
+    /// Reads the first corrections, at most `most`.
     fn corrections(&mut self, most: usize) -> impl Future<Output = Result<Vec<Correction>, StoreError>> + Send;
 
     /// Removes corrections.
     fn forget_corrections(&mut self, ids: &[i64]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Removes all corrections but the newest `most`. Returns how many it removed.
+    /// Removes all corrections but the latest `most`. Returns how many it removed.
     fn trim_corrections(&mut self, most: i64) -> impl Future<Output = Result<u64, StoreError>> + Send;
 }

@@ -96,7 +96,7 @@ const KNOWN_FACADES: &[&str] = &[
 ];
 
 /// Names that two files define for others.
-const KNOWN_NAMES: &[&str] = &["Checkpoint", "Connect", "Quarantined", "Tally"];
+const KNOWN_NAMES: &[&str] = &["Checkpoint", "Connect", "Quarantined"];
 
 /// Arrows against the direction.
 const KNOWN_ARROWS: &[&str] = &[

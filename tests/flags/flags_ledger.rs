@@ -235,7 +235,7 @@ async fn each_changed_window_is_reported_once(mut database: impl StoreFixture) {
     rest.sort_by_key(|(window, ..)| *window);
     assert_eq!(rest, [(window(IMEI, 0, 10), 2, flag(1), 6), (window(IMEI, 20, 40), 2, flag(1), 6)]);
     assert!(told.is_sorted_by(|one, next| one.id < next.id));
-    ledger.told(&[told[0].id, told[1].id]).await.unwrap();
+    ledger.remove_corrections(&[told[0].id, told[1].id]).await.unwrap();
     assert_eq!(ledger.corrections(10).await.unwrap().unwrap(), told[2..]);
     assert_eq!(ledger.trim_corrections().await.unwrap(), 0);
 }

@@ -1,4 +1,4 @@
-//! Finds the rows that the database refuses: halves are tried within savepoints until refused rows stand alone.
+//! Finds the rows that the database refuses: inserts halves within savepoints until each refused row is alone.
 
 use crate::store::error::classify::SqlErrorKind;
 use crate::store::error::store_error::StoreError;

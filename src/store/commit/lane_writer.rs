@@ -1,4 +1,4 @@
-//! Writes one lane to a database: a session, the strategy of the next batch, and the commit in doubt.
+//! Writes one lane to a database. Owns the session, the strategy of the next batch, and the commit in doubt.
 
 use super::quarantine_input::QuarantineCap;
 use super::script::{BatchTransaction, COMMIT_ORDER, CommitStep, Findings};
@@ -16,28 +16,30 @@ use crate::store::statements::{BatchSession, Connect};
 pub struct LaneWriter<C: Connect> {
     sessions: SessionSlot<C>,
     lane: Lane,
-    /// The commit that was sent and not answered.
+    /// A commit that was sent and not answered.
     doubt: Option<CommitInDoubt>,
-    /// How the next batch begins: by COPY, unless the last one met rows that were not new.
+    /// The first strategy of the next batch: COPY, unless the last batch met rows that were not new.
     strategy: WriteStrategy,
     cap: QuarantineCap,
     order: &'static [CommitStep],
 }
 
 impl<C: Connect> LaneWriter<C> {
-    /// Writes a lane, without connecting yet.
+    /// Creates the writer of a lane. It connects with its first operation.
     pub const fn over(connect: C, lane: Lane) -> Self {
         let sessions = SessionSlot::new(connect);
         Self { sessions, lane, doubt: None, strategy: WriteStrategy::Copy, cap: None, order: &COMMIT_ORDER }
     }
 
-    /// The same, with a bound to what quarantine holds of a device and hour.
+    /// Limits the records that quarantine holds of a device and hour.
     #[must_use]
     pub fn keeping(self, cap: QuarantineCap) -> Self {
         Self { cap, ..self }
     }
 
-    /// The same, with another order of the steps. Only for the simulation, which shows that it finds a wrong order.
+    /// Replaces the order of the steps. The simulation breaks the order on purpose, to prove that it finds every wrong
+    /// one. The product never calls this: it commits in [`COMMIT_ORDER`].
+    #[doc(hidden)]
     #[must_use]
     pub fn in_order(self, order: &'static [CommitStep]) -> Self {
         Self { order, ..self }
@@ -68,7 +70,7 @@ where
     C::Session: BatchSession,
 {
     fn assign(&mut self, lane: Lane) {
-        // The claim is the session's, so it ends with it.
+        // The claim of the old lane ends with the session.
         self.sessions.close();
         (self.lane, self.doubt) = (lane, None);
     }
@@ -126,7 +128,8 @@ where
     }
 }
 
-/// The lane's checkpoint. Writes new rows for all lanes of the journal if it is new, or if their number has changed.
+/// Returns the lane's checkpoint. Writes new rows for all lanes of the journal if the journal is new, or if their number
+/// has changed.
 async fn open_lane(session: &mut impl BatchSession, lane: Lane) -> Result<Checkpoint, StoreError> {
     session.begin(OPENING).await?;
     session.lock_lanes(lane).await?;

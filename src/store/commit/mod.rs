@@ -1,4 +1,4 @@
-//! How a batch is committed: the same script for every database that has sessions.
+//! The commit of a batch: one script for every database that implements the port.
 
 pub(crate) mod bisect;
 pub(crate) mod lane_writer;

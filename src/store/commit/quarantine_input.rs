@@ -1,5 +1,5 @@
-//! What a batch offers to quarantine: the same bytes of a device once, with a count, and of a device that sends nothing else not
-//! more than are kept of an hour.
+//! Records on their way into quarantine. The same bytes of a device go there once, with a count. A device gets at most as many
+//! records of an hour as quarantine holds of it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use crate::store::model::batch::Quarantined;
 use crate::store::model::digest::digest;
 
-/// Most quarantined records of a device and hour of receive time; `None` keeps all. Records over it are only counted.
+/// Maximum of quarantined records per device and hour of receive time; `None` is no maximum. Records over it are only counted.
 pub type QuarantineCap = Option<u32>;
 
 /// Bytes, and how often they came.
@@ -28,8 +28,8 @@ impl QuarantineInput<'_> {
     }
 }
 
-/// The records, each once, and how many came beyond what could be kept of them whatever stands there already: so a batch of one
-/// device's rubbish costs the database no more than what it may keep.
+/// Returns each record once, and the number of records over the cap. That number does not consider what quarantine holds
+/// already: the database counts that. So a batch of one device's rubbish costs the database no more than the cap.
 pub(crate) fn inputs(records: &[Quarantined], cap: QuarantineCap) -> (Vec<QuarantineInput<'_>>, u64) {
     let most = cap.map_or(usize::MAX, |cap| usize::try_from(cap).unwrap_or(usize::MAX));
     let (mut offered, mut over): (Vec<QuarantineInput<'_>>, u64) = (Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! The transaction of a batch: the order of its steps, told once for every database that has sessions.
+//! The transaction of a batch: the order of its steps, written once for every database that implements the port.
 //!
 //! Read [`COMMIT_ORDER`] first. Each step is a few statements of [`BatchSession`]. Any error ends the session, and with it
 //! the transaction.
@@ -29,19 +29,19 @@ pub enum CommitStep {
     Guard,
     /// Writes the rows by the batch's strategy.
     Rows,
-    /// Writes what cannot become a row, and what the database refused as one.
+    /// Writes records that cannot become rows, and rows that the database refused.
     Quarantine,
     /// Writes messages.
     Messages,
-    /// Shares the ledger's lock: from here to the end nobody changes the ledger.
+    /// Shares the ledger's lock. The ledger does not change until the transaction ends.
     ShareLedger,
-    /// Reads what is new in the ledger, and finds what of the batch live flags cover.
+    /// Reads what is new in the ledger, and finds the rows of the batch that live flags cover.
     ReadLedger,
     /// Marks the batch's covered rows.
     MarkRows,
     /// Writes latest positions, except covered ones.
     Latest,
-    /// Looks for another latest position of devices whose latest one in the batch is covered.
+    /// Finds another latest position for devices whose latest one in the batch is covered.
     RepairLatest,
     /// Moves the checkpoint to the end of the batch.
     Checkpoint,
@@ -51,9 +51,10 @@ pub enum CommitStep {
 
 /// The order in which every batch is committed.
 ///
-/// The fence comes before any write. What takes long comes before the ledger's lock, which flags wait for. The ledger is
-/// read by a statement of its own after the lock: a statement that waited for the lock would see the ledger as it was
-/// before. Rows under a flag are marked, and latest positions repaired, before anybody can see the rows.
+/// The fence comes before any write. Rows come before quarantine, which takes the rows that the database refused. Slow
+/// steps come before the ledger's lock, because flags wait for it. A statement of its own reads the ledger after the lock:
+/// a statement that waited for the lock would see the ledger as it was before. Rows under a flag are marked, and latest
+/// positions repaired, before other sessions can see the rows.
 pub const COMMIT_ORDER: [CommitStep; 14] = [
     CommitStep::Claim,
     CommitStep::Begin,
@@ -71,7 +72,7 @@ pub const COMMIT_ORDER: [CommitStep; 14] = [
     CommitStep::Commit,
 ];
 
-/// One attempt to commit a batch, and what its steps have found out so far.
+/// One attempt to commit a batch.
 pub(super) struct BatchTransaction<'a, S> {
     pub(super) open: &'a mut OpenSession<S>,
     pub(super) lane: Lane,
@@ -80,13 +81,12 @@ pub(super) struct BatchTransaction<'a, S> {
     /// Sorted.
     pub(super) batch: &'a Batch,
     pub(super) span: &'a BatchSpan,
-    /// From the moment that the commit is sent until it is answered, this says what is not known, even if the future of
-    /// the attempt is dropped.
+    /// Holds the commit from the moment that it is sent until it is answered, even if the future of the attempt is dropped.
     pub(super) doubt: &'a mut Option<CommitInDoubt>,
     pub(super) findings: Findings,
 }
 
-/// What earlier steps tell later ones.
+/// Results of earlier steps that later ones need.
 pub(super) struct Findings {
     committed: Committed,
     /// Rows that the database refused.
@@ -246,7 +246,7 @@ impl<S: BatchSession> BatchTransaction<'_, S> {
     }
 }
 
-/// Refuses to go on if the database could drop a row silently.
+/// Fails if the database could drop a row silently.
 pub(crate) async fn refuse_if_rows_can_vanish(session: &mut impl BatchSession) -> Result<(), StoreError> {
     if !session.rows_can_vanish().await? {
         return Ok(());

@@ -1,4 +1,4 @@
-//! How the rows of a batch are written: the fast strategy, and what to do where it does not lead on.
+//! How the rows of a batch are written: the fast strategy, and the next one if it fails.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ pub(crate) enum WriteStrategy {
     Copy,
     /// All rows under the key.
     Conflict,
-    /// Under the key, in halves until refused rows stand alone.
+    /// Under the key, in halves until each refused row is alone.
     Bisect,
 }
 
 impl WriteStrategy {
-    /// The way to take after an error on this one, if another helps.
+    /// Returns the strategy to take after an error, if another one helps.
     pub(crate) fn after(self, kind: SqlErrorKind) -> Option<Self> {
         match (self, kind) {
             (Self::Copy, SqlErrorKind::Stored) => Some(Self::Conflict),
@@ -26,8 +26,8 @@ impl WriteStrategy {
         }
     }
 
-    /// A batch takes a second at most; the server gives up on a statement after 45. Longer means that nobody is there.
-    /// Standing rows apart takes a few statements for each.
+    /// Returns the time limit of an attempt. A batch takes a second at most, and the server gives up on a statement after
+    /// 45. Longer means that the server is gone. Bisect takes a few statements for each refused row.
     pub(crate) fn patience(self) -> Duration {
         match self {
             Self::Copy | Self::Conflict => Duration::from_mins(1),
@@ -36,8 +36,8 @@ impl WriteStrategy {
     }
 }
 
-/// The fast strategy again, unless rows that were thought to be new were not: then more of them are on their way, and a failed
-/// COPY costs more than the detour.
+/// Returns the first strategy of the next batch: COPY, unless rows of this batch that should have been new were stored. Then
+/// more such rows are on their way, and a failed COPY costs more than inserts under the key.
 pub(crate) fn next_strategy(strategy: WriteStrategy, batch: &Batch, duplicates: u64) -> WriteStrategy {
     let expected = batch.known_stored + u64::try_from(batch.perhaps_stored.len()).unwrap_or(u64::MAX);
     if strategy == WriteStrategy::Conflict && duplicates > expected {

@@ -18,12 +18,12 @@ use crate::store::model::row::Key;
 use crate::store::session::OpenSession;
 use crate::store::statements::{BatchSession, MarkSession};
 
-/// What live flags cover of a batch.
+/// The keys of a batch that live flags cover.
 #[derive(Debug, Default)]
 pub(crate) struct CoveredKeys {
-    /// Among its rows.
+    /// Keys of its rows.
     rows: Vec<Key>,
-    /// Among its latest positions.
+    /// Keys of its latest positions.
     pub(crate) latest: Vec<Key>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) async fn share_ledger(session: &mut impl BatchSession, batch: &Batch)
     if concerns(batch) { session.share_ledger().await } else { Ok(()) }
 }
 
-/// Learns what is new in the ledger, and finds what of the batch, which is sorted, is covered.
+/// Reads what is new in the ledger, and finds the covered keys of the batch, which is sorted.
 pub(crate) async fn read_ledger<S: BatchSession>(
     open: &mut OpenSession<S>,
     batch: &Batch,
@@ -56,7 +56,7 @@ pub(crate) async fn read_ledger<S: BatchSession>(
     Ok(CoveredKeys { rows, latest: flags.covered(&batch.latest) })
 }
 
-/// Marks the covered rows. By their keys: other rows under the flag are not this batch's.
+/// Marks the covered rows by their keys. Other rows under the flag do not belong to this batch.
 pub(crate) async fn mark_rows(session: &mut impl MarkSession, covered: &CoveredKeys) -> Result<(), StoreError> {
     if covered.rows.is_empty() {
         return Ok(());
@@ -71,7 +71,7 @@ pub(crate) async fn mark_rows(session: &mut impl MarkSession, covered: &CoveredK
     session.plan_as_usual().await
 }
 
-/// Looks for another latest position of the devices whose latest one in the batch is covered.
+/// Finds another latest position for the devices whose latest one in the batch is covered.
 pub(crate) async fn repair_latest(session: &mut impl MarkSession, covered: &CoveredKeys) -> Result<(), StoreError> {
     if covered.latest.is_empty() {
         return Ok(());
@@ -97,7 +97,7 @@ async fn learn(session: &mut impl BatchSession, flags: &mut FlagCache) -> Result
         return Ok(());
     }
     if version < flags.version() {
-        // Somebody emptied the ledger, or restored an older one.
+        // The ledger was emptied, or restored from a backup.
         *flags = FlagCache::default();
     }
     let entries = session.newer_flags(flags.version(), REMEMBERED_MAX + 1).await?;
@@ -109,7 +109,7 @@ async fn learn(session: &mut impl BatchSession, flags: &mut FlagCache) -> Result
     Ok(())
 }
 
-/// The live flags over the batch's devices and times.
+/// Reads the live flags over the batch's devices and times.
 async fn flags_over(session: &mut impl BatchSession, batch: &Batch) -> Result<FlagCache, StoreError> {
     let mut spans: HashMap<u64, (i64, i64)> = HashMap::new();
     for rows in [&batch.new, &batch.perhaps_stored, &batch.latest] {
@@ -119,7 +119,7 @@ async fn flags_over(session: &mut impl BatchSession, batch: &Batch) -> Result<Fl
             *span = (span.0.min(first.ts_ms), span.1.max(last.ts_ms));
         }
     }
-    // A time outside of what a window takes is outside of every flag.
+    // A time that no window can hold is outside of every flag.
     let range = |(imei, (from, to))| Window::new(Imei::try_from(imei).ok()?, from, to).ok();
     let ranges: Vec<Window> = spans.into_iter().filter_map(range).collect();
     let mut flags = FlagCache::default();

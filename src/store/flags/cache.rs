@@ -1,7 +1,7 @@
-//! The live flags as one connection knows them: what a drain needs to find the rows of its batch that a flag covers.
+//! The live flags as one connection knows them. A lane needs them to find the rows of its batch that a flag covers.
 //!
-//! Only a copy: each transaction compares its version with the ledger's under the lock that flags take, and reads what is
-//! newer first. It lives and dies with its connection, so a database that went back is read anew.
+//! This is only a copy. Each transaction compares its version with the ledger's, under the lock of the ledger, and first
+//! reads what is newer. The copy ends with its connection, so it is read again after the database went back.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,31 +12,31 @@ use crate::store::model::flag::Window;
 use crate::store::model::row::Key;
 use crate::store::model::rows::Rows;
 
-/// Live flags up to a version of the ledger, or nothing where there are too many of them to remember.
+/// Live flags up to a version of the ledger. Empty if there are too many to remember.
 #[derive(Default)]
 pub(crate) struct FlagCache {
     version: i64,
     too_many: bool,
     windows: HashMap<Uuid, Window, RandomState>,
-    /// By device and end, as the ledger's index has them, so that flags that ended before a batch are not looked at.
+    /// By device and end, as in the ledger's index, so that a search skips flags that ended before a batch.
     ends: BTreeMap<(u64, i64, Uuid), i64>,
 }
 
-/// A row of the ledger, as far as a drain cares.
+/// The part of a row of the ledger that a batch needs.
 pub struct LedgerEntry {
     /// The flag.
     pub flag: Uuid,
-    /// `None` where the flag covers nothing: it is deleted, or does not declare anything faulty.
+    /// The window that it covers; `None` if the flag is deleted, or does not declare anything faulty.
     pub live: Option<Window>,
 }
 
 impl FlagCache {
-    /// The version up to which the ledger is known.
+    /// Returns the version up to which the ledger is known.
     pub(crate) const fn version(&self) -> i64 {
         self.version
     }
 
-    /// Whether flags are to be read for each batch, by device and time.
+    /// Whether each batch has to read flags by device and time.
     pub(crate) const fn too_many(&self) -> bool {
         self.too_many
     }
@@ -46,8 +46,8 @@ impl FlagCache {
         !self.too_many && self.windows.is_empty()
     }
 
-    /// Takes in what the ledger has between the known version and this one, of each flag its newest row. Where that is
-    /// more than is remembered, flags are read batch by batch from now on.
+    /// Takes in the rows of the ledger between the known version and this one: the latest row of each flag. If there are
+    /// too many flags then, each batch reads its flags from now on.
     pub(crate) fn learn(&mut self, version: i64, entries: Vec<LedgerEntry>) {
         self.version = version;
         self.remember(entries);
@@ -61,7 +61,7 @@ impl FlagCache {
         *self = Self { version, too_many: true, ..Self::default() };
     }
 
-    /// Takes in flags, however many.
+    /// Takes in any number of flags.
     pub(crate) fn remember(&mut self, entries: Vec<LedgerEntry>) {
         for LedgerEntry { flag, live } in entries {
             if let Some(before) = self.windows.remove(&flag) {
@@ -74,13 +74,13 @@ impl FlagCache {
         }
     }
 
-    /// The flags that overlap a device's time range.
+    /// Returns begin and end of the flags that overlap a device's time range.
     fn over(&self, imei: u64, from_ms: i64, to_ms: i64) -> impl Iterator<Item = (i64, i64)> {
         let later = self.ends.range((imei, from_ms, Uuid::nil())..=(imei, i64::MAX, Uuid::max()));
         later.map(|((_, to, _), from)| (*from, *to)).filter(move |(from, _)| *from <= to_ms)
     }
 
-    /// Keys of the rows, which are sorted, that a remembered flag covers; in order.
+    /// Returns the keys of rows that a remembered flag covers, in order. The rows are sorted.
     pub(crate) fn covered(&self, rows: &Rows) -> Vec<Key> {
         let mut keys = Vec::new();
         if self.windows.is_empty() {
@@ -101,7 +101,7 @@ impl FlagCache {
     }
 }
 
-/// Flags that are remembered, about 150 bytes each. A season of races has some thousands.
+/// Maximum of remembered flags, about 150 bytes each. A season of races has some thousands.
 pub(crate) const REMEMBERED_MAX: usize = 100_000;
 
 #[cfg(test)]

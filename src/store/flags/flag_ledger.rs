@@ -17,12 +17,14 @@ pub struct FlagLedger<C: Connect> {
 }
 
 impl<C: Connect> FlagLedger<C> {
-    /// Prepares, without connecting yet.
+    /// Creates the ledger. It connects with its first operation.
     pub const fn over(connect: C) -> Self {
         Self { sessions: SessionSlot::new(connect), order: FLAG_ORDER }
     }
 
-    /// The same, with another order of the steps. Only for the simulation, which shows that it finds a wrong order.
+    /// Replaces the orders of the steps. The simulation breaks an order on purpose, to prove that it finds every wrong one.
+    /// The product never calls this: it works in [`FLAG_ORDER`].
+    #[doc(hidden)]
     #[must_use]
     pub fn in_order(self, order: FlagOrder) -> Self {
         Self { order, ..self }
@@ -78,7 +80,7 @@ where
         Ok(corrections)
     }
 
-    async fn told(&mut self, ids: &[i64]) -> Result<(), StoreError> {
+    async fn remove_corrections(&mut self, ids: &[i64]) -> Result<(), StoreError> {
         let mut open = self.sessions.take().await?;
         bounded("removing published corrections", open.session.forget_corrections(ids)).await?;
         self.sessions.put(open);
@@ -97,5 +99,5 @@ where
     }
 }
 
-/// A group takes milliseconds, a flag over a season of one device some seconds.
+/// A group of changes takes milliseconds, a flag over a season of one device some seconds.
 const PATIENCE: Duration = Duration::from_mins(10);

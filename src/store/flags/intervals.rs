@@ -1,10 +1,10 @@
-//! Which part of some windows live flags cover. Pure, and the one place that says what "covered" means.
+//! Cuts windows into intervals that live flags cover or not. Pure, and the one definition of "covered".
 
 use std::collections::BTreeSet;
 
 use crate::store::model::flag::Window;
 
-/// A part of a window, and whether its positions are faulty. Parts never overlap, so no row is met twice.
+/// A part of a window, and whether its positions are faulty. Intervals never overlap, so no row is marked twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlagInterval {
     /// Device and time range.
@@ -13,7 +13,7 @@ pub struct FlagInterval {
     pub faulty: bool,
 }
 
-/// The windows as few as possible, in order, none touching another.
+/// Merges windows that overlap or touch. Returns them in order.
 pub(crate) fn merged(windows: impl IntoIterator<Item = Window>) -> Vec<Window> {
     let mut sorted: Vec<_> = windows.into_iter().collect();
     sorted.sort_unstable();
@@ -29,9 +29,9 @@ pub(crate) fn merged(windows: impl IntoIterator<Item = Window>) -> Vec<Window> {
     merged
 }
 
-/// Cuts windows, as [`merged`] gives them, where flags, merged as well, begin and end.
-pub(crate) fn parts(windows: &[Window], flags: &[Window]) -> Vec<FlagInterval> {
-    let mut parts = Vec::with_capacity(windows.len());
+/// Cuts windows at the begin and end of flags. Both come from [`merged`].
+pub(crate) fn intervals(windows: &[Window], flags: &[Window]) -> Vec<FlagInterval> {
+    let mut intervals = Vec::with_capacity(windows.len());
     for window in windows {
         let mut next = window.from_ms();
         // The first flag that can reach into the window: they are in order and do not overlap.
@@ -42,35 +42,35 @@ pub(crate) fn parts(windows: &[Window], flags: &[Window]) -> Vec<FlagInterval> {
             }
             let (from, to) = (flag.from_ms().max(next), flag.to_ms().min(window.to_ms()));
             if next < from {
-                parts.push(FlagInterval { window: window.with_range(next, from - 1), faulty: false });
+                intervals.push(FlagInterval { window: window.with_range(next, from - 1), faulty: false });
             }
-            parts.push(FlagInterval { window: window.with_range(from, to), faulty: true });
+            intervals.push(FlagInterval { window: window.with_range(from, to), faulty: true });
             next = to.saturating_add(1);
         }
         if next <= window.to_ms() {
-            parts.push(FlagInterval { window: window.with_range(next, window.to_ms()), faulty: false });
+            intervals.push(FlagInterval { window: window.with_range(next, window.to_ms()), faulty: false });
         }
     }
-    parts
+    intervals
 }
 
-/// Counts what changed, so that it can be told window by window.
+/// Counts positions whose mark changed by interval, for sums by window.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct MarkCount {
     /// In order.
-    parts: Vec<(FlagInterval, i64)>,
+    intervals: Vec<(FlagInterval, i64)>,
 }
 
-impl Tally {
-    /// Cuts the parts, as [`parts`] gives them, also where the windows that will be asked for begin and end.
-    pub(crate) fn new(parts: Vec<FlagInterval>, windows: impl IntoIterator<Item = Window>) -> Self {
+impl MarkCount {
+    /// Cuts the intervals, which come from [`intervals`], also at the begin and end of the windows whose sums are needed.
+    pub(crate) fn new(intervals: Vec<FlagInterval>, windows: impl IntoIterator<Item = Window>) -> Self {
         let mut cuts = BTreeSet::new();
         for window in windows {
             cuts.insert((window.imei(), window.from_ms()));
             cuts.insert((window.imei(), window.to_ms().saturating_add(1)));
         }
-        let mut cut = Vec::with_capacity(parts.len());
-        for FlagInterval { window, faulty } in parts {
+        let mut cut = Vec::with_capacity(intervals.len());
+        for FlagInterval { window, faulty } in intervals {
             let mut next = window.from_ms();
             let (first, end) = ((window.imei(), next.saturating_add(1)), (window.imei(), window.to_ms()));
             if first <= end {
@@ -81,41 +81,45 @@ impl Tally {
             }
             cut.push((FlagInterval { window: window.with_range(next, window.to_ms()), faulty }, 0));
         }
-        Self { parts: cut }
+        Self { intervals: cut }
     }
 
-    /// The parts, cut.
-    pub(crate) fn parts(&self) -> Vec<FlagInterval> {
-        self.parts.iter().map(|(part, _)| *part).collect()
+    /// Returns the intervals, cut.
+    pub(crate) fn intervals(&self) -> Vec<FlagInterval> {
+        self.intervals.iter().map(|(interval, _)| *interval).collect()
     }
 
-    /// A position changed.
+    /// Counts a position that changed.
     pub(crate) fn count(&mut self, imei: u64, ts_ms: i64) {
-        let at =
-            self.parts.partition_point(|(part, _)| (part.window.imei().get(), part.window.to_ms()) < (imei, ts_ms));
-        if let Some((part, changed)) = self.parts.get_mut(at)
-            && part.window.covers(imei, ts_ms)
+        let at = self
+            .intervals
+            .partition_point(|(interval, _)| (interval.window.imei().get(), interval.window.to_ms()) < (imei, ts_ms));
+        if let Some((interval, changed)) = self.intervals.get_mut(at)
+            && interval.window.covers(imei, ts_ms)
         {
             *changed += 1;
         }
     }
 
-    /// Some positions of a part, one of [`Tally::parts`], changed.
-    pub(crate) fn add(&mut self, part: &FlagInterval, positions: i64) {
-        let key = (part.window.imei(), part.window.from_ms());
-        let at = self.parts.partition_point(|(part, _)| (part.window.imei(), part.window.from_ms()) < key);
-        if let Some((_, changed)) = self.parts.get_mut(at) {
+    /// Adds positions that changed in an interval, which is one of [`MarkCount::intervals`].
+    pub(crate) fn add(&mut self, interval: &FlagInterval, positions: i64) {
+        let key = (interval.window.imei(), interval.window.from_ms());
+        let at =
+            self.intervals.partition_point(|(interval, _)| (interval.window.imei(), interval.window.from_ms()) < key);
+        if let Some((_, changed)) = self.intervals.get_mut(at) {
             *changed += positions;
         }
     }
 
-    /// How many positions changed in one of the windows.
+    /// Returns the number of positions that changed in one of the windows.
     pub(crate) fn changed_in(&self, window: &Window) -> i64 {
         let key = (window.imei(), window.from_ms());
-        let first = self.parts.partition_point(|(part, _)| (part.window.imei(), part.window.from_ms()) < key);
-        let inside = self.parts.iter().skip(first);
-        let inside =
-            inside.take_while(|(part, _)| part.window.imei() == window.imei() && part.window.to_ms() <= window.to_ms());
+        let first =
+            self.intervals.partition_point(|(interval, _)| (interval.window.imei(), interval.window.from_ms()) < key);
+        let inside = self.intervals.iter().skip(first);
+        let inside = inside.take_while(|(interval, _)| {
+            interval.window.imei() == window.imei() && interval.window.to_ms() <= window.to_ms()
+        });
         inside.map(|(_, changed)| changed).sum()
     }
 }
@@ -141,16 +145,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_instant_of_the_windows_stands_in_one_part_and_is_faulty_where_a_flag_covers_it(
+        fn every_instant_of_the_windows_is_in_one_interval_and_is_faulty_if_a_flag_covers_it(
             asked in windows(), flags in windows(),
         ) {
-            let parts = parts(&merged(asked.clone()), &merged(flags.clone()));
+            let found_in = intervals(&merged(asked.clone()), &merged(flags.clone()));
             for device in 0..3_u64 {
                 for ts in 0..60 {
-                    let found: Vec<_> = parts.iter().filter(|part| part.window.covers(device, ts)).collect();
+                    let found: Vec<_> = found_in.iter().filter(|interval| interval.window.covers(device, ts)).collect();
                     prop_assert_eq!(found.len(), usize::from(asked.iter().any(|window| window.covers(device, ts))));
-                    if let Some(part) = found.first() {
-                        prop_assert_eq!(part.faulty, flags.iter().any(|flag| flag.covers(device, ts)));
+                    if let Some(interval) = found.first() {
+                        prop_assert_eq!(interval.faulty, flags.iter().any(|flag| flag.covers(device, ts)));
                     }
                 }
             }
@@ -161,13 +165,13 @@ mod tests {
             asked in windows(), flags in windows(), changed in prop::collection::vec((0_u64..3, 0_i64..60), 0..30),
         ) {
             let whole = merged(asked.clone());
-            let mut tally = Tally::new(parts(&whole, &merged(flags)), asked.clone());
+            let mut count = MarkCount::new(intervals(&whole, &merged(flags)), asked.clone());
             for (imei, ts) in &changed {
-                tally.count(*imei, *ts);
+                count.count(*imei, *ts);
             }
             for window in asked.iter().chain(&whole) {
                 let expected = changed.iter().filter(|(imei, ts)| window.covers(*imei, *ts)).count();
-                prop_assert_eq!(tally.changed_in(window), i64::try_from(expected).unwrap());
+                prop_assert_eq!(count.changed_in(window), i64::try_from(expected).unwrap());
             }
         }
     }

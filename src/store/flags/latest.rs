@@ -1,22 +1,22 @@
-//! Repairs the latest position of devices: it may have become faulty, or a later one may have ceased to be.
+//! Repairs the latest positions of devices: one may have become faulty, or a later one may not be faulty any more.
 //!
-//! Under the lock of the device's row, so that a writer of it commits first or waits. What it writes after that is later,
-//! and wins as always.
+//! The repair locks the device's row in `latest_positions`. Another writer of that row commits before, or waits. After the
+//! wait it writes its own position only if that is later.
 
 use crate::store::error::store_error::StoreError;
 use crate::store::statements::MarkSession;
 
-/// A device whose latest position may have to be another one.
+/// A device whose latest position may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LatestRepair {
     pub(crate) imei: u64,
-    /// The last instant at which something changed.
+    /// The last instant at which a position changed.
     pub(crate) until_ms: i64,
-    /// Whether the device can get a latest position though it has none now.
+    /// Whether the device can get a latest position if it has none.
     pub(crate) may_begin: bool,
 }
 
-/// Makes each device's latest position the last one that counts. One element of `repairs` a device, in order.
+/// Writes each device's last position that counts into its latest position. One element of `repairs` per device, in order.
 pub(crate) async fn repair(session: &mut impl MarkSession, repairs: &[LatestRepair]) -> Result<(), StoreError> {
     let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei).collect();
     let stored = session.lock_latest(&imeis).await?;
@@ -29,12 +29,12 @@ pub(crate) async fn repair(session: &mut impl MarkSession, repairs: &[LatestRepa
         return Ok(());
     }
     let imeis: Vec<_> = concerned.iter().map(|repair| repair.imei).collect();
-    // A new statement, after the lock: it sees what was committed before the lock was given.
+    // A new statement after the lock sees everything that was committed before the lock was granted.
     let dropped = session.drop_flagged_latest(&imeis).await?;
     for LatestRepair { imei, until_ms, .. } in concerned {
         match stored.get(imei) {
             Some(ts_ms) if !dropped.contains(imei) => {
-                // From its own instant on: another record of that instant may have been under a flag when it was written.
+                // From its own instant on: a flag may have covered another record of that instant.
                 session.find_latest(*imei, ts_ms.saturating_sub(1)).await?;
             }
             before => {
@@ -50,5 +50,5 @@ pub(crate) async fn repair(session: &mut impl MarkSession, repairs: &[LatestRepa
     Ok(())
 }
 
-/// How far back to look, step by step: a day touches one or two chunks, everything touches all of them.
+/// How far back to search, step by step: a day touches one or two chunks, everything touches all of them.
 const STEPS_BACK_MS: [i64; 3] = [86_400_000, 30 * 86_400_000, i64::MAX];

@@ -1,4 +1,4 @@
-//! What faulty flags mean for positions, in every database.
+//! Faulty flags: their ledger, and how positions follow it. The same rules for every database.
 
 pub(crate) mod batch;
 pub(crate) mod cache;

@@ -1,14 +1,15 @@
-//! A change of flags in two transactions: the order of their steps, told once for every database that has sessions.
+//! A change of flags in two transactions: the order of their steps, written once for every database that implements the
+//! port.
 //!
-//! The first transaction records the change, under the ledger's lock alone, in milliseconds: from then on batches know it.
-//! The second makes stored positions follow, under the locks of the devices, and takes as long as it takes. Anyone who
-//! finds a flag recorded and not applied can run the second one at any time: it goes by the ledger, never by the event.
+//! The first transaction records the change under the ledger's lock, in milliseconds. From then on batches know it. The
+//! second one makes stored positions follow, under the locks of the devices. It may take minutes. Every process may run the
+//! second one at any time for a flag that is recorded and not applied: it goes by the ledger, never by the event.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use uuid::Uuid;
 
-use super::intervals::{Tally, merged, parts};
+use super::intervals::{MarkCount, intervals, merged};
 use super::latest::{LatestRepair, repair};
 use crate::store::error::store_error::StoreError;
 use crate::store::model::flag::{FlagChange, Window};
@@ -20,11 +21,11 @@ use crate::store::statements::FlagSession;
 pub enum FlagStep {
     /// Begins a transaction.
     Begin,
-    /// Takes the ledger's lock alone: waits for batches that have read the ledger and are not committed.
+    /// Takes the exclusive lock of the ledger. Waits for batches that have read the ledger and are not committed.
     LockLedger,
     /// Writes the changes into the ledger.
     Record,
-    /// Locks the devices that unapplied flags concern, and reads what has to follow.
+    /// Locks the devices that unapplied flags concern, and reads the windows that have to follow.
     LockDevices,
     /// Reads the live flags, and cuts the windows into intervals that are faulty or not.
     ReadLive,
@@ -34,9 +35,9 @@ pub enum FlagStep {
     Correct,
     /// Repairs the latest positions of the devices.
     RepairLatest,
-    /// Notes that positions follow the flags.
+    /// Records that positions follow the flags.
     Applied,
-    /// Forgets replaced windows.
+    /// Deletes replaced windows.
     ForgetWindows,
     /// Commits the transaction.
     Commit,
@@ -47,8 +48,8 @@ pub const RECORD_ORDER: [FlagStep; 4] = [FlagStep::Begin, FlagStep::LockLedger, 
 
 /// The order in which positions are made to follow.
 ///
-/// The devices are locked before anything is read: another writer may apply the same flags. The latest positions are
-/// repaired after the marks, which decide what counts.
+/// The devices are locked before the flags are read: another writer may apply the same flags. The latest positions are
+/// repaired after the marks, because a marked position does not count.
 pub const APPLY_ORDER: [FlagStep; 9] = [
     FlagStep::Begin,
     FlagStep::LockDevices,
@@ -64,29 +65,29 @@ pub const APPLY_ORDER: [FlagStep; 9] = [
 /// The orders of both transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlagOrder {
-    /// Of the first one.
+    /// Of the transaction that records changes.
     pub record: &'static [FlagStep],
-    /// Of the second one.
+    /// Of the transaction that applies them.
     pub apply: &'static [FlagStep],
 }
 
 /// The orders that ship.
 pub const FLAG_ORDER: FlagOrder = FlagOrder { record: &RECORD_ORDER, apply: &APPLY_ORDER };
 
-/// Some flags on their way into positions, and what the steps have found out so far.
+/// One of the two transactions, and the results of its steps so far.
 struct FlagTransaction<'a, S> {
     session: &'a mut S,
-    /// Of the first transaction: at most one change a flag, in the order of the flags.
+    /// The changes to record: at most one per flag, in the order of the flags.
     changes: &'a [FlagChange],
-    /// Of the second.
+    /// The flags to apply.
     flags: &'a [Uuid],
     unapplied: UnappliedFlags,
     /// The windows that have to follow, merged.
     windows: Vec<Window>,
-    tally: Tally,
+    marks: MarkCount,
 }
 
-/// Records changes, at most one a flag, in the order of the flags.
+/// Records changes: at most one per flag, in the order of the flags.
 pub(super) async fn record<S: FlagSession>(
     session: &mut S,
     changes: &[FlagChange],
@@ -95,8 +96,8 @@ pub(super) async fn record<S: FlagSession>(
     FlagTransaction::new(session, changes, &[]).run(order, RECORDING).await.map(drop)
 }
 
-/// Makes positions follow those of the flags that are recorded and not applied. Returns them with the change that positions
-/// follow now.
+/// Makes positions follow those of the flags that are recorded and not applied. Returns these flags, each with the change
+/// that positions follow now.
 pub(super) async fn apply<S: FlagSession>(
     session: &mut S,
     flags: &[Uuid],
@@ -107,8 +108,8 @@ pub(super) async fn apply<S: FlagSession>(
 
 impl<'a, S: FlagSession> FlagTransaction<'a, S> {
     fn new(session: &'a mut S, changes: &'a [FlagChange], flags: &'a [Uuid]) -> Self {
-        let tally = Tally::new(Vec::new(), []);
-        Self { session, changes, flags, unapplied: UnappliedFlags::default(), windows: Vec::new(), tally }
+        let marks = MarkCount::new(Vec::new(), []);
+        Self { session, changes, flags, unapplied: UnappliedFlags::default(), windows: Vec::new(), marks }
     }
 
     async fn run(mut self, order: &[FlagStep], doing: &'static str) -> Result<HashMap<Uuid, i64>, StoreError> {
@@ -130,7 +131,7 @@ impl<'a, S: FlagSession> FlagTransaction<'a, S> {
         Ok(self.unapplied.seqs)
     }
 
-    /// Reads again until the locks of all devices concerned are held: the ledger may change while it waits for a lock.
+    /// Locks the devices of all windows. Reads the windows again after each lock, as the ledger may change meanwhile.
     async fn lock_devices(&mut self) -> Result<(), StoreError> {
         self.session.plan_by_key().await?;
         let mut locked = BTreeSet::new();
@@ -149,7 +150,7 @@ impl<'a, S: FlagSession> FlagTransaction<'a, S> {
     }
 
     async fn read_live(&mut self) -> Result<(), StoreError> {
-        // One range a device: the windows are in order.
+        // One range per device: the windows are in order.
         let devices = self.windows.chunk_by(|one, next| one.imei() == next.imei());
         let range =
             |device: &[Window]| Some(device.first()?.with_range(device.first()?.from_ms(), device.last()?.to_ms()));
@@ -157,22 +158,22 @@ impl<'a, S: FlagSession> FlagTransaction<'a, S> {
         if !ranges.is_empty() {
             let live = self.session.live_flags(&ranges).await?;
             let live = merged(live.into_iter().filter_map(|entry| entry.live));
-            self.tally = Tally::new(parts(&self.windows, &live), self.held());
+            self.marks = MarkCount::new(intervals(&self.windows, &live), self.held());
         }
         Ok(())
     }
 
     async fn mark(&mut self) -> Result<(), StoreError> {
-        let (intervals, tally) = (self.tally.parts(), &mut self.tally);
+        let (intervals, marks) = (self.marks.intervals(), &mut self.marks);
         if intervals.is_empty() {
             return Ok(());
         }
-        self.session.mark(&intervals, |imei, ts_ms| tally.count(imei, ts_ms)).await
+        self.session.mark(&intervals, |imei, ts_ms| marks.count(imei, ts_ms)).await
     }
 
-    /// One correction for each window in which something changed.
+    /// Writes one correction for each window in which a position changed.
     async fn correct(&mut self) -> Result<(), StoreError> {
-        let counted = self.unapplied.windows.iter().map(|window| (*window, self.tally.changed_in(&window.window)));
+        let counted = self.unapplied.windows.iter().map(|window| (*window, self.marks.changed_in(&window.window)));
         let changed: Vec<_> = counted.filter(|(_, positions)| *positions > 0).collect();
         if changed.is_empty() { Ok(()) } else { self.session.write_corrections(&changed).await }
     }
@@ -188,12 +189,12 @@ impl<'a, S: FlagSession> FlagTransaction<'a, S> {
             let (imei, until_ms) = (window.imei().get(), window.to_ms());
             let repair = repairs.entry(imei).or_insert(LatestRepair { imei, until_ms, may_begin: false });
             repair.until_ms = repair.until_ms.max(until_ms);
-            repair.may_begin |= self.tally.changed_in(window) > 0;
+            repair.may_begin |= self.marks.changed_in(window) > 0;
         }
-        // A batch takes away a latest position that a flag covers, though the flag was never applied to the row itself. If
-        // the flag ends before that, no row changes, and the position counts again.
-        for part in self.tally.parts().iter().filter(|part| !part.faulty) {
-            if let Some(repair) = repairs.get_mut(&part.window.imei().get()) {
+        // A batch drops a latest position that a live flag covers, before that flag is applied to the row. If the flag ends
+        // before it is applied, no row changes, but the position counts again.
+        for interval in self.marks.intervals().iter().filter(|interval| !interval.faulty) {
+            if let Some(repair) = repairs.get_mut(&interval.window.imei().get()) {
                 repair.may_begin = true;
             }
         }

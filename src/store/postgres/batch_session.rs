@@ -79,7 +79,7 @@ impl BatchSession for Connection {
     }
 
     async fn keep_part(&mut self) -> Result<(), StoreError> {
-        // The rows in the staging tables must not be inserted again with the next part.
+        // The next part must not insert the rows of this one again.
         self.batch(DIVIDING, "TRUNCATE incoming, incoming_latest; RELEASE part").await
     }
 
@@ -189,7 +189,7 @@ impl Connection {
     }
 }
 
-/// A checkpoint row: lanes, position, tag, latest position, from that column on.
+/// Reads a checkpoint row: lanes, position, tag and latest position, from that column on.
 fn stored(row: &tokio_postgres::Row, column: usize) -> Result<StoredCheckpoint, StoreError> {
     const READING: &str = "reading a checkpoint";
     let failed = |error| StoreError::postgres(READING, error);

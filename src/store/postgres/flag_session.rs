@@ -120,7 +120,7 @@ impl FlagSession for Connection {
     }
 }
 
-/// A row of Directus' side: flag, seq, window, faulty, deleted, reason.
+/// Reads a row of Directus' table: flag, seq, window, faulty, deleted, reason.
 fn change(row: &tokio_postgres::Row) -> Result<FlagChange, StoreError> {
     let failed = |error| StoreError::postgres(READING, error);
     let deleted: bool = row.try_get(6).map_err(failed)?;
@@ -132,7 +132,7 @@ fn change(row: &tokio_postgres::Row) -> Result<FlagChange, StoreError> {
         None if !deleted => return Err(StoreError::new(ErrorClass::Refuses, READING, "a live flag without a window")),
         _ => FlagState::Deleted,
     };
-    // A deleted one says what it covered last.
+    // The row of a deleted flag holds its last window.
     let old = if deleted { window } else { None };
     Ok(FlagChange { flag: row.try_get(0).map_err(failed)?, seq: row.try_get(1).map_err(failed)?, old, state })
 }

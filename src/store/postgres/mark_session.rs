@@ -106,7 +106,7 @@ impl MarkSession for Connection {
     }
 }
 
-/// The same intervals; those longer than a day as the days in which the device has positions.
+/// Cuts intervals longer than a day into days, and leaves out days in which the device has no positions.
 async fn in_days(connection: &mut Connection, intervals: &[FlagInterval]) -> Result<Vec<FlagInterval>, StoreError> {
     let mut days = Vec::with_capacity(intervals.len());
     for interval in intervals {
@@ -160,12 +160,12 @@ pub(super) fn signed(imeis: &[u64]) -> Vec<i64> {
     imeis.iter().map(|imei| imei.cast_signed()).collect()
 }
 
-/// For a parameter. Every time that a position can have is inside what a clock holds.
+/// Converts for a parameter. `SystemTime` holds every time that a position can have.
 pub(super) fn time(ms: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
-/// Milliseconds since 1970. Earlier times do not occur, and become its beginning.
+/// Converts to milliseconds since 1970. Earlier times do not occur, and become 0.
 pub(super) fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

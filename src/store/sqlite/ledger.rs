@@ -14,7 +14,7 @@ use super::session::failed;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::changes::{latest_of_each, outcomes};
-use crate::store::flags::intervals::{Tally, merged, parts};
+use crate::store::flags::intervals::{MarkCount, intervals, merged};
 use crate::store::model::flag::{Applied, Correction, FlagChange, FlagState, Window};
 use crate::store::port::{Ledger, OUTBOX_MAX};
 use odograph_journal::system_us;
@@ -76,7 +76,7 @@ impl Ledger for SqliteLedger {
         rows.iter().map(correction).collect::<Result<_, _>>().map(Some)
     }
 
-    async fn told(&mut self, ids: &[i64]) -> Result<(), StoreError> {
+    async fn remove_corrections(&mut self, ids: &[i64]) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let removing = failed("removing published corrections");
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(removing)?;
@@ -166,13 +166,13 @@ async fn follow_all(connection: &mut SqliteConnection, changed_windows: &[Change
             live.extend(live_flags(connection, imei_of(first), first.from_ms()).await?);
         }
     }
-    let mut tally = Tally::new(parts(&windows, &live), changed_windows.iter().map(|changed| changed.window));
-    for part in tally.parts() {
-        let changed = follow(connection, &part).await?;
-        tally.add(&part, changed);
+    let mut marks = MarkCount::new(intervals(&windows, &live), changed_windows.iter().map(|changed| changed.window));
+    for interval in marks.intervals() {
+        let changed = follow(connection, &interval).await?;
+        marks.add(&interval, changed);
     }
     for ChangedWindow { flag, seq, window } in changed_windows {
-        let changed = tally.changed_in(window);
+        let changed = marks.changed_in(window);
         if changed > 0 {
             let insert = "INSERT INTO position_corrections (imei, ts_from, ts_to, positions, flag_id, seq) \
                           VALUES (?, ?, ?, ?, ?, ?)";
@@ -192,7 +192,7 @@ async fn follow_all(connection: &mut SqliteConnection, changed_windows: &[Change
     for window in &windows {
         let (until_ms, changed) = repairs.entry(imei_of(window)).or_insert((window.to_ms(), false));
         *until_ms = (*until_ms).max(window.to_ms());
-        *changed |= tally.changed_in(window) > 0;
+        *changed |= marks.changed_in(window) > 0;
     }
     for (imei, (until_ms, changed)) in repairs {
         repair_latest(connection, imei, until_ms, changed).await?;
