@@ -1,8 +1,8 @@
-//! Decoding beside the crate nom-teltonika, on the same bytes in the same run.
+//! Decoding next to the crate nom-teltonika, on the same bytes in the same run.
 //!
 //! `validate/…`: open a frame, which checks CRC, counts and every byte of the structure. `walk/…`: also read every field of
 //! every record and every element's id and value. Cases: `1` and `10` records of Codec 8E, the `fullest` 8E frame that both
-//! decoders take, and `mixed`: 64 MiB of all codecs and sizes, which no cache holds.
+//! decoders take, and `mixed`: 64 MiB of all codecs and sizes, too large for any cache.
 
 #![allow(clippy::unwrap_used, clippy::many_single_char_names, reason = "a benchmark fails by panicking")]
 
@@ -39,7 +39,7 @@ fn decode(criterion: &mut Criterion) {
     }
 }
 
-/// Opens a frame and, where asked, adds up everything in it.
+/// Opens a frame and, if requested, adds up everything in it.
 fn odograph(frame: &[u8], walks: bool) -> u64 {
     let Ok(Frame::Avl(avl)) = Frame::open(frame) else { panic!("an AVL frame") };
     let mut sum = u64::from(avl.count());
@@ -114,7 +114,7 @@ fn mixed() -> Vec<Vec<u8>> {
     frames
 }
 
-/// Records as an FMB920 sends them: fourteen elements, and one of variable length now and then where the codec has them.
+/// Records as an FMB920 sends them: fourteen elements, and one of variable length now and then if the codec has them.
 fn records_of(codec: AvlCodec, count: u64, seed: u64) -> Vec<NewRecord> {
     let element = |id, value| NewElement { id, value };
     (0..count)

@@ -1,9 +1,9 @@
-//! Faulty flags, from the Redis stream to committed rows, beside an ingest at work.
+//! Faulty flags, from the Redis stream to committed rows, next to a running ingest.
 //!
 //! Prints one JSON line. `flags_per_s`: single positions, spread over all devices and chunks, that wait in the stream when
 //! the consumer starts. `range_flags_per_s`, `range_rows_per_s`: ten minutes each of a tracker that records every second.
 //! `apply_ms_*`: from XADD to the entry of the corrected stream, which is written after the commit, by the ids that Redis
-//! gives both, with so many flags a second beside an ingest at half its full rate; so the row itself is earlier.
+//! gives both, with `BENCH_RATE` flags a second next to an ingest at half its full rate. The row itself is earlier.
 //! `paced_ingest_ratio`: of the rows offered then, those committed in the same time. `ingest_ratio_with_flags`: the full
 //! rate of ingest while flags come, against the rate without, taking turns.
 //!
@@ -94,7 +94,7 @@ struct IngestStats {
 type Range = (u64, i64, i64);
 
 impl Bench {
-    /// A database of its own with about a million old positions.
+    /// Creates a database with about a million old positions.
     async fn new() -> Self {
         let variable = |name: &str| {
             std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: eval \"$(scripts/services env)\" first"))
@@ -106,7 +106,7 @@ impl Bench {
         let rows_a_day = 1_000_000 / DEVICES / chunks;
         let client = connect(&url).await;
         for (devices, days, rows) in [(DEVICES, chunks, rows_a_day), (RANGE_DEVICES, 1, 7_200)] {
-            // The ranges have a day of their own, the last one.
+            // The ranges have the last day for themselves.
             let first = if days == 1 { RANGE_DAY } else { FIRST_DAY };
             let fill = format!(
                 "INSERT INTO positions (imei, ts, fingerprint, longitude, latitude, altitude_m, angle_deg, speed_kmh, \
@@ -123,11 +123,11 @@ impl Bench {
         Self { _database: database, url, redis_url, redis, chunks, rows_a_day }
     }
 
-    /// A position of its own for each number: devices and days in turn.
+    /// Returns a different position for each number: devices and days in turn.
     fn position(&self, number: u64) -> Range {
         let (device, rest) = (number % DEVICES, number / DEVICES);
         let (day, second) = (rest % self.chunks, rest / self.chunks);
-        assert!(second < self.rows_a_day, "there are not so many positions");
+        assert!(second < self.rows_a_day, "the database has too few positions");
         let at = (FIRST_DAY + day.cast_signed() * 86_400 + second.cast_signed()) * 1000;
         (FIRST_IMEI + device, at, at)
     }
@@ -145,7 +145,7 @@ impl Bench {
         spawn(settings, metrics, Arc::new(Health::default()), CancellationToken::new()).unwrap()
     }
 
-    /// Flags a second, all of them waiting at the start.
+    /// Returns flags a second, with all flags waiting at the start.
     async fn throughput(&self, ranges: Vec<Range>) -> f64 {
         let stream = stream_name();
         let mut redis = self.redis.clone();
@@ -209,7 +209,7 @@ impl Bench {
         IngestStats { rows_per_s, latency_ms }
     }
 
-    /// Of each flag, between its entry and its correction.
+    /// The time between the entry and the correction of each flag.
     async fn latencies(&self, stream: &str, sent: &HashMap<String, String>) -> Vec<u64> {
         let ms = |id: &str| id.split_once('-').unwrap().0.parse::<u64>().unwrap();
         let mut redis = self.redis.clone();

@@ -1,7 +1,7 @@
-//! What a load costs: CPU seconds for a million records sent to a sink that only answers, of the simulated fleet and of the
+//! The cost of a load: CPU seconds per million records sent to a sink that only answers, of the simulated fleet and of the
 //! benchmarks' own load. Prints one JSON line; `user` is what the program itself takes, the rest is the system's for
 //! sockets. `floor` is one bare send of a frame and one receive of its answer, alternating over as many connections in one
-//! thread, so nobody is ever woken. Variables: `BENCH_DEVICES` (2000), `BENCH_PACKETS` (50), `BENCH_RECORDS` (10),
+//! thread, so no thread is ever woken. Variables: `BENCH_DEVICES` (2000), `BENCH_PACKETS` (50), `BENCH_RECORDS` (10),
 //! `BENCH_RUNS` (3).
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
@@ -69,7 +69,7 @@ fn main() {
     );
 }
 
-/// Answers every login and every frame at once, on a thread of its own.
+/// Answers every login and every frame at once, on its own thread.
 fn sink() -> SocketAddr {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -97,7 +97,7 @@ async fn answer(mut stream: TcpStream) {
             wanted = u32::from_be_bytes(buffer[4..8].try_into().unwrap()) as usize + ENVELOPE;
         }
         if filled >= wanted {
-            // A tracker stops and waits, so nothing stands behind the frame.
+            // A tracker stops and waits, so nothing follows the frame.
             let answer: &[u8] = if wanted == LOGIN { &[1] } else { &[0, 0, 0, buffer[9]] };
             if stream.write_all(answer).await.is_err() {
                 return;
@@ -107,7 +107,7 @@ async fn answer(mut stream: TcpStream) {
     }
 }
 
-/// Seconds of processor time for one send of a frame and one receive of its answer. Nothing waits, nobody is woken.
+/// Seconds of processor time for one send of a frame and one receive of its answer. Nothing waits, no thread is woken.
 fn pair_s(connections: usize, frame: usize) -> f64 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let pairs: Vec<_> = (0..connections.min(4_000))
@@ -139,7 +139,7 @@ fn pair_s(connections: usize, frame: usize) -> f64 {
     used / (rounds * pairs.len()) as f64
 }
 
-/// Time that this thread had a core, user and kernel; with a current-thread runtime that is the fleet's.
+/// Processor time of this thread, user and kernel. With a current-thread runtime that is the fleet's time.
 fn cpu_s() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9

@@ -1,6 +1,6 @@
-//! What an idle connection costs: the service's resident memory for each of as many logged-in trackers as the file limit
-//! gives, after login, after two frames each at a moderate rate, and for another fleet whose frames came all at once. The
-//! trackers are a process of their own.
+//! The cost of an idle connection: the service's resident memory for each of as many logged-in trackers as the file
+//! limit allows, after login, after two frames each at a moderate rate, and for another fleet whose frames came at once. The
+//! trackers are a separate process.
 //!
 //! A service that has just started has not yet taken the memory that frames need on their way, so some trackers first send
 //! as many frames as will be measured, and leave. Prints one JSON line. Variables: `DATABASE_URL` (from `scripts/services
@@ -99,7 +99,7 @@ fn main() {
     );
 }
 
-/// Waits until so many connections are open and everything is committed, and then for the service's own chores.
+/// Waits until this many connections are open and everything is committed, and then for the service's own chores.
 fn settle(service: &Service, connections: u32, records: u64) {
     let begun = Instant::now();
     loop {
@@ -116,7 +116,7 @@ fn settle(service: &Service, connections: u32, records: u64) {
 
 /// The service's, which are more than the load's: database, journal, admin, and what it keeps free.
 const OTHER_FILES: u32 = 200;
-/// More is no use: the kernel's own memory for sockets would be the limit.
+/// More would not help: the kernel's own memory for sockets would be the limit.
 const MOST: u32 = 100_000;
 const SOURCES: u8 = 8;
 const WARM: u32 = 200;

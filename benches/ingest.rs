@@ -1,7 +1,7 @@
-//! Socket to committed rows, beside raw binary COPY of the same rows into the same kind of table by one connection.
+//! Socket to committed rows, next to raw binary COPY of the same rows into the same kind of table by one connection.
 //!
 //! The service is the real binary; load, service and database share this machine. Prints one JSON line: the figures of the
-//! contract, null where the chosen parts do not measure them, and an object for each part. `BENCH_PART` chooses parts, by
+//! contract, null if the chosen parts do not measure them, and an object for each part. `BENCH_PART` chooses parts, by
 //! commas (burst,half):
 //!
 //! | part | does |
@@ -9,11 +9,11 @@
 //! | burst | a million rows, 10 a packet; first byte to last commit; takes turns with the COPY, each first every other time |
 //! | single | the same with 1-record packets |
 //! | sustained | a load that never pauses, `BENCH_SECONDS` (30); commits a second without the first two; COPY before and after |
-//! | half | half of the burst's rate, `BENCH_SECONDS` (20): answer times beside those of the disk under a COPY at that rate |
+//! | half | half of the burst's rate, `BENCH_SECONDS` (20): answers, and the disk's syncs under a COPY at that rate |
 //! | devices | 100, 1,000 and 10,000 trackers at that same rate, `BENCH_SECONDS` (20) each, into one table |
-//! | trackers | the burst by 20 to 10,000 trackers, one table each, beside COPY of the same rows |
-//! | steady | four fifths of what is sustained, or `BENCH_RATE`, for `BENCH_SECONDS` (1800): memory, and every row counted |
-//! | outage | `BENCH_RATE` (30000), the database stopped for `BENCH_SECONDS` (600): how fast what waits drains, and answers meanwhile |
+//! | trackers | the burst by 20 to 10,000 trackers, one table each, next to COPY of the same rows |
+//! | steady | four fifths of the sustained rate, or `BENCH_RATE`, for `BENCH_SECONDS` (1800): memory, every row counted |
+//! | outage | `BENCH_RATE` (30000), the database stopped for `BENCH_SECONDS` (600): drain rate and answer times |
 //! | pressure | an unthrottled load, `BENCH_SECONDS` (600), and a small journal: memory, and every row counted at the end |
 //!
 //! Variables: `DATABASE_URL` (from `scripts/services env`), `BENCH_ROWS` (1000000), `BENCH_DEVICES` (2000), `BENCH_RUNS` (5,
@@ -79,7 +79,7 @@ fn main() {
             "pressure" => pressure::run(&bench),
             "steady" => steady::run(&mut bench),
             "trackers" => trackers::run(&mut bench),
-            other => panic!("BENCH_PART: there is no part {other}"),
+            other => panic!("BENCH_PART: unknown part {other}"),
         };
         for name in CONTRACT {
             // The first part that has a figure gives it.

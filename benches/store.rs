@@ -1,8 +1,8 @@
-//! The store's transactions with all that they do, beside raw binary COPY of the same rows by one connection into the same
-//! emptied table, taking turns.
+//! The store's complete transactions, next to raw binary COPY of the same rows by one connection into the same emptied
+//! table, in turns.
 //!
 //! Prints one JSON line. A run writes a million rows of a fleet's records, 10 a frame; rates are of distinct rows.
-//! `ratio` times [`Store::commit`]: sorting, encoding, fence, COPY, what is perhaps stored under its key, newest positions
+//! `ratio` times [`Store::commit`]: sorting, encoding, fence, COPY, rows that are perhaps stored, latest positions
 //! once a second, checkpoint. `whole_ratio` adds the decoding, the filter and the building of batches on the same thread.
 //!
 //! Variables: `DATABASE_URL` (from `scripts/services env`); `BENCH_RUNS` (5); `BENCH_ROWS` (1000000), `BENCH_BATCH` (50000);
@@ -77,7 +77,7 @@ struct Scenario {
     lanes: u16,
     batch: usize,
     rows: u64,
-    /// Whether the raw COPY has its rows in the order of the key, as the store does.
+    /// Whether the raw COPY sends its rows in the order of the key, as the store does.
     sorted: bool,
 }
 

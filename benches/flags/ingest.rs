@@ -1,4 +1,4 @@
-//! An ingest on a thread of its own: a fleet's records through the store, as fast as it goes or at a pace.
+//! An ingest on its own thread: a fleet's records through the store, as fast as possible or at a pace.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::load::{ANY_TIME, Load};
 pub(crate) struct Ingest(JoinHandle<f64>);
 
 impl Ingest {
-    /// So many rows; `pace` is rows a second.
+    /// Starts an ingest of this many rows. `pace` is rows a second.
     pub(crate) fn start(url: String, rows: u64, pace: Option<f64>) -> Self {
         let load = Load::new(2_000, rows, 0);
         Self(std::thread::spawn(move || {
@@ -41,7 +41,7 @@ async fn commit_all(url: &str, load: &Load, pace: Option<f64>) -> f64 {
     let (begun, mut newest_written) = (Instant::now(), Instant::now());
     let (mut frames, mut next, mut rows) = (load.frames().peekable(), 0, 0);
     while frames.peek().is_some() {
-        // A paced fleet sends what its time has come for, and a batch takes what is there.
+        // A paced fleet sends the records that are due, and a batch takes what has arrived.
         let due = match pace {
             None => u64::MAX,
             Some(pace) => (begun.elapsed().as_secs_f64() * pace) as u64,

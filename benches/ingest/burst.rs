@@ -10,7 +10,7 @@ pub fn run(bench: &mut IngestBench, records: u8) -> Json {
     let runs = number("BENCH_RUNS", if records == 1 { 3 } else { 5 });
     let (mut ingests, mut raw, mut raw_cpu): (Vec<Ingest>, Vec<[f64; 2]>, _) = (Vec::new(), Vec::new(), None);
     for run in 0..runs {
-        // Each goes first in every other turn.
+        // The two take turns at going first.
         for half in 0..2 {
             if (run + half) % 2 == 0 {
                 ingests.push(bench.ingest(records));

@@ -1,4 +1,4 @@
-//! Where processor time goes: of the service by thread, of the database's server with all its processes.
+//! Processor time: of the service by thread, and of the database server with all its processes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +36,7 @@ impl ProcessTime {
     }
 }
 
-/// The database's server, where it runs on this machine. Others that use it at the same time count too.
+/// The database server, if it runs on this machine. Other clients at the same time count too.
 pub struct DatabaseServer {
     postmaster: Option<u32>,
 }
@@ -62,7 +62,7 @@ impl DatabaseServer {
     }
 }
 
-/// What `/proc/…/stat` says.
+/// The fields of `/proc/…/stat`.
 struct Stat {
     name: String,
     parent: u32,

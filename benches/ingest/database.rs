@@ -1,4 +1,4 @@
-//! Databases of the benchmark's own, and raw binary COPY: the same rows, one connection, the same table.
+//! The benchmark's own databases, and raw binary COPY: the same rows, one connection, the same table.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ impl Database {
         Self { url: database.url(), _database: database }
     }
 
-    /// Writes out what the server holds back, so that no measurement pays for the one before.
+    /// Makes the server write its dirty pages, so that no measurement pays for the one before.
     pub fn settle(&self) {
         self.run("CHECKPOINT");
     }
@@ -39,9 +39,9 @@ impl Database {
         u64::try_from(count).unwrap()
     }
 
-    /// Counts and drops the chunks that lie behind the newest position of every tracker, each in one transaction; gives the
-    /// number of their rows. Trackers send in order, so nothing comes for them any more but a resent packet, for which
-    /// another chunk's length is left.
+    /// Counts and drops the chunks older than the latest position of every tracker, each in one transaction. Returns
+    /// the number of their rows. Trackers send in order, so only a resent packet can still arrive for them: for that, one
+    /// chunk is kept.
     pub fn count_and_drop_chunks(&self) -> u64 {
         runtime().block_on(async {
             let mut client = connect(&self.url).await;
@@ -111,7 +111,7 @@ impl Database {
         })
     }
 
-    /// COPY of so many rows a second for some time, evenly spread. A table takes each row once, so there are several.
+    /// COPY at this rate of rows a second for some time, evenly spread. A table takes a row once, so there are several.
     pub fn copy_paced(&self, rows: &Rows, rate: f64, batch: usize, time: Duration) {
         let wanted = rate * time.as_secs_f64();
         let tables = (wanted / rows.len() as f64).ceil() as usize;
@@ -142,9 +142,9 @@ impl Database {
 /// How rows are sorted before they are cut into batches.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
-    /// By the key as a whole: more than any service can do, for a batch has then only a few trackers.
+    /// All rows by the key. No service can do that: each batch then has only a few trackers.
     Key,
-    /// As they came in; by the key within each batch.
+    /// In the order of arrival, and by the key within each batch.
     Arrival,
 }
 
@@ -178,7 +178,7 @@ impl Rows {
     }
 }
 
-/// The columns that any row has a value in: the others cost nothing where the list leaves them out.
+/// The columns in which any row has a value. Columns that the list leaves out cost nothing.
 async fn columns_in_use(client: &Client) -> String {
     let all = "SELECT quote_ident(attname) FROM pg_attribute
                WHERE attrelid = 'positions'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum";

@@ -14,7 +14,7 @@ pub fn run(bench: &mut IngestBench) -> Json {
     let database = bench.database();
     let (mut lines, mut first_device) = (Vec::new(), 0);
     for devices in [100, 1_000, 10_000] {
-        // A service of its own for each, so that its memory is that of so many trackers; the table is the same.
+        // A new service for each number of trackers, so that its memory belongs to them. The table is the same.
         let service = Service::start(&database.url, &[]);
         let target = service.trackers;
         let settings = Settings { devices, first_device, rate: Some(rate), gather_us: 0, ..bench.endless(target) };

@@ -1,15 +1,15 @@
-//! What the disk itself needs: write and fdatasync of 1 KiB, one after the other, into space that was written before.
+//! The latency of the disk itself: write and fdatasync of 1 KiB, one after the other, into space already written.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long syncs took, in milliseconds.
+/// Durations of syncs, in milliseconds.
 pub struct Syncs {
     pub p50: f64,
     pub p99: f64,
-    /// How large a share was within so many milliseconds.
+    /// The share of syncs within each number of milliseconds.
     pub shares: Vec<(f64, f64)>,
 }
 
@@ -32,7 +32,7 @@ pub fn syncs_until(stop: &AtomicBool) -> Syncs {
     Syncs { p50: at(500), p99: at(990), shares: (0..1000).map(|n| (at(n), n as f64 / 1000.0)).collect() }
 }
 
-/// The same beside some work.
+/// Measures syncs next to some work.
 pub fn syncs_beside(work: impl FnOnce()) -> Syncs {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -43,7 +43,7 @@ pub fn syncs_beside(work: impl FnOnce()) -> Syncs {
     })
 }
 
-/// The same with nothing beside.
+/// Measures syncs alone.
 pub fn syncs_idle(time: Duration) -> Syncs {
     syncs_beside(|| std::thread::sleep(time))
 }

@@ -1,4 +1,4 @@
-//! The part half: how long answers take at half of the full load, beside what the disk needs under a COPY at that rate.
+//! The part half: answer times at half of the full load, next to those of the disk under a COPY at that rate.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub fn run(bench: &mut IngestBench) -> Json {
     let database = bench.database();
     let service = Service::start(&database.url, &[]);
     let warm_up_ms = u64::try_from(WARM_UP.as_millis()).unwrap();
-    // Answers are read as they come: here they are what is measured.
+    // Answers are read as they come: here they are measured.
     let settings = Settings { rate: Some(rate), gather_us: 0, warm_up_ms, ..bench.endless(service.trackers) };
     let mut load = Load::prepare(&settings);
     database.settle();

@@ -1,4 +1,4 @@
-//! The part pressure: a load that no database follows, and a small journal. Memory must be flat and every row in the table.
+//! The part pressure: a load too fast for any database, and a small journal. Memory must be flat, and no row lost.
 //!
 //! Minutes of it would fill the disk, so chunks that no tracker writes to any more are counted and dropped meanwhile.
 

@@ -1,4 +1,4 @@
-//! The service under measurement: the real binary in a directory of its own, what it says at `/metrics`, and its memory.
+//! The measured service: the real binary in its own directory, its `/metrics`, and its memory.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -23,7 +23,7 @@ impl Service {
         Self { process, _directory: directory }
     }
 
-    /// Everything that `/metrics` says now.
+    /// Reads all of `/metrics`.
     pub fn metrics(&self) -> Metrics {
         let (status, body) = runtime().block_on(get(self.admin, "/metrics"));
         assert_eq!(status, 200, "{body}");
@@ -65,7 +65,7 @@ impl Metrics {
         Self(pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }
 
-    /// The sum over all labels; zero where there is none.
+    /// The sum over all labels, zero if there is none.
     pub fn sum(&self, name: &str) -> f64 {
         let of_name =
             |series: &str| series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'));
@@ -91,7 +91,7 @@ impl Metrics {
         since("odograph_commit_rows_sum") / since("odograph_commit_rows_count").max(1.0)
     }
 
-    /// A histogram since an earlier reading: how large a share was within so many milliseconds.
+    /// A histogram since an earlier reading: the share of samples within each number of milliseconds.
     pub fn shares_since(&self, before: &Self, name: &str) -> Vec<(f64, f64)> {
         let buckets = self.buckets_since(before, name);
         let all = buckets.last().map_or(1.0, |(_, all)| all.max(1.0));
@@ -105,7 +105,7 @@ impl Metrics {
         let (mut lower, mut below) = (0.0, 0.0);
         for (upper, count) in buckets {
             if count >= share * all && count > below {
-                // Nobody knows the end of the last bucket: say where it begins.
+                // The last bucket has no end: return where it begins.
                 let width = if upper.is_finite() { upper - lower } else { 0.0 };
                 return Some(lower + width * (share * all - below) / (count - below));
             }

@@ -1,4 +1,4 @@
-//! The part steady: four fifths of what is sustained, for half an hour. Memory has to stay where it is after five minutes.
+//! The part steady: four fifths of the sustained rate, for half an hour. Memory must not grow after five minutes.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The part sustained: the load never pauses; what is committed meanwhile, beside raw COPY just before and just after.
+//! The part sustained: the load never pauses. Measures commits a second, next to raw COPY just before and just after.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub fn run(bench: &mut IngestBench) -> Json {
     let report = load.report();
     let counts = service.metrics().counts();
     assert!(counts.is_conserved() && report.lost == 0 && report.unanswered == 0, "{counts:?}");
-    // What stands in the journal is of no interest here.
+    // The backlog in the journal does not matter here.
     let rss_mib = mib(service.memory_kib().0);
     drop(service);
     drop(database);

@@ -1,4 +1,4 @@
-//! The part trackers: the burst's rows sent by few and by many trackers, one table each, beside raw COPY of the same rows.
+//! The part trackers: the burst's rows sent by few and by many trackers, one table each, and raw COPY of the same rows.
 
 use serde_json::{Value as Json, json};
 

@@ -1,4 +1,5 @@
-//! The load's own process: orders come by standard input, a byte each; what it says goes to standard output, a line each.
+//! The load's own process: orders come on standard input, one byte each, and reports go to standard output, one line
+//! each.
 
 use std::io::{self, Read as _};
 
@@ -6,7 +7,7 @@ use super::Settings;
 use super::drive::Drive;
 use super::link::Link;
 
-/// To be called first in `main`: where this process was started to be a load, it is one, and this never returns.
+/// Must be called first in `main`: if this process was started as a load, it runs the load and never returns.
 pub fn run_if_asked() {
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() == Some(ARGUMENT) {

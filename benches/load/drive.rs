@@ -38,12 +38,12 @@ struct Counts {
 }
 
 impl Drive {
-    /// Takes links that are logged in. `orders` says when to stop: by any byte, or by its end.
+    /// Drives links that are logged in. Any byte on `orders`, or its end, stops the load.
     pub(super) fn new(settings: Settings, links: Vec<Link>) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, io::stdin(), EventData::new_u64(ORDERS), EventFlags::IN)?;
         for (place, link) in links.iter().enumerate() {
-            // Once for both and by edges: nothing is ever registered again.
+            // Registered once for both directions, edge-triggered: never registered again.
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
             epoll::add(&epoll, link.stream(), EventData::new_u64(place as u64), flags)?;
         }
@@ -211,5 +211,5 @@ impl Pace {
 
 const ORDERS: u64 = u64::MAX;
 const SECOND: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// A tracker's longest patience.
+/// The longest time that a tracker waits.
 const PATIENCE_NS: u64 = 300_000_000_000;

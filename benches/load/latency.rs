@@ -1,4 +1,4 @@
-//! How long answers took: counts in buckets of three percent, so that millions cost no memory.
+//! Latencies of answers: counts in buckets of three percent, so that millions cost no memory.
 
 use super::Quantiles;
 
@@ -37,7 +37,7 @@ impl Latency {
         }
     }
 
-    /// How large a share was within so many milliseconds: a point for each bucket that has any.
+    /// The share of answers within each number of milliseconds: a point for each bucket that is not empty.
     pub(super) fn shares(&self) -> Vec<(f64, f64)> {
         let all: u64 = self.counts.iter().sum();
         let mut below = 0;

@@ -1,4 +1,4 @@
-//! One tracker's connection: what it sends next, what it still waits for.
+//! One tracker's connection: the packets that it sends next, and the answers for which it waits.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -111,7 +111,7 @@ impl Link {
     /// Reads answers, as many as there are.
     ///
     /// # Errors
-    /// When the service closed the connection, or acknowledged another number than that of the packet's records.
+    /// If the service closed the connection, or acknowledged another number than that of the packet's records.
     pub(super) fn read(&mut self, settings: &Settings, mut answered: impl FnMut(Answered)) -> io::Result<()> {
         let mut buffer = [0; 512];
         loop {
@@ -132,7 +132,7 @@ impl Link {
                     answered(Answered { asked_ns, first });
                 }
             }
-            // Not filled: nothing is left, and what comes later is a new event. That saves asking again.
+            // Not filled: nothing is left, and later bytes are a new event. That saves another read.
             if count < buffer.len() {
                 return Ok(());
             }

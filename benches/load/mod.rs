@@ -1,5 +1,5 @@
-//! A load that costs little, so that a benchmark measures the service: packets made beforehand, one thread, one epoll loop,
-//! one write a packet and one read an answer. It runs as a process of its own: the benchmark's own program, started again.
+//! A load that costs little, so that a benchmark measures the service: packets are made beforehand, one thread, one epoll
+//! loop, one write a packet and one read an answer. It runs as a separate process: the benchmark's own program, started again.
 //!
 //! ```text
 //! benchmark ─ Load::prepare ─► child: makes packets, connects, logs in ─► "ready"
@@ -22,7 +22,7 @@ pub use child::run_if_asked;
 pub use clock::monotonic_s;
 use serde::{Deserialize, Serialize};
 
-/// What the load does. [`Settings::new`] is a million records as fast as answers come; change what should be different.
+/// The settings of a load. [`Settings::new`] is a million records as fast as answers come.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Settings {
     /// The service, on loopback.
@@ -35,7 +35,7 @@ pub struct Settings {
     pub records: u8,
     /// Different packets of each tracker; `None` goes on until the stop.
     pub packets: Option<u32>,
-    /// So many percent of the packets are sent a second time, right behind their answer.
+    /// Percentage of the packets that are sent a second time, right after their answer.
     pub resend_percent: u64,
     /// Records a second of all trackers together, evenly spread, resent ones on top; `None` sends as fast as answers come.
     pub rate: Option<f64>,
@@ -72,7 +72,7 @@ impl Settings {
     }
 }
 
-/// What the load saw. Times are of the machine's monotonic clock, which all processes share.
+/// The results of a load. Times are of the machine's monotonic clock, which all processes share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Answered packets.
@@ -89,7 +89,7 @@ pub struct Report {
     pub last_ack_s: f64,
     /// From a packet's write to its answer's read.
     pub ack_ms: Quantiles,
-    /// The same in full: how large a share was within so many milliseconds.
+    /// The whole distribution: the share of answers within each number of milliseconds.
     pub ack_shares: Vec<(f64, f64)>,
     /// How far a paced load fell behind its own plan at most.
     pub late_ms: f64,
@@ -124,7 +124,7 @@ pub struct Quantiles {
     pub max: f64,
 }
 
-/// A load in a process of its own, which ends with this value.
+/// A load in a separate process, which ends with this value.
 pub struct Load {
     child: Child,
     orders: ChildStdin,
@@ -151,7 +151,7 @@ impl Load {
         self.orders.write_all(&[child::GO]).unwrap();
     }
 
-    /// Nothing more is sent; what is under way is still waited for.
+    /// Stops sending. Answers to packets on their way still count.
     pub fn stop(&mut self) {
         self.orders.write_all(&[child::STOP]).unwrap();
     }

@@ -1,4 +1,4 @@
-//! The frames of one tracker, made before the clock starts, one behind the other in one buffer.
+//! The frames of one tracker, made before the clock starts, one after the other in one buffer.
 //!
 //! A tracker that goes on without end drives its few packets again and again: only the times move, and with them the CRC.
 
@@ -12,9 +12,9 @@ use super::Settings;
 pub(super) struct Packets {
     imei: Imei,
     bytes: Vec<u8>,
-    /// Where each frame ends.
+    /// The end of each frame.
     ends: Vec<u32>,
-    /// Where in the buffer the time of each record stands, packet by packet.
+    /// The offset of each record's time in the buffer, packet by packet.
     times: Vec<u32>,
     records: u8,
     /// The lap that each frame's times are of.
@@ -53,7 +53,7 @@ impl Packets {
         encode::login(self.imei)
     }
 
-    /// Where the frame of a packet stands in the buffer. Packets come in order, and the last one may come again.
+    /// The range of a packet's frame in the buffer. Packets come in order, and the last one may come again.
     pub(super) fn frame(&mut self, packet: u64) -> Range<usize> {
         let place = (packet % self.ends.len() as u64) as usize;
         let lap = (packet / self.ends.len() as u64) as u32;
@@ -91,6 +91,6 @@ impl Packets {
 
 /// Packets of a tracker that goes on without end: few enough for the memory of 10,000 trackers.
 const RING: u32 = 8;
-/// Preamble and length stand before the data field, the CRC behind it.
+/// Preamble and length come before the data field, the CRC after it.
 const DATA: usize = 8;
 const CRC: usize = 4;

@@ -1,4 +1,4 @@
-//! Plots of a benchmark's own figures, as SVG files in the directory that `BENCH_PLOTS` names; without it there are none.
+//! Plots of a benchmark's figures, as SVG files in the directory that `BENCH_PLOTS` names. Without it nothing is drawn.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
-/// What stands on an axis, and how far it goes.
+/// The label and the range of an axis.
 pub struct Axis<'a> {
     pub label: &'a str,
     pub range: Range<f64>,
@@ -34,7 +34,7 @@ impl Curve {
         Self { name: name.into(), points: points.into_iter().collect() }
     }
 
-    /// Of points one step apart.
+    /// A curve of points one step apart.
     pub fn even(name: impl Into<String>, step: f64, values: &[f64]) -> Self {
         Self::new(name, values.iter().enumerate().map(|(at, value)| ((at + 1) as f64 * step, *value)))
     }
@@ -89,7 +89,7 @@ where
         drawn.label(&curve.name).legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
     }
     axes.configure_series_labels()
-        // Where these curves leave room.
+        // A corner that these curves leave free.
         .position(if chart.x_log { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight })
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.2))
@@ -97,7 +97,7 @@ where
         .unwrap();
 }
 
-/// As people write it.
+/// Formats a number as people write it.
 fn number(value: f64) -> String {
     match value.abs() {
         large if large >= 1e6 => format!("{:.1}M", value / 1e6),
@@ -111,6 +111,6 @@ fn number(value: f64) -> String {
 
 const WIDTH: u32 = 760;
 const HEIGHT: u32 = 320;
-/// Blue, orange, green and grey, told apart by nearly everybody.
+/// Blue, orange, green and grey, which nearly everyone can distinguish.
 const COLORS: [RGBColor; 4] =
     [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(120, 120, 120)];

@@ -1,4 +1,4 @@
-//! What a fleet sends, as data fields, made beforehand; and the cost of encoding a row.
+//! The data fields that a fleet sends, made beforehand, and the cost of encoding a row.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub(crate) const ANY_TIME: TimeWindow =
 const START_MS: u64 = 1_780_056_000_000;
 const RECORDS: u64 = 10;
 
-/// All data fields one behind the other.
+/// All data fields, one after the other.
 pub(crate) struct Load {
     bytes: Vec<u8>,
     frames: Vec<Sent>,
@@ -38,7 +38,7 @@ pub(crate) struct LoadFrame<'a> {
 }
 
 impl Load {
-    /// Trackers in turn, newest record first; so many percent of the frames come a second time a little later, as after a
+    /// Trackers in turn, newest record first. A percentage of the frames comes a second time a little later, as after a
     /// lost answer.
     pub(crate) fn new(devices: u32, rows: u64, resent: u32) -> Self {
         let routes: Vec<_> = (0..devices).map(|n| Route::new(test_imei(n), n, START_MS)).collect();
@@ -54,7 +54,7 @@ impl Load {
                 load.add(route.imei(), data, round, false);
                 load.distinct += RECORDS;
                 if chance.u32(0..100) < resent {
-                    // Trackers stop and wait: what was not answered is what they send next.
+                    // Trackers stop and wait: they send the unanswered frame next.
                     late.push_back((load.frames.len() + routes.len() - 1, route.imei(), data.to_vec()));
                 }
                 while late.front().is_some_and(|(at, ..)| *at <= load.frames.len()) {
@@ -93,14 +93,14 @@ impl<'a> LoadFrame<'a> {
         Frame { imei, received_at_us, position, data, records: u8::try_from(RECORDS).unwrap() }
     }
 
-    /// As the service slices a fleet: by a hash of the IMEI.
+    /// The lane of a device, as the service chooses it: by a hash of the IMEI.
     pub(crate) fn lane(&self, lanes: u16) -> u16 {
         let mixed = self.imei.get().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         u16::try_from(mixed % u64::from(lanes)).unwrap()
     }
 }
 
-/// Puts every row among the new ones.
+/// Moves every row to the new rows.
 pub(crate) fn all_as_new(batch: &mut Batch) {
     let Batch { new, perhaps_stored, .. } = batch;
     for row in perhaps_stored.as_slice() {
@@ -110,7 +110,7 @@ pub(crate) fn all_as_new(batch: &mut Batch) {
     perhaps_stored.clear();
 }
 
-/// Nanoseconds to encode one row of a sorted batch, and to build it: decode, fingerprint, filter, row, newest
+/// Nanoseconds to encode one row of a sorted batch, and to build it: decode, fingerprint, filter, row, latest
 /// position. Medians over two million rows.
 pub(crate) fn row_ns(devices: u32, rows: u64) -> (f64, f64) {
     let load = Load::new(devices, rows, 0);

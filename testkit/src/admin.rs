@@ -1,4 +1,4 @@
-//! What a service says on its admin listener.
+//! Requests to a service's admin listener.
 
 use std::net::SocketAddr;
 
@@ -7,13 +7,13 @@ use serde_json::Value as Json;
 
 use crate::wait::PATIENCE;
 
-/// GET of a path: status and body.
+/// Sends a GET request for a path. Returns the status and the body.
 pub async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
     let answer = AdminClient::new(admin).with_timeout(PATIENCE).get(path).await.unwrap();
     (answer.status, answer.body)
 }
 
-/// One value of `/metrics`. `series` is the name with its labels.
+/// Returns one value of `/metrics`. `series` is the name with its labels.
 pub async fn metric(admin: SocketAddr, series: &str) -> f64 {
     let (status, text) = get(admin, "/metrics").await;
     assert_eq!(status, 200);
@@ -24,12 +24,12 @@ pub async fn metric(admin: SocketAddr, series: &str) -> f64 {
         .unwrap()
 }
 
-/// One whole number of `/metrics`.
+/// Returns one whole number of `/metrics`.
 pub async fn count(admin: SocketAddr, series: &str) -> u64 {
     format!("{:.0}", metric(admin, series).await).parse().unwrap()
 }
 
-/// `/readyz`: the status, whether it is ready, and the reasons.
+/// Reads `/readyz`: the status, whether the service is ready, and the reasons.
 pub async fn readiness(admin: SocketAddr) -> (u16, bool, Vec<String>) {
     let (status, body) = get(admin, "/readyz").await;
     let body: Json = serde_json::from_str(&body).unwrap();

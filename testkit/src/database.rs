@@ -1,4 +1,4 @@
-//! A database of a test's own: in a PostgreSQL server or as a SQLite file. Its rows are read back as JSON, without the
+//! A test's own database: in a PostgreSQL server or as a SQLite file. It returns rows as JSON, without the
 //! service's code.
 
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub enum TestDatabase {
         /// The name of this database.
         name: String,
     },
-    /// A file in a directory of its own.
+    /// A file in its own directory.
     Sqlite {
         /// The directory, deleted with this value.
         directory: TempDir,
@@ -32,7 +32,7 @@ pub enum TestDatabase {
 #[must_use]
 pub fn server_url() -> String {
     std::env::var("DATABASE_URL").expect(
-        "DATABASE_URL has to name a PostgreSQL with TimescaleDB: run scripts/test, or eval \"$(scripts/services env)\"",
+        "DATABASE_URL must name a PostgreSQL with TimescaleDB: run scripts/test, or eval \"$(scripts/services env)\"",
     )
 }
 
@@ -148,7 +148,7 @@ impl TestDatabase {
         self.table("positions").await
     }
 
-    /// The rows of a table with the columns of `positions`, as [`Self::all_positions`] gives them.
+    /// The rows of a table with the columns of `positions`, in the form of [`Self::all_positions`].
     pub async fn table(&self, table: &str) -> Vec<Map<String, Json>> {
         let (ts, received) = match self {
             Self::Postgres { .. } => {

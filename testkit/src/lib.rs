@@ -1,6 +1,6 @@
-//! What tests and benchmarks of the service share. Only for development: the product does not depend on it.
+//! Support code for the tests and benchmarks of the service. Only for development: the product does not depend on it.
 //!
-//! | module | what it gives |
+//! | module | contents |
 //! |---|---|
 //! | [`database`] | a PostgreSQL database or a SQLite file of the test's own, and its rows as JSON |
 //! | [`store_fixture`] | such a database with a store and a flag ledger on it, for tests of both stores |
@@ -8,8 +8,8 @@
 //! | [`proxy`] | a proxy that cuts a connection at the message that matters |
 //! | [`service_process`] | the service's binary: its commands, and `serve` as a process that can be killed |
 //! | [`service`] | the service in this process |
-//! | [`admin`] | what a service says on its admin listener |
-//! | [`tracker`], [`examples`] | a tracker under full control, and the vendor's example frames |
+//! | [`admin`] | requests to a service's admin listener |
+//! | [`tracker`], [`examples`] | a tracker that sends given bytes, and the vendor's example frames |
 //! | [`rows`], [`one_lane`], [`flag_changes`] | sample rows, batches, commits and flags |
 //! | [`certificates`], [`small_disk`] | certificates of the test's own, and a file system that fills up |
 //! | [`wait`] | polling for a state, with a limit |

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of a test's own, made by `scripts/services`.
+//! A private PostgreSQL server for one test, started by `scripts/services`.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,9 +20,9 @@ pub struct PrivateServer {
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopMode {
-    /// Ends its connections and shuts down in good order.
+    /// Ends its connections and shuts down cleanly.
     Fast,
-    /// As a crash: it recovers at its next start.
+    /// Like a crash: it recovers at its next start.
     Immediate,
 }
 
@@ -63,7 +63,7 @@ impl PrivateServer {
         DatabaseUrl::parse(&format!("postgres://{user}@{host}?{parameters}")).unwrap()
     }
 
-    /// Writes a file of the data directory. The server itself writes it, because it runs in a tree of its own.
+    /// Writes a file of the data directory. The server itself writes it, because it has its own file system root.
     pub async fn write(&self, file: &str, text: &str) {
         let lines: Vec<_> = text.lines().map(|line| format!("('{line}')")).collect();
         let values = if lines.is_empty() { "('')".to_owned() } else { lines.join(", ") };

@@ -20,7 +20,7 @@ pub enum Cut {
     Hold,
 }
 
-/// Carries bytes both ways, and cuts once each time that it is told to.
+/// Forwards bytes both ways, and cuts once for each requested cut.
 #[derive(Debug)]
 pub struct CuttingProxy {
     /// Where it listens, on loopback.

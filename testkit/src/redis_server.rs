@@ -1,4 +1,4 @@
-//! A Redis server of a test's own, which can be killed and started again, with its data or without.
+//! A private Redis server for one test, which can be killed and started again, with its data or without.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::wait::until;
 /// A server that may not run. Killed with this value.
 #[derive(Debug)]
 pub struct RedisServer {
-    /// Where it listens, on loopback.
+    /// Its port on loopback.
     pub port: u16,
     directory: TempDir,
     child: Option<Child>,
@@ -73,7 +73,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// The installed program, or that of `scripts/services` run by the loader of its own tree.
+/// The installed program, or that of `scripts/services`, run by the loader in its tree.
 fn program() -> Command {
     let installed = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join("redis-server").is_file()));

@@ -14,7 +14,7 @@ pub const ANY_TIME: [(&str, &str); 2] =
 /// Acknowledges after the commit, not after the journal's sync.
 pub const AFTER_COMMIT: (&str, &str) = ("ODOGRAPH_ACK_AFTER", "commit");
 
-/// A service in this process, with a data directory of its own.
+/// A service in this process, with its own data directory.
 pub struct Service {
     running: app::Service,
     _directory: TempDir,
@@ -38,7 +38,7 @@ impl Service {
         Self { running, _directory: directory }
     }
 
-    /// Waits until every record that it took is in the database.
+    /// Waits until the database holds every record that the service accepted.
     pub async fn settled(&self) {
         eventually("everything to be stored", async || {
             (self.running.registry.tally().read().waiting == 0).then_some(())
@@ -46,12 +46,12 @@ impl Service {
         .await;
     }
 
-    /// Waits until the service fails, and says what failed.
+    /// Waits until the service fails, and returns the error.
     pub async fn failed(&mut self) -> &'static str {
         self.running.failed().await
     }
 
-    /// Stops it in good order.
+    /// Stops it cleanly.
     pub async fn stop(self) -> Counts {
         self.running.stop().await
     }

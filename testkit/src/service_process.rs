@@ -45,7 +45,7 @@ impl Odograph {
         self.command(arguments, variables).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Starts `serve` and waits until it is up. It has a data directory of its own, unless a variable names one.
+    /// Starts `serve` and waits until it is up. It has its own data directory, unless a variable names one.
     #[must_use]
     pub fn serve(self, database_url: &str, listen: &str, variables: &[(&str, &str)]) -> ServiceProcess {
         self.serve_with(&[], database_url, listen, variables)
@@ -72,7 +72,7 @@ impl Odograph {
     }
 }
 
-/// How `serve` is started. The same for every start of a test.
+/// The way to start `serve`, the same for every start of a test.
 #[derive(Clone, Debug)]
 pub struct Launch {
     program: Odograph,
@@ -115,7 +115,7 @@ impl Launch {
         self
     }
 
-    /// Runs it under another program, which becomes it.
+    /// Runs it under another program, which replaces itself with it.
     #[must_use]
     pub fn under(mut self, command: &[&str]) -> Self {
         self.under = command.iter().map(ToString::to_string).collect();
@@ -246,9 +246,9 @@ impl Drop for StartingService {
 #[derive(Debug)]
 pub struct ServiceProcess {
     starting: StartingService,
-    /// Where it listens for trackers.
+    /// The address for trackers.
     pub trackers: SocketAddr,
-    /// Where its admin listener is.
+    /// The address of its admin listener.
     pub admin: SocketAddr,
     /// Log and data, unless the caller owns them.
     directory: Option<TempDir>,
@@ -324,12 +324,12 @@ impl ServiceProcess {
         count(self.admin, series).await
     }
 
-    /// Waits until every record that it took is in the database.
+    /// Waits until the database holds every record that the service accepted.
     pub async fn settled(&self) {
         self.settled_within(PATIENCE).await;
     }
 
-    /// The same with another limit.
+    /// Does the same with another limit.
     pub async fn settled_within(&self, patience: Duration) {
         let settled = async || (self.count("odograph_records_waiting").await == 0).then_some(());
         eventually_within(patience, "everything to be stored", settled).await;

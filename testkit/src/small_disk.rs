@@ -10,7 +10,7 @@ use tempfile::TempDir;
 pub struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// Mounts one of so many bytes. Prints a line and returns `None` if this machine does not allow mounts.
+    /// Mounts one with this many bytes. Prints a line and returns `None` if this machine does not allow mounts.
     #[must_use]
     pub fn new(bytes: u64) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();

@@ -16,7 +16,7 @@ use crate::one_lane::{OneLane, open_postgres, open_sqlite};
 use crate::rows::{Cell, columns};
 use crate::wait::until;
 
-/// What the tests of both stores need of a database.
+/// The parts of a database that the tests of both stores need.
 pub trait StoreFixture: Sized {
     /// The store of this kind of database.
     type Store: Store;
@@ -41,7 +41,7 @@ pub trait StoreFixture: Sized {
     fn refuse_speed(&self) -> impl Future<Output = ()>;
     /// A second store on the same database, as another process would open it.
     fn another(&self, lane: Lane) -> impl Future<Output = OneLane<Self::Store>>;
-    /// The ledger of flags, with a connection of its own.
+    /// The ledger of flags, with its own connection.
     fn ledger(&self) -> Self::Ledger;
     /// The URL of the database.
     fn url(&self) -> DatabaseUrl;
@@ -54,7 +54,7 @@ pub struct PostgresFixture {
     pub url: DatabaseUrl,
     /// The store under test.
     pub store: OneLane<PostgresStore>,
-    /// For reading what was stored, and for disturbing it.
+    /// A connection that reads stored rows, and disturbs the store.
     pub client: Client,
 }
 
@@ -100,7 +100,7 @@ impl PostgresFixture {
         DatabaseUrl::parse(&format!("postgres://{user}@{host}")).unwrap()
     }
 
-    /// A connection that keeps others from writing positions until it sends COMMIT. A connection of its own, because
+    /// A connection that keeps others from writing positions until it sends COMMIT. It is separate, because
     /// inside a transaction the view of the server's activity does not change.
     pub async fn blocker(&self) -> Client {
         let client = self.connect().await;
@@ -139,7 +139,7 @@ impl StoreFixture for PostgresFixture {
 
     async fn rows(&self, table: &str) -> Vec<Vec<Cell>> {
         let columns = columns();
-        // As text: exact for every type, and the client needs no type of its own for any of them.
+        // As text: exact for every type, and the client needs no special type for any of them.
         let list: Vec<_> = columns
             .iter()
             .map(|(name, ..)| match *name {

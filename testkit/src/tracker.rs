@@ -1,4 +1,4 @@
-//! A tracker under the test's full control: bytes out, answers in.
+//! A tracker that a test controls: it sends given bytes and reads answers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::wait::PATIENCE;
 
-/// A connection to the service as a tracker has it.
+/// A tracker's connection to the service.
 #[derive(Debug)]
 pub struct Tracker(pub TcpStream);
 

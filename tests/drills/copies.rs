@@ -71,15 +71,15 @@ async fn clone(mut setup: DrillSetup) -> Outcome {
     load.goes_on(1_000).await;
     let held = second.count("odograph_records_waiting").await;
     // The first one ends. Now the second one may write, under another journal ID.
-    let mut told = load.stop().await;
+    let mut reports = load.stop().await;
     first.settled_within(SETTLE).await;
     first.terminate_in_order().await;
     // The second one needs a moment to notice, its trackers do not.
     other.goes_on(1_000).await;
-    told.append(&mut other.stop().await);
+    reports.append(&mut other.stop().await);
     second.settled_within(SETTLE).await;
     second.terminate_in_order().await;
-    let findings = setup.audit(&database, &told).await;
+    let findings = setup.audit(&database, &reports).await;
     let journals = number(&database, "SELECT count(DISTINCT journal_id) AS n FROM ingest_checkpoints").await;
     assert_eq!(journals, 2, "each has its own journal ID");
     Outcome { findings, faults: vec![("records that the clone held back", held)] }

@@ -99,7 +99,7 @@ async fn errors(mut setup: DrillSetup, call: &str) -> Outcome {
     Outcome { findings, faults: vec![("calls that failed", failed)] }
 }
 
-/// Makes every such call fail from now on. The service must say so and end; gives how many calls failed.
+/// Makes every such call fail from now on. The service must log it and end. Returns how many calls failed.
 async fn fails(setup: &DrillSetup, serve: &mut ServiceProcess, call: &str, error: &str) -> u64 {
     let fault = format!("{call}:error={error}");
     let strace = Strace::inject(serve, &setup.directory, call, &fault).await;

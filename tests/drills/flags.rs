@@ -47,12 +47,12 @@ impl FlagRace {
     async fn end(self, setup: &DrillSetup) -> (odograph_fleet::audit::Findings, u64) {
         let Self { database, redis: _redis, launch: _, serve, load, hook: _hook, marshal } = self;
         marshal.stop().await;
-        let told = load.stop().await;
+        let reports = load.stop().await;
         serve.settled_within(SETTLE).await;
         until_applied(&database).await;
         let faulty = faulty_as_declared(&database, "position_flag_state").await;
         withdraw_all(&database).await;
-        (setup.finish(serve, &told, &database).await, faulty)
+        (setup.finish(serve, &reports, &database).await, faulty)
     }
 }
 

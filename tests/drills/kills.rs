@@ -33,7 +33,8 @@ async fn ack_after_commit(setup: DrillSetup) -> Outcome {
     Outcome { findings, faults: vec![("kills", kills)] }
 }
 
-/// Gives what the audit found, the number of kills, and of how many the next start found records that were not committed.
+/// Returns the audit's findings, the number of kills, and the number of kills after which the next start found records
+/// that were not committed.
 async fn kill_at_random(mut setup: DrillSetup, ack_after: &str) -> (DrillSetup, Findings, u64, u64) {
     let database = setup.database().await;
     let launch = setup.launch(&database.url()).with("ODOGRAPH_ACK_AFTER", ack_after);

@@ -78,11 +78,11 @@ impl Line {
 
     pub(crate) fn summary(&self) -> String {
         let faults: Vec<_> = self.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
-        let told =
+        let summary =
             format!("{}: {} records acknowledged; {}", self.verdict(), self.findings.acknowledged, faults.join(", "));
         match &self.broken {
-            None => format!("{told}; {} s", self.took.as_secs()),
-            Some((why, kept)) => format!("{told}\n        {why}\n        its files are in {}", kept.display()),
+            None => format!("{summary}; {} s", self.took.as_secs()),
+            Some((why, kept)) => format!("{summary}\n        {why}\n        its files are in {}", kept.display()),
         }
     }
 }

@@ -21,8 +21,8 @@ async fn sabotage(mut setup: DrillSetup) -> Outcome {
     let serve = launch.start(&setup.next_log()).await;
     let load = setup.load(serve.trackers);
     load.goes_on(2_000).await;
-    let told = load.stop().await;
-    let findings = setup.finish(serve, &told, &database).await;
+    let reports = load.stop().await;
+    let findings = setup.finish(serve, &reports, &database).await;
     let line = |findings: &Findings, faults| {
         let outcome = Outcome { findings: findings.clone(), faults };
         Line::new(NAME, 0, Ok(outcome), Duration::ZERO, &setup.directory)
@@ -42,7 +42,7 @@ async fn sabotage(mut setup: DrillSetup) -> Outcome {
         ("twice", format!("INSERT INTO positions ({columns}) SELECT {doubled} FROM positions WHERE {three}")),
     ] {
         database.execute(&statement).await;
-        let sabotaged = line(&setup.audit_rows(&database, &told).await, vec![("fault", 1)]);
+        let sabotaged = line(&setup.audit_rows(&database, &reports).await, vec![("fault", 1)]);
         let json = sabotaged.json();
         assert!(sabotaged.is_broken() && json["verdict"] == "broken" && json[what] == 3, "{what}: {json}");
         assert_eq!(sabotaged.findings().missing + sabotaged.findings().wrong + sabotaged.findings().twice, 3, "{json}");

@@ -85,35 +85,35 @@ impl DrillSetup {
 
     /// Ends a drill: the load stops, everything waiting reaches the database, and the service shuts down cleanly.
     pub(crate) async fn end(&self, serve: ServiceProcess, load: Load, database: &TestDatabase) -> Findings {
-        let told = load.stop().await;
-        self.finish(serve, &told, database).await
+        let reports = load.stop().await;
+        self.finish(serve, &reports, database).await
     }
 
     /// Ends a drill whose load has already stopped.
     pub(crate) async fn finish(
         &self,
         serve: ServiceProcess,
-        told: &[TrackerReport],
+        reports: &[TrackerReport],
         database: &TestDatabase,
     ) -> Findings {
         serve.settled_within(SETTLE).await;
         conserved(serve.admin).await;
         serve.terminate_in_order().await;
-        self.audit(database, told).await
+        self.audit(database, reports).await
     }
 
     /// Audits the rows and the latest positions after the service has stopped.
-    pub(crate) async fn audit(&self, database: &TestDatabase, told: &[TrackerReport]) -> Findings {
-        let findings = self.audit_rows(database, told).await;
+    pub(crate) async fn audit(&self, database: &TestDatabase, reports: &[TrackerReport]) -> Findings {
+        let findings = self.audit_rows(database, reports).await;
         assert_eq!(findings.stored, database.positions().await, "the table holds rows that the fleet did not send");
         let stale = database.rows(STALE_LATEST).await;
         assert!(stale.is_empty(), "latest positions that are not the latest: {stale:?}");
         findings
     }
 
-    pub(crate) async fn audit_rows(&self, database: &TestDatabase, told: &[TrackerReport]) -> Findings {
+    pub(crate) async fn audit_rows(&self, database: &TestDatabase, reports: &[TrackerReport]) -> Findings {
         self.say("audit");
-        audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), told).await.unwrap()
+        audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), reports).await.unwrap()
     }
 }
 

@@ -221,5 +221,5 @@ async fn two_processes_do_not_apply_the_same_twice() {
     outcomes.sort_by_key(|outcome| *outcome == Applied::Stale);
     assert_eq!(outcomes, [Applied::Applied, Applied::Stale]);
     let mut ledger: PostgresLedger = database.ledger();
-    assert_eq!(ledger.corrections(10).await.unwrap().unwrap().len(), 1, "told once");
+    assert_eq!(ledger.corrections(10).await.unwrap().unwrap().len(), 1, "published once");
 }

@@ -228,15 +228,15 @@ async fn each_changed_window_is_reported_once(mut database: impl StoreFixture) {
     apply(&database, &[set(1, 5, window(IMEI, 0, 10))]).await;
     apply(&database, &[set(1, 6, window(IMEI, 20, 40))]).await;
     let mut ledger = database.ledger();
-    let told = ledger.corrections(10).await.unwrap().unwrap();
-    let seen: Vec<_> = told.iter().map(|told| (told.window, told.positions, told.flag, told.seq)).collect();
+    let corrections = ledger.corrections(10).await.unwrap().unwrap();
+    let seen: Vec<_> = corrections.iter().map(|one| (one.window, one.positions, one.flag, one.seq)).collect();
     assert_eq!(seen[0], (window(IMEI, 0, 10), 2, flag(1), 5));
     let mut rest = seen[1..].to_vec();
     rest.sort_by_key(|(window, ..)| *window);
     assert_eq!(rest, [(window(IMEI, 0, 10), 2, flag(1), 6), (window(IMEI, 20, 40), 2, flag(1), 6)]);
-    assert!(told.is_sorted_by(|one, next| one.id < next.id));
-    ledger.remove_corrections(&[told[0].id, told[1].id]).await.unwrap();
-    assert_eq!(ledger.corrections(10).await.unwrap().unwrap(), told[2..]);
+    assert!(corrections.is_sorted_by(|one, next| one.id < next.id));
+    ledger.remove_corrections(&[corrections[0].id, corrections[1].id]).await.unwrap();
+    assert_eq!(ledger.corrections(10).await.unwrap().unwrap(), corrections[2..]);
     assert_eq!(ledger.trim_corrections().await.unwrap(), 0);
 }
 

@@ -38,8 +38,8 @@ async fn until_faulty(database: &impl StoreFixture, times: &[i64]) {
 
 /// The IDs of the published corrections, each once.
 async fn ids(stream: &mut Stream, corrected: &str) -> Vec<i64> {
-    let told = stream.entries(corrected).await;
-    let mut ids: Vec<i64> = told.iter().map(|entry| entry[0].1.parse().unwrap()).collect();
+    let entries = stream.entries(corrected).await;
+    let mut ids: Vec<i64> = entries.iter().map(|entry| entry[0].1.parse().unwrap()).collect();
     ids.sort_unstable();
     ids.dedup();
     ids

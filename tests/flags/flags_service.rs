@@ -79,11 +79,11 @@ async fn a_flag_reaches_what_is_there_and_what_comes_later(database: TestDatabas
 
     add(&mut redis, &stream, 2, "delete", "").await;
     eventually("the flag to be withdrawn", async || faulty(&database).await.is_empty().then_some(())).await;
-    let told = async || {
+    let published = async || {
         let length: u64 = redis::cmd("XLEN").arg(&corrected).query_async(&mut redis.clone()).await.unwrap();
         (length >= 2).then_some(())
     };
-    eventually("the corrections", told).await;
+    eventually("the corrections", published).await;
     assert_eq!(readiness(process.admin).await, (200, true, vec![]));
     assert_eq!(count(process.admin, "odograph_redis_up").await, 1);
     assert_eq!(process.terminate(), Some(0));

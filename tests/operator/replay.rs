@@ -73,7 +73,7 @@ async fn deleted_rows_come_back_with_their_flags_in_sqlite() {
 async fn deleted_rows_come_back_with_their_flags(database: TestDatabase, flag: &str) {
     let setup = Setup::start(database, &[]);
     setup.send(1, &(0..10).map(|n| rich(T + n * 1000)).collect::<Vec<_>>()).await;
-    let stood = setup.database.all_positions().await;
+    let before = setup.database.all_positions().await;
     setup.database.execute("DELETE FROM positions").await;
     setup.database.execute("DELETE FROM latest_positions").await;
     let flag = flag.replace(":imei", &imei(1).get().to_string());
@@ -86,7 +86,7 @@ async fn deleted_rows_come_back_with_their_flags(database: TestDatabase, flag: &
     let rows = setup.database.all_positions().await;
     let faulty: Vec<_> = rows.iter().filter(|row| row["faulty"] == 1).cloned().collect();
     assert_eq!(seconds(&faulty), [7, 8, 9]);
-    let mut without = stood.clone();
+    let mut without = before.clone();
     without.iter_mut().skip(7).for_each(|row| drop(row.insert("faulty".into(), 1.into())));
     assert_eq!(rows, without, "received when they first came");
     assert_eq!(seconds(&setup.database.table("latest_positions").await), [6], "the latest that is not faulty");

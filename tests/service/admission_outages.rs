@@ -54,7 +54,7 @@ async fn a_restart_during_an_outage_still_knows_its_trackers_unless_the_list_is_
     Tracker::login(process.trackers, &imei(1).to_string()).await;
     process.settled().await;
     assert_eq!(database.positions().await, 3);
-    assert_eq!(std::fs::read(&file).unwrap(), whole, "written anew");
+    assert_eq!(std::fs::read(&file).unwrap(), whole, "written again");
     // Notifications of changes work again after the outage, too.
     register(&database, imei(2)).await;
     knows(process.admin, 2).await;

@@ -22,15 +22,15 @@ const T: u64 = 1_780_000_000_000;
 struct Fleet {
     progress: Arc<Progress>,
     stop: CancellationToken,
-    told: JoinHandle<Vec<TrackerReport>>,
+    reports: JoinHandle<Vec<TrackerReport>>,
 }
 
 impl Fleet {
     fn start(target: std::net::SocketAddr, devices: u32) -> Self {
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
         let plan = Plan { devices, records: 5, packets: None, lose_answer_every: 10, ..Plan::new(target, T) };
-        let told = tokio::spawn(odograph_fleet::run(plan, Arc::clone(&progress), stop.clone()));
-        Self { progress, stop, told }
+        let reports = tokio::spawn(odograph_fleet::run(plan, Arc::clone(&progress), stop.clone()));
+        Self { progress, stop, reports }
     }
 
     fn acknowledged(&self) -> u64 {
@@ -44,12 +44,12 @@ impl Fleet {
 
     async fn stop(self) -> Vec<TrackerReport> {
         self.stop.cancel();
-        self.told.await.unwrap()
+        self.reports.await.unwrap()
     }
 }
 
-async fn is_clean(database: &TestDatabase, told: &[TrackerReport], at_least: u64) {
-    let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), told).await.unwrap();
+async fn is_clean(database: &TestDatabase, reports: &[TrackerReport], at_least: u64) {
+    let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), reports).await.unwrap();
     assert!(findings.clean(), "{findings:?}");
     assert!(findings.acknowledged >= at_least, "{findings:?}");
     assert_eq!(findings.stored, database.positions().await, "only the fleet's rows are stored");
@@ -114,10 +114,10 @@ async fn a_database_that_stops_for_twenty_seconds_under_load_costs_nothing_and_n
     }
     server.start();
     fleet.goes_on(2_000).await;
-    let told = fleet.stop().await;
+    let reports = fleet.stop().await;
     service.settled().await;
     service.stop().await;
-    is_clean(&database, &told, 8_000).await;
+    is_clean(&database, &reports, 8_000).await;
 }
 
 #[tokio::test]
@@ -142,11 +142,11 @@ async fn what_was_acknowledged_during_an_outage_survives_a_kill() {
     let process = ODOGRAPH.serve(&database.url(), &address.to_string(), &own);
     server.start();
     fleet.goes_on(1_000).await;
-    let told = fleet.stop().await;
+    let reports = fleet.stop().await;
     process.settled().await;
     conserved(process.admin).await;
     assert_eq!(process.terminate(), Some(0));
-    is_clean(&database, &told, 4_000).await;
+    is_clean(&database, &reports, 4_000).await;
 }
 
 #[tokio::test]
@@ -176,10 +176,10 @@ async fn another_number_of_lanes_goes_on_where_the_slowest_was() {
     let process = ODOGRAPH.serve(&database.url(), &address, &[own]);
     let fleet = fleet.unwrap();
     fleet.goes_on(1_000).await;
-    let told = fleet.stop().await;
+    let reports = fleet.stop().await;
     process.settled().await;
     assert_eq!(process.terminate(), Some(0));
-    is_clean(&database, &told, 9_000).await;
+    is_clean(&database, &reports, 9_000).await;
 }
 
 #[tokio::test]
@@ -202,10 +202,10 @@ async fn a_full_journal_holds_the_trackers_and_ends_by_itself() {
         fleet.goes_on(5_000).await;
     }
     eventually("readiness", async || readiness(admin).await.2.is_empty().then_some(())).await;
-    let told = fleet.stop().await;
+    let reports = fleet.stop().await;
     service.settled().await;
     service.stop().await;
-    is_clean(&database, &told, 8_000).await;
+    is_clean(&database, &reports, 8_000).await;
 }
 
 #[tokio::test]
@@ -230,10 +230,10 @@ async fn a_stop_with_a_backlog_succeeds_and_the_next_start_goes_on() {
             server.start();
             let process = ODOGRAPH.serve(&database.url(), &address, &own);
             fleet.goes_on(500).await;
-            let told = fleet.stop().await;
+            let reports = fleet.stop().await;
             process.settled().await;
             assert_eq!(process.terminate(), Some(0));
-            is_clean(&database, &told, 1_000).await;
+            is_clean(&database, &reports, 1_000).await;
         }
     }
 }
@@ -257,11 +257,11 @@ async fn a_full_disk_holds_the_trackers_and_ends_by_itself() {
     fleet.goes_on(2_000).await;
     server.start();
     fleet.goes_on(2_000).await;
-    let told = fleet.stop().await;
+    let reports = fleet.stop().await;
     service.settled().await;
     eventually("readiness", async || readiness(admin).await.2.is_empty().then_some(())).await;
     service.stop().await;
-    is_clean(&database, &told, 4_000).await;
+    is_clean(&database, &reports, 4_000).await;
 }
 
 #[tokio::test]

@@ -40,10 +40,10 @@ async fn a_killed_service_has_every_acknowledged_record_exactly_once() {
         assert!(progress.read().1 > 0, "kill {kill}");
     }
     stop.cancel();
-    let told = fleet.await.unwrap();
+    let reports = fleet.await.unwrap();
     process.settled().await;
     assert_eq!(process.terminate(), Some(0), "SIGTERM shuts it down cleanly");
-    let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), &told).await.unwrap();
+    let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), &reports).await.unwrap();
     assert!(findings.acknowledged > 5_000, "{findings:?}");
     assert!(findings.clean(), "{findings:?}");
     assert_eq!(findings.stored, database.positions().await, "only the fleet's rows are stored");
@@ -73,10 +73,10 @@ async fn a_database_that_stops_and_comes_back_under_load_costs_nothing() {
         eventually("readiness", async || readiness(admin).await.2.is_empty().then_some(())).await;
     }
     stop.cancel();
-    let told = fleet.await.unwrap();
+    let reports = fleet.await.unwrap();
     service.settled().await;
     service.stop().await;
-    let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), &told).await.unwrap();
+    let findings = audit::audit(&DatabaseUrl::parse(&database.url()).unwrap(), &reports).await.unwrap();
     assert!(findings.clean() && findings.acknowledged > 3_000, "{findings:?}");
 }
 

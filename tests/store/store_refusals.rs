@@ -130,7 +130,7 @@ async fn a_column_of_another_type_is_the_operators_matter() {
     // A column that an operator made smaller.
     database.execute("DROP VIEW IF EXISTS positions_by_device, positions_named CASCADE").await;
     database.execute("ALTER TABLE positions ALTER COLUMN angle_deg TYPE smallint").await;
-    // Binary COPY meets another width in every row, so it is no row's fault.
+    // Binary COPY fails on the width in every row, so no single row causes it.
     assert_eq!(database.store.commit(&batch(&fleet(5, 4))).await.unwrap_err().class, ErrorClass::Refuses);
     assert_eq!(database.count("quarantined_records").await, 0);
     assert_eq!(database.count("positions").await, 0);

@@ -104,14 +104,14 @@ async fn a_role_that_may_not_create_the_extension_reads_why() {
     let schema = database.store.schema().await.unwrap();
     let grant = format!("GRANT CREATE ON DATABASE {} TO {role}", database.name());
     database.client.batch_execute(&grant).await.unwrap();
-    let mended = migrate(&url, &MigrateOptions::default()).await;
+    let repaired = migrate(&url, &MigrateOptions::default()).await;
     let name = role.clone();
     let forget = format!("REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}");
     database.client.batch_execute(&forget).await.unwrap();
 
     assert_eq!(refused.unwrap_err().class, ErrorClass::Refuses);
     assert_eq!(schema, Schema::Outdated);
-    assert_eq!(mended.unwrap().applied, migration_names()[1..], "the first one stayed");
+    assert_eq!(repaired.unwrap().applied, migration_names()[1..], "the first one stayed");
 }
 
 #[tokio::test]
