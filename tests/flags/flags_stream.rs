@@ -93,14 +93,14 @@ async fn poison_goes_to_the_dead_letters_and_holds_up_nothing(mut database: impl
     stream.until_done().await;
     let dead = stream.dead();
     let letters = stream.entries(&dead).await;
-    let told: Vec<_> = letters.iter().map(|letter| (letter[0].clone(), letter[1].clone())).collect();
+    let reasons: Vec<_> = letters.iter().map(|letter| (letter[0].clone(), letter[1].clone())).collect();
     let expected = ["unknown_version", "bad_imei", "bad_flag_id", "missing_field", "bad_json"];
     let expected: Vec<_> = expected
         .into_iter()
         .zip(ids)
         .map(|(reason, id)| (("reason".to_owned(), reason.to_owned()), ("id".to_owned(), id)))
         .collect();
-    assert_eq!(told, expected);
+    assert_eq!(reasons, expected);
     assert_eq!(letters[3][2], ("hello".into(), "world".into()), "the entry's own fields are kept");
     assert!(letters[4].iter().all(|(_, value)| value.len() <= 4096));
     flags.until_metric("flag_events_total{result=\"dead_letter\"}", 5.0).await;
