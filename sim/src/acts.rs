@@ -1,4 +1,4 @@
-//! What goes on where nothing is wrong, and what goes wrong on the way of a message.
+//! Steps of normal operation, and faults on the way of a message.
 
 use crate::database::Fate;
 use odograph_journal::WriterTurn;
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    /// The database looks at a statement.
+    /// The database serves a statement, with a fate.
     pub fn serve_one(&mut self) -> bool {
         let waiting = self.database.waiting();
         if waiting.is_empty() {
@@ -87,7 +87,7 @@ impl World {
         true
     }
 
-    /// A process that runs and has a journal.
+    /// Returns a process that runs and has a journal.
     fn journaling(&mut self) -> Option<usize> {
         let process = self.rng.usize(..self.processes.len());
         let running = self.processes[process].running.as_ref()?;
@@ -132,7 +132,7 @@ impl World {
             return Ok(false);
         }
         let (failed, waits) = (turn.is_err(), matches!(turn, Ok(WriterTurn::NoRoom)));
-        self.note(Step::Wrote { process, turn: turn.map_err(|wrong| wrong.doing) });
+        self.note(Step::Wrote { process, turn: turn.map_err(|e| e.doing) });
         if failed {
             // As in `app`: the lanes end, and the process with them.
             self.end_process(process);
@@ -257,7 +257,7 @@ impl World {
         true
     }
 
-    /// What services wrote is a promise from the moment that it was written, whether or not it reaches anybody.
+    /// Reads the answers that services wrote. An answer is a promise from that moment, even if it never arrives.
     pub fn hear_answers(&mut self) -> Result<(), String> {
         let from = self.connections.len().saturating_sub(RECENT);
         for (number, connection) in self.connections.iter_mut().enumerate().skip(from) {

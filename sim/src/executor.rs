@@ -1,4 +1,4 @@
-//! Futures that are polled by hand: only when somebody woke them, and only when the scheduler chooses them.
+//! Futures that are polled by hand: only after they were woken, and only when the scheduler chooses them.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ impl Bell {
         }
     }
 
-    /// Lets time pass to the next moment at which a task wakes up, at most so long.
+    /// Lets time pass until a task wakes up, at most this long.
     pub async fn wait(&self, most: Duration) {
         self.rung.store(false, Ordering::Relaxed);
         let rung = poll_fn(|context| {
@@ -67,7 +67,7 @@ impl<T> Task<T> {
         self.flag.ready.load(Ordering::Relaxed)
     }
 
-    /// Goes on; gives what it ended with. Not to be polled after that.
+    /// Polls the future. Returns its output once it has ended, and must not be called again after that.
     pub fn poll(&mut self) -> Option<T> {
         self.flag.ready.store(false, Ordering::Relaxed);
         match self.future.as_mut().poll(&mut Context::from_waker(&self.waker)) {

@@ -1,4 +1,4 @@
-//! What goes wrong, and processes that end and begin again.
+//! Faults, and processes that end and start again.
 
 use odograph::store::ErrorClass;
 use odograph_faulty_disk::{Faults, FaultyDisk};
@@ -9,7 +9,7 @@ use crate::trace::{Fault, Step};
 use crate::world::{FASTEST_KMH, World};
 
 impl World {
-    /// Something goes wrong, of what this seed has.
+    /// Causes a fault of a kind that this seed has. Returns whether there was one.
     pub fn fault(&mut self) -> Result<bool, String> {
         for _ in 0..6 {
             if self.try_fault()? {
@@ -23,7 +23,7 @@ impl World {
         let process = self.rng.usize(..self.processes.len());
         let runs = self.processes[process].running.is_some();
         let fault = match self.rng.u8(0..24) {
-            // Most of what goes wrong ends: a process begins again.
+            // Most faults end: a process starts again.
             0..6 if !runs => {
                 self.start(process)?;
                 return Ok(true);
@@ -62,7 +62,7 @@ impl World {
         Ok(true)
     }
 
-    /// The process ends in the middle of whatever it does, or the machine does.
+    /// Ends the process, or its machine, in the middle of its work.
     fn crash(&mut self, process: usize, power: bool) -> Fault {
         self.end(process, power);
         if power { Fault::PowerCut { process } } else { Fault::Kill { process } }
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    /// Takes no more, answers what it took, commits what it has.
+    /// Stops the process in good order: it takes no more, answers what it took, and commits what it has.
     fn stop(&mut self, process: usize) {
         let Some(running) = &mut self.processes[process].running else { return };
         running.stop.cancel();
@@ -132,7 +132,7 @@ impl World {
         if full { Fault::DiskFull { process } } else { Fault::DiskRoom { process } }
     }
 
-    /// Somebody copies the directory and starts a second process on the copy.
+    /// Copies the directory, and starts a second process on the copy.
     fn copy(&mut self, process: usize) -> Fault {
         let (disk, family) = (&self.processes[process].disk, self.processes[process].family);
         let seed = self.rng.u64(..);
@@ -187,14 +187,14 @@ impl World {
         Fault::Clock { seconds }
     }
 
-    /// Starts a process, again and again where its disk fails while it opens.
+    /// Starts a process. If its disk fails meanwhile, the process is down, and a later step starts it again.
     pub fn start(&mut self, number: usize) -> Result<(), String> {
         let lanes = self.rng.u16(1..3);
         let around = Surrounds { bell: &self.bell, database: &self.database, stream: &self.stream, plan: &self.plan };
         let started = self.processes[number].start(number, lanes, &mut self.rng, &around, &self.oracle.sent);
         let opened = match started {
             Ok(records) => Ok(records),
-            Err(NotStarted::Wrong(wrong)) => return Err(format!("process {number}: {wrong}")),
+            Err(NotStarted::Failure(failure)) => return Err(format!("process {number}: {failure}")),
             Err(NotStarted::Disk) => {
                 let power = self.rng.bool();
                 self.end(number, power);

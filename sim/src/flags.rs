@@ -1,5 +1,6 @@
-//! Marshals, the stream that carries their words, and a consumer of it. Entries come at least once, in any order, or are trimmed;
-//! reconciliation finds those. Reading an entry and applying it is the service's own code; talking to Redis is not.
+//! Marshals, the stream that carries their changes, and its consumer. Entries come at least once, in any order, or are
+//! trimmed: reconciliation finds those. The service's own code reads and applies an entry. The connection to Redis is
+//! simulated.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -48,12 +49,13 @@ impl Stream {
         self.entries().iter().all(|entry| entry.state == State::Done)
     }
 
-    /// What nobody read is gone.
+    /// Removes entries that no consumer has read.
     pub fn trim(&self) {
         self.entries().iter_mut().filter(|entry| entry.state == State::New).for_each(|entry| entry.state = State::Done);
     }
 
-    /// Entries for a consumer: those that it read before a restart, those that somebody left long ago, new ones.
+    /// Reads entries for a consumer: those that it read before a restart, those that another one left long ago, new
+    /// ones.
     fn read(&self, process: usize, restarted: bool) -> Vec<(usize, Fields)> {
         let now = Instant::now();
         let mut entries = self.entries();
@@ -131,12 +133,12 @@ async fn reconcile(ledger: &mut FlagLedger<SimDatabase>) -> Result<(), StoreErro
 pub struct Marshals {
     pub flags: Vec<FlagChange>,
     seq: i64,
-    /// Told by Directus' side and not in the stream yet.
+    /// Entries that are not in the stream yet.
     outbox: Vec<Fields>,
 }
 
 impl Marshals {
-    /// A new flag, or a change of one. Gives the flag, its change, and how many entries will tell of it.
+    /// Makes a new flag, or changes one. Returns the flag, its change, and the number of entries about it.
     pub fn declare(
         &mut self,
         rng: &mut Rng,
@@ -171,7 +173,7 @@ impl Marshals {
         (change.flag.as_u128(), change.seq, events)
     }
 
-    /// One entry reaches the stream, in whatever order.
+    /// Moves one entry to the stream, in any order.
     pub fn relay(&mut self, rng: &mut Rng, stream: &Stream) -> bool {
         if self.outbox.is_empty() {
             return false;

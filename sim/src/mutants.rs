@@ -1,4 +1,4 @@
-//! What is broken on purpose, at the boundaries of the service: a disk, a store.
+//! A disk and a store that are broken on purpose.
 
 use std::any::Any;
 use std::io;
@@ -11,7 +11,7 @@ use odograph_journal::{Storage, StorageFile};
 use crate::database::{Fate, SimDatabase};
 use crate::watched_store::WatchedStore;
 
-/// A disk that says it has synced.
+/// A disk that only claims to have synced.
 #[derive(Debug)]
 pub struct LyingDisk(pub FaultyDisk);
 
@@ -70,7 +70,7 @@ impl StorageFile for LyingFile {
     }
 }
 
-/// A store that has its proof of commit from another database.
+/// A store that gets some proofs of commit from another database.
 pub struct EmptyCommit {
     inner: WatchedStore,
     lane: Lane,
@@ -93,7 +93,7 @@ impl Store for EmptyCommit {
     }
 
     async fn commit(&mut self, batch: &mut Batch, step: &BatchSpan) -> Result<CommitOutcome, StoreError> {
-        // Most go where they should.
+        // Most batches go to the right database.
         if !batch.offered().is_multiple_of(3) || batch.offered() == 0 {
             return self.inner.commit(batch, step).await;
         }
@@ -117,7 +117,7 @@ impl Store for EmptyCommit {
     }
 }
 
-/// Runs something against a database where all goes well.
+/// Runs work against a database without faults.
 async fn served<T: Send>(database: &SimDatabase, work: impl Future<Output = T> + Send) -> T {
     let mut work = std::pin::pin!(work);
     std::future::poll_fn(|context| {

@@ -1,4 +1,4 @@
-//! A connection: what is on its way in either direction arrives when the scheduler says so, in pieces, or never.
+//! A connection. Bytes in either direction arrive when the scheduler decides, in pieces, or never.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,7 +19,7 @@ pub struct State {
     arrived: VecDeque<u8>,
     /// Written by the service, on its way.
     pub down: VecDeque<u8>,
-    /// Written since somebody last looked.
+    /// Written by the service since the oracle last read it.
     pub written: Vec<u8>,
     /// The tracker sends nothing more, once all has arrived.
     pub ends: bool,

@@ -1,4 +1,4 @@
-//! What must hold after every step, whatever happened: the promise, the flag rule, and the sums.
+//! What must hold after every step: the promise, the flag rule, and the sums.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +21,8 @@ pub struct Oracle {
     pub went_back: u64,
     /// A process said that a part of its journal is gone.
     pub gap_seen: bool,
-    looked_at: Option<u64>,
-    /// Acknowledged and not in the database, as of the last look.
+    read_at: Option<u64>,
+    /// Acknowledged and not in the database, when the tables were last read.
     missing: Vec<usize>,
     images: BTreeMap<usize, (u64, Vec<bool>)>,
     verified: BTreeSet<Key>,
@@ -39,10 +39,10 @@ impl Oracle {
         for item in items {
             self.sent.items[*item].acked = true;
         }
-        self.looked_at = None;
+        self.read_at = None;
     }
 
-    /// The database goes back: what it held then may be checked anew.
+    /// Notes that the database went back. Its rows are checked again.
     pub fn goes_back(&mut self) {
         self.went_back += 1;
         self.verified.clear();
@@ -55,21 +55,22 @@ impl Oracle {
             return Err(format!("a client breaks the contract of the database: {breach}"));
         }
         let changes = database.changes();
-        if self.looked_at != Some(changes) {
-            self.looked_at = Some(changes);
-            database.look(|tables| self.look(tables))?;
+        if self.read_at != Some(changes) {
+            self.read_at = Some(changes);
+            database.read(|tables| self.tables(tables))?;
         }
         for (number, process) in processes.iter_mut().enumerate() {
-            self.process(process).map_err(|wrong| format!("process {number}: {wrong}"))?;
+            self.process(process).map_err(|e| format!("process {number}: {e}"))?;
         }
         let copied = processes.iter().enumerate().any(|(number, process)| process.family != number);
         if database.fenced() > 0 && !copied && self.went_back == 0 {
-            return Err("a lane was turned away, and it has no other owner".to_owned());
+            return Err("a lane was refused, and it has no other owner".to_owned());
         }
         self.promise(rng, plan, processes)
     }
 
-    fn look(&mut self, tables: &Tables) -> Checked {
+    /// Checks the tables.
+    fn tables(&mut self, tables: &Tables) -> Checked {
         self.missing.clear();
         for (number, item) in self.sent.items.iter_mut().enumerate() {
             // Nothing is taken out of a database but by putting it back.
@@ -91,11 +92,11 @@ impl Oracle {
         Ok(())
     }
 
-    /// Each row stands there once, with the values that were sent, and is faulty exactly where a live flag covers it.
+    /// Checks that a row is there once, has the values that were sent, and is faulty exactly if a live flag covers it.
     fn row(&mut self, tables: &Tables, key: Key, stored: &StoredRow) -> Checked {
         let is_new = self.verified.insert(key);
         if stored.copies != 1 {
-            return Err(format!("{key:?} stands there {} times", stored.copies));
+            return Err(format!("{key:?} is there {} times", stored.copies));
         }
         if is_new {
             let item = self.sent.by_key.get(&key).map(|item| &self.sent.items[*item]);
@@ -106,7 +107,8 @@ impl Oracle {
             }
         }
         let covered = tables.live().any(|window| window.covers(key.imei, key.ts_ms));
-        // Rows that were there before a flag follow it in a second transaction; rows that come after it are marked at once.
+        // Rows that were there before a flag follow it in a second transaction; rows that come after it are marked at
+        // once.
         if covered != stored.faulty && (is_new && self.went_back == 0 || !tables.is_unsettled(key.imei, key.ts_ms)) {
             return Err(format!("{key:?} is faulty: {}, covered: {covered}", stored.faulty));
         }
@@ -161,7 +163,8 @@ impl Oracle {
         checked
     }
 
-    /// What is in neither place has been lost by a database that went back behind what the journal keeps; else by us.
+    /// Checks the missing items. One that no journal holds is gone if the database went back. Otherwise the service
+    /// lost it.
     fn lose(&mut self, is_held: impl Fn(usize) -> bool) -> Checked {
         for number in std::mem::take(&mut self.missing) {
             let item = &mut self.sent.items[number];
@@ -178,7 +181,7 @@ impl Oracle {
 
     /// At rest: everything acknowledged is stored, what is gone was reported, and flags and latest positions are right.
     pub fn at_rest(&mut self, plan: &Plan, database: &SimDatabase) -> Checked {
-        database.look(|tables| {
+        database.read(|tables| {
             for (number, item) in self.sent.items.iter().enumerate().filter(|(_, item)| item.acked && !item.gone) {
                 if !item.is_in(tables) {
                     return Err(format!("item {number} was acknowledged and never came to the database"));
@@ -187,7 +190,7 @@ impl Oracle {
             // What is gone may have been sent once more.
             let gone = self.sent.items.iter().any(|item| item.gone && !item.is_in(tables));
             if gone && !self.gap_seen {
-                return Err("a part of what was acknowledged is gone, and nobody said so".to_owned());
+                return Err("a part of what was acknowledged is gone, and no process reported it".to_owned());
             }
             if self.gap_seen && self.went_back == 0 {
                 return Err("a gap was reported, and the database never went back".to_owned());

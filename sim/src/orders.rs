@@ -25,20 +25,20 @@ pub struct WrongOrder {
 /// Every wrong order of both scripts.
 #[must_use]
 pub fn wrong_orders() -> Vec<WrongOrder> {
-    let mut wrong = Vec::new();
+    let mut orders = Vec::new();
     for (change, order) in changes(&COMMIT_ORDER) {
         let name = format!("batch: {change:?}");
-        wrong.push(WrongOrder { name, mutant: Mutant::CommitOrder(order), equivalent: batch_equivalent(change) });
+        orders.push(WrongOrder { name, mutant: Mutant::CommitOrder(order), equivalent: batch_equivalent(change) });
     }
     for (change, record) in changes(&RECORD_ORDER) {
         let mutant = Mutant::FlagOrder(FlagOrder { record, ..FLAG_ORDER });
-        wrong.push(WrongOrder { name: format!("record: {change:?}"), mutant, equivalent: None });
+        orders.push(WrongOrder { name: format!("record: {change:?}"), mutant, equivalent: None });
     }
     for (change, apply) in changes(&APPLY_ORDER) {
         let mutant = Mutant::FlagOrder(FlagOrder { apply, ..FLAG_ORDER });
-        wrong.push(WrongOrder { name: format!("apply: {change:?}"), mutant, equivalent: apply_equivalent(change) });
+        orders.push(WrongOrder { name: format!("apply: {change:?}"), mutant, equivalent: apply_equivalent(change) });
     }
-    wrong
+    orders
 }
 
 fn changes<S: Copy>(order: &[S]) -> Vec<(Change<S>, &'static [S])> {
@@ -78,7 +78,7 @@ fn batch_equivalent(change: Change<CommitStep>) -> Option<&'static str> {
         }
         (Latest, RepairLatest) => Some("a device has its latest position in one of the two, never in both"),
         (MarkRows | Latest | RepairLatest, Checkpoint) => {
-            Some("the fence holds the lock of the checkpoint, and nobody sees it before the commit")
+            Some("the fence holds the lock of the checkpoint, and no session sees it before the commit")
         }
         _ => None,
     }

@@ -1,26 +1,26 @@
-//! What a seed stands for: how often what happens, which faults it has at all, and in mutants what is broken.
+//! The plan of a seed: the rate of each step, the faults that it has, and the mutant.
 
 use fastrand::Rng;
 use odograph::store::{CommitStep, FlagOrder};
 
 use crate::database::Flaw;
 
-/// Something that is broken on purpose, for the simulation to find.
+/// A part that is broken on purpose. The simulation must find it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// A disk says that it has synced and has not.
+    /// A disk only claims to have synced.
     LyingDisk,
     /// A relay in front of the service acknowledges frames by itself.
     EarlyReceipt,
-    /// Somebody releases the journal up to its end.
+    /// The journal is released up to its end before the commit.
     EarlyRelease,
-    /// A store says that it has committed and has not.
+    /// A store only claims to have committed.
     EmptyCommit,
-    /// A process that is begun anew opens an empty journal.
+    /// A process that starts again opens an empty journal.
     ForgottenJournal,
     /// Flags are taken from the stream and never applied.
     DeafConsumer,
-    /// A database that does what none should.
+    /// A database with a flaw.
     Database(Flaw),
     /// The steps of a batch's transaction in another order, or without one of them.
     CommitOrder(&'static [CommitStep]),
@@ -28,8 +28,8 @@ pub enum Mutant {
     FlagOrder(FlagOrder),
 }
 
-/// How likely steps are. Each seed has its own mixture, and most lack some faults altogether, so that each fault is met
-/// alone and in company.
+/// How likely steps are. Each seed has its own mixture and lacks most faults, so that each fault occurs alone and
+/// together with others.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fault that a seed has or has not")]
 pub struct Plan {
     pub mutant: Option<Mutant>,

@@ -1,4 +1,5 @@
-//! One process: the service's own sessions, intake, journal writer and lanes on a faulty disk, without a thread of its own.
+//! One process: the service's own sessions, intake, journal writer and lanes on a faulty disk, without a thread of its
+//! own.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -35,7 +36,7 @@ use crate::sent::Sent;
 use crate::watched_store::WatchedStore;
 
 thread_local! {
-    /// Of all processes: only the tally of each is looked at.
+    /// Shared by all processes. The oracle reads only the tally of each.
     static METRICS: (Registry, GatewayMetrics, DrainMetrics, JournalMetrics) = {
         let registry = Registry::new();
         let (gateway, drain, journal) =
@@ -44,7 +45,7 @@ thread_local! {
     };
 }
 
-/// Keeps the samples of histograms from piling up.
+/// Removes old samples of histograms.
 pub fn upkeep() {
     METRICS.with(|(registry, ..)| registry.upkeep());
 }
@@ -97,8 +98,8 @@ pub struct Surrounds<'a> {
 pub enum NotStarted {
     /// The disk failed, or the power.
     Disk,
-    /// What no crash may bring about.
-    Wrong(String),
+    /// A failure that no crash may cause.
+    Failure(String),
 }
 
 impl Process {
@@ -120,7 +121,7 @@ impl Process {
             Some(Mutant::LyingDisk) => Arc::new(LyingDisk(self.disk.clone())),
             _ => Arc::new(self.disk.clone()),
         };
-        let lock = storage.lock().map_err(|wrong| NotStarted::Wrong(format!("the lock is held: {wrong}")))?;
+        let lock = storage.lock().map_err(|e| NotStarted::Failure(format!("the lock is held: {e}")))?;
         assert!(storage.lock().is_err(), "one process a directory");
         let (gateway_metrics, drain_metrics, journal_metrics) =
             METRICS.with(|(_, gateway, drain, journal)| (gateway.clone(), drain.clone(), journal.clone()));
@@ -167,7 +168,7 @@ impl Process {
                 released: Position(0),
                 stopped: false,
             };
-            journal.read(sent).map_err(NotStarted::Wrong)?;
+            journal.read(sent).map_err(NotStarted::Failure)?;
             (intake, Some(journal))
         };
         let timeouts =
@@ -212,7 +213,7 @@ impl Journal {
         while let Ok(Some(Entry { position, entry })) = reader.next() {
             let NewEntry { imei, bytes, .. } = entry;
             let Some(items) = sent.of_entry(imei.get(), bytes) else {
-                return Err(format!("the journal holds bytes at {position} that nobody sent"));
+                return Err(format!("the journal holds bytes at {position} that no tracker sent"));
             };
             self.entries.insert(position.0, items.to_vec());
         }
@@ -227,12 +228,12 @@ pub fn held_by(image: FaultyDisk, plan: &Plan, sent: &Sent) -> Result<Vec<bool>,
     let options = Options { limits: limits(plan), recovery: RecoveryMode::Strict };
     let draw = OpeningDraw { id: JournalId::from_bytes([9; 16]), tag: 9, begin: Position(0) };
     let opened = Log::open(Arc::new(image), options, draw, wall());
-    let (log, _) = opened.map_err(|wrong| format!("what a power cut leaves cannot be opened: {wrong}"))?;
+    let (log, _) = opened.map_err(|e| format!("what a power cut leaves cannot be opened: {e}"))?;
     let catalog = log.catalog();
     let reader = catalog.reader(catalog.status().begin);
-    let mut reader = reader.map_err(|wrong| format!("what a power cut leaves cannot be read: {wrong}"))?;
-    while let Some(found) = reader.next().map_err(|wrong| format!("what a power cut leaves cannot be read: {wrong}"))? {
-        let items = sent.of_entry(found.entry.imei.get(), found.entry.bytes).ok_or("bytes that nobody sent")?;
+    let mut reader = reader.map_err(|e| format!("what a power cut leaves cannot be read: {e}"))?;
+    while let Some(found) = reader.next().map_err(|e| format!("what a power cut leaves cannot be read: {e}"))? {
+        let items = sent.of_entry(found.entry.imei.get(), found.entry.bytes).ok_or("bytes that no tracker sent")?;
         for item in items {
             held[*item] = true;
         }
@@ -266,10 +267,10 @@ fn lane<F: EntrySource + 'static>(
     Task::new(around.bell, LaneDriver::new(store, feed, batching, surroundings).run(finish, give_up))
 }
 
-fn not_opened(wrong: OpenError) -> NotStarted {
-    match wrong {
+fn not_opened(error: OpenError) -> NotStarted {
+    match error {
         OpenError::Io { .. } | OpenError::Poisoned(_) => NotStarted::Disk,
-        wrong => NotStarted::Wrong(format!("no crash is damage: {wrong}")),
+        error => NotStarted::Failure(format!("no crash is damage: {error}")),
     }
 }
 
@@ -277,7 +278,7 @@ fn draw(rng: &mut Rng) -> OpeningDraw {
     OpeningDraw { id: JournalId::from_bytes(rng.u128(..).to_le_bytes()), tag: rng.i64(1..), begin: Position(0) }
 }
 
-/// Small enough to be looked at whole, and to be full now and then.
+/// Small enough to be read whole, and to be full now and then.
 fn limits(plan: &Plan) -> Limits {
     let files = if plan.small_journal { 4 } else { 10 };
     Limits::with_pieces(files * SEGMENT, SEGMENT, 1500, Duration::from_hours(1)).unwrap()

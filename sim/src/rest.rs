@@ -1,4 +1,4 @@
-//! The end of a schedule: nothing goes wrong any more, and everything must come to rest, in bounded time.
+//! The end of a schedule: the faults stop, and everything must come to rest in bounded time.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ impl World {
     pub async fn come_to_rest(&mut self) -> Result<(), String> {
         self.note(Step::Rest);
         self.resting = true;
-        // A clock that was ahead has marked the journal; back at the right time, it would take an operator's word.
+        // A clock that was ahead has marked the journal. Back at the right time, an operator would have to confirm it.
         self.clock_off_us = self.clock_ahead_us;
         self.database.refuse(None);
         // Rows that are refused to the end come to rest in quarantine.
         if self.rng.bool() {
             self.database.refuse_faster_than(None);
         }
-        // Copies of one directory take turns, as an operator would have them; the last turn is everybody's who has none.
+        // Copies of one directory take turns, as an operator would arrange it. A process without a turn of its own runs
+        // in the last one.
         let families: Vec<_> = self.processes.iter().map(|process| process.family).collect();
         let most = (0..families.len()).map(|family| families.iter().filter(|of| **of == family).count()).max();
         for turn in 0..most.unwrap_or(1) {
@@ -46,7 +47,7 @@ impl World {
             let busy = self.round()?;
             self.check()?;
             if !busy {
-                // Long enough for idle lanes to look at the database, which may have gone back in the last moment.
+                // Long enough for idle lanes to check the database, which may have gone back in the last moment.
                 calm_since = if self.is_at_rest() { calm_since.or_else(|| Some(Instant::now())) } else { None };
                 if calm_since.is_some_and(|since| since.elapsed() > CALM) {
                     return Ok(());
@@ -109,7 +110,7 @@ impl World {
         self.unrest().is_empty()
     }
 
-    /// What is not done.
+    /// Describes what is not done.
     fn unrest(&self) -> String {
         let mut unrest = Vec::new();
         for (number, tracker) in self.trackers.iter().enumerate() {
@@ -130,10 +131,10 @@ impl World {
                 let status = journal.catalog.status();
                 if status.released < status.end {
                     let id = journal.catalog.id();
-                    let stands = self.database.look(|tables| [0, 1].map(|lane| tables.checkpoint(id, lane)));
+                    let reached = self.database.read(|tables| [0, 1].map(|lane| tables.checkpoint(id, lane)));
                     let (released, end) = (status.released, status.end);
                     unrest.push(format!(
-                        "process {number} is released to {released} of {end}, lanes stand at {stands:?}"
+                        "process {number} is released to {released} of {end}, lanes have reached {reached:?}"
                     ));
                 }
             }
@@ -141,7 +142,7 @@ impl World {
         if !self.stream.is_done() {
             unrest.push("the stream has entries".to_owned());
         }
-        let behind = self.database.look(|tables| {
+        let behind = self.database.read(|tables| {
             let settled = tables.ledger.values().all(|flagged| flagged.applied_seq >= flagged.seq);
             let known = |change: &odograph::store::FlagChange| {
                 tables.ledger.get(&change.flag).is_some_and(|held| held.seq >= change.seq)
@@ -154,9 +155,9 @@ impl World {
         unrest.join("; ")
     }
 
-    /// The ledger says what marshals said last, as far as the database did not lose it.
+    /// Checks that the ledger has the last change of each flag, unless the database lost it.
     pub fn flags_at_rest(&self) -> Result<(), String> {
-        self.database.look(|tables| {
+        self.database.read(|tables| {
             if tables.replaced_windows() > 0 && self.plan.mutant != Some(crate::plan::Mutant::DeafConsumer) {
                 return Err("windows that positions follow were not forgotten".to_owned());
             }
@@ -169,7 +170,7 @@ impl World {
                 match held {
                     Some(held) if held.seq == change.seq && held.covers() == window => {}
                     _ if self.oracle.went_back > 0 && held.is_none_or(|held| held.seq < change.seq) => {}
-                    _ => return Err(format!("marshals said {change:?}, the ledger has {held:?}")),
+                    _ => return Err(format!("marshals made {change:?}, the ledger has {held:?}")),
                 }
             }
             Ok(())

@@ -1,4 +1,4 @@
-//! Everything that trackers have to say: made once, packed into frames again and again, and known by its bytes.
+//! Records and messages of trackers: made once, packed into frames again and again, and known by their bytes.
 
 use std::collections::HashMap;
 
@@ -9,15 +9,15 @@ use crate::database::Tables;
 use teltonika_codecs::encode::{self, NewElement, NewRecord, NewValue};
 use teltonika_codecs::{AvlCodec, Imei, crc16};
 
-/// Something that the database has to hold once it was acknowledged.
+/// A record or message. The database must hold it once it was acknowledged.
 pub struct Item {
     pub imei: u64,
     pub what: What,
-    /// A tracker was told "accepted".
+    /// A service has acknowledged it.
     pub acked: bool,
     /// The database has held it.
     pub was_stored: bool,
-    /// The database went back, and no journal holds it any more: that has to be reported.
+    /// The database went back, and no journal holds it any more. A process must report that.
     pub gone: bool,
 }
 
@@ -110,7 +110,7 @@ impl Sent {
         frame
     }
 
-    /// A frame that is counted wrong behind a right checksum.
+    /// A frame with a wrong count and a right checksum.
     pub fn undecodable(&mut self, rng: &mut Rng, imei: Imei) -> (Vec<u8>, usize) {
         let mut data = vec![0x8E, 1];
         data.extend((0..12).map(|_| rng.u8(..)));
@@ -138,7 +138,7 @@ impl Sent {
         self.frames.insert((imei.get(), data), items.to_vec());
     }
 
-    /// What a journal's entry holds; `None` for bytes that nobody sent.
+    /// What a journal's entry holds; `None` for bytes that no tracker sent.
     pub fn of_entry(&self, imei: u64, data: &[u8]) -> Option<&[usize]> {
         self.frames.get(&(imei, data.to_vec())).map(Vec::as_slice)
     }

@@ -1,4 +1,4 @@
-//! What a schedule did, step by step: to be read by people, and to be compared with another run of the same seed.
+//! The steps of a schedule: for people to read, and to compare with another run of the same seed.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -28,7 +28,7 @@ pub enum Step {
     Rest,
 }
 
-/// What goes wrong.
+/// A fault, or its end.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     Kill { process: usize },
@@ -54,7 +54,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What it is counted as.
+    /// Returns the name under which it is counted.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -97,7 +97,7 @@ impl Trace {
             Step::Serve { fate: Fate::NotAnswered, .. } => self.count("answer of the database lost"),
             Step::Serve { fate: Fate::NotSent, .. } => self.count("connection to the database broken"),
             Step::Serve { fate: Fate::Victim, .. } => self.count("victim of a deadlock"),
-            Step::Noticed { commits: true, .. } => self.count("commit stands after its client was gone"),
+            Step::Noticed { commits: true, .. } => self.count("commit done after its client was gone"),
             Step::Hangup { .. } => self.count("link of a tracker lost"),
             _ => {}
         }
@@ -111,13 +111,13 @@ impl Trace {
         *self.faults.entry(kind).or_default() += 1;
     }
 
-    /// The number of steps so far.
+    /// Returns the number of steps so far.
     #[must_use]
     pub fn count_steps(&self) -> usize {
         self.steps.len()
     }
 
-    /// Adds something that must be the same the next time.
+    /// Adds a result to the hash.
     pub fn seal(&mut self, result: &impl Hash) {
         struct Into<'a>(&'a mut crc32fast::Hasher);
         impl Hasher for Into<'_> {
@@ -131,7 +131,7 @@ impl Trace {
         result.hash(&mut Into(&mut self.hasher));
     }
 
-    /// The same for the same schedule.
+    /// Returns a hash, which is the same for the same schedule.
     #[must_use]
     pub fn hash(&self) -> u32 {
         self.hasher.clone().finalize()

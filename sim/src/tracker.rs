@@ -1,4 +1,4 @@
-//! A tracker: it logs in, sends what is not acknowledged in ever other packets, and believes only whole answers.
+//! A tracker. It logs in, sends unacknowledged records again in other packets, and believes only whole answers.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -36,7 +36,7 @@ pub struct Packet {
     pub what: &'static str,
     pub bytes: Vec<u8>,
     pub items: Vec<usize>,
-    /// The count that acknowledges it; `None` where nothing does.
+    /// The count that acknowledges it; `None` if it gets no answer.
     pub count: Option<u32>,
 }
 
@@ -60,7 +60,8 @@ impl Tracker {
         self.link = Some(Link { connection, waiting: VecDeque::new(), received: Vec::new(), accepted: false });
     }
 
-    /// What it sends next, if it does not wait for an answer. Nothing but records while everything shall come to rest.
+    /// Returns its next packet, if it does not wait for an answer. It sends only records while everything comes to
+    /// rest.
     pub fn packet(&mut self, rng: &mut Rng, sent: &mut Sent, resting: bool) -> Option<Packet> {
         let window = self.window;
         let link = self.link.as_mut()?;
@@ -139,7 +140,7 @@ impl Tracker {
         }
     }
 
-    /// The link is gone; what was not answered is sent again.
+    /// Loses the link. Unanswered records are sent again.
     pub fn hang_up(&mut self) -> Option<usize> {
         self.link.take().map(|link| link.connection)
     }

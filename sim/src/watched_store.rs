@@ -1,4 +1,4 @@
-//! The store that ships, watched: the oracle wants to know of lanes that were turned away.
+//! The store that ships. It counts batches that the fence refused, for the oracle.
 
 use odograph::store::{
     Batch, BatchSpan, Checkpoint, CommitOutcome, CommitStep, Lane, LaneWriter, Schema, Store, StoreError,

@@ -1,4 +1,4 @@
-//! One world: trackers, processes, a database and marshals under one seeded scheduler, which decides about every step.
+//! One world: trackers, processes, a database and marshals under one seeded scheduler, which decides every step.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,11 +33,11 @@ pub struct World {
     pub stream: Stream,
     pub marshals: Marshals,
     pub began: Instant,
-    /// How far the wall clock is from what it should show.
+    /// How far the wall clock is off.
     pub clock_off_us: i64,
     /// How far it was ahead at most.
     pub clock_ahead_us: i64,
-    /// No more faults: everything shall come to rest.
+    /// The faults have stopped, and everything comes to rest.
     pub resting: bool,
 }
 
@@ -109,7 +109,7 @@ impl World {
             self.trace.lock().unwrap().count("(records gone with a database that went back, and reported)");
         }
         self.flags_at_rest()?;
-        let stored = self.database.look(|tables| tables.positions.len());
+        let stored = self.database.read(|tables| tables.positions.len());
         let acked = self.oracle.sent.items.iter().filter(|item| item.acked).count();
         self.trace.lock().unwrap().seal(&(stored, acked, self.oracle.sent.items.len()));
         Ok(())
@@ -140,7 +140,7 @@ impl World {
         self.oracle.check(&mut self.rng, &self.plan, &mut self.processes, &self.database)
     }
 
-    /// Does something that can be done; false where there was nothing of the kind.
+    /// Takes one step of a drawn kind. Returns false if there was nothing to do.
     fn act(&mut self) -> Result<bool, String> {
         const WEIGHTS: [(Choice, u32); 12] = [
             (Choice::Poll, 40),

@@ -14,8 +14,8 @@ pub trait Store {
     /// Writes this lane from now on. Gives up the state of another lane, including a commit in doubt.
     fn assign(&mut self, lane: Lane);
 
-    /// Claims the lane and returns its checkpoint: [`Checkpoint::default`] if the database does not know the lane. If the
-    /// journal had another number of lanes, all of them go back to the lane that was furthest behind.
+    /// Claims the lane and returns its checkpoint: [`Checkpoint::default`] if the database does not know the lane. If
+    /// the journal had another number of lanes, all of them go back to the lane that was furthest behind.
     ///
     /// # Errors
     /// Either nothing has changed or everything has; call it again. While another session holds the lane, the error is
@@ -23,12 +23,12 @@ pub trait Store {
     fn open_lane(&mut self) -> impl Future<Output = Result<Checkpoint, StoreError>> + Send;
 
     /// Commits everything in the batch and the lane's new checkpoint in one transaction. If it returns
-    /// [`CommitOutcome::Committed`], the batch survives a crash of this process and of the database. The batch is sorted,
-    /// and otherwise not changed.
+    /// [`CommitOutcome::Committed`], the batch survives a crash of this process and of the database. The batch is
+    /// sorted, and otherwise not changed.
     ///
     /// # Errors
-    /// If [`StoreError::in_doubt`], the batch may be committed or not: offer the same batch again, unchanged, and the fence
-    /// finds out. Otherwise nothing was committed, and another batch may be offered from the same checkpoint.
+    /// If [`StoreError::in_doubt`], the batch may be committed or not: offer the same batch again, unchanged, and the
+    /// fence finds out. Otherwise nothing was committed, and another batch may be offered from the same checkpoint.
     fn commit(
         &mut self,
         batch: &mut Batch,
@@ -51,17 +51,17 @@ pub trait Store {
     fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-/// A database that holds the ledger of faulty flags, and positions that follow it. The ledger has the changes that marshals
-/// made, in the order of `seq`.
+/// A database that holds the ledger of faulty flags, and positions that follow it. The ledger has the changes that
+/// marshals made, in the order of `seq`.
 ///
-/// A position is faulty exactly while a live flag covers it. Changes may come more than once, in any order, from several
-/// processes, and before or after the positions that they are about: the result is the same.
+/// A position is faulty exactly while a live flag covers it. Changes may come more than once, in any order, from
+/// several processes, and before or after the positions that they are about: the result is the same.
 pub trait Ledger {
     /// Records changes, makes positions follow, and returns the result of each change.
     ///
     /// # Errors
-    /// Some of the changes, or all, may be recorded or applied. Offer them again, or only some of them: an applied one is
-    /// stale then, a recorded one is applied.
+    /// Some of the changes, or all, may be recorded or applied. Offer them again, or only some of them: an applied one
+    /// is stale then, a recorded one is applied.
     fn apply(&mut self, changes: &[FlagChange]) -> impl Future<Output = Result<Vec<Applied>, StoreError>> + Send;
 
     /// Makes positions follow flags that are recorded and not applied, at most `most` flags. Returns their number.
@@ -70,15 +70,15 @@ pub trait Ledger {
     /// Harmless: it is tried again.
     fn finish(&mut self, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
-    /// Reads changes that Directus' tables have and the ledger does not, oldest first, at most `most`. Empty if these tables
-    /// are not installed, see `odograph migrate --directus`.
+    /// Reads changes that Directus' tables have and the ledger does not, oldest first, at most `most`. Empty if these
+    /// tables are not installed, see `odograph migrate --directus`.
     ///
     /// # Errors
     /// Harmless: it is tried again.
     fn behind(&mut self, most: usize) -> impl Future<Output = Result<Vec<FlagChange>, StoreError>> + Send;
 
-    /// Reads the first corrections that are not published, in order. `None` while another session publishes them. Otherwise
-    /// this session publishes them as long as its connection lasts.
+    /// Reads the first corrections that are not published, in order. `None` while another session publishes them.
+    /// Otherwise this session publishes them as long as its connection lasts.
     ///
     /// # Errors
     /// Harmless: it is tried again.
@@ -100,5 +100,6 @@ pub trait Ledger {
     fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-/// Maximum of corrections that wait for Redis: as many as the corrected stream holds, which would drop older ones as well.
+/// Maximum of corrections that wait for Redis: as many as the corrected stream holds, which would drop older ones as
+/// well.
 pub const OUTBOX_MAX: i64 = 1_000_000;

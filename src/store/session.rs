@@ -57,8 +57,8 @@ impl<S> OpenSession<S> {
 }
 
 impl<S: BatchSession> OpenSession<S> {
-    /// Claims the lane once. A session that was cut off owns the lane until the server notices, so no other session writes
-    /// while an earlier attempt may still be running.
+    /// Claims the lane once. A session that was cut off owns the lane until the server notices, so no other session
+    /// writes while an earlier attempt may still be running.
     pub(crate) async fn claim_lane(&mut self, lane: Lane) -> Result<(), StoreError> {
         if !self.owns_lane {
             self.session.claim_lane(lane).await?;

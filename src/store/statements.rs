@@ -1,11 +1,11 @@
 //! The narrow port below the scripts: the single statements of a batch's transaction and of a flag's transactions.
 //!
 //! A database implements statements and decides nothing. The order of the statements, and everything that is decided
-//! between them, is in `commit/script.rs` and `flags/script.rs`. PostgreSQL implements this port, and so does the simulated
-//! database of the crate `sim`.
+//! between them, is in `commit/script.rs` and `flags/script.rs`. PostgreSQL implements this port, and so does the
+//! simulated database of the crate `sim`.
 //!
-//! A statement runs at READ COMMITTED: it sees what was committed when it began. After any error the session is dropped,
-//! except after an error between [`BatchSession::savepoint`] and [`BatchSession::undo_part`].
+//! A statement runs at READ COMMITTED: it sees what was committed when it began. After any error the session is
+//! dropped, except after an error between [`BatchSession::savepoint`] and [`BatchSession::undo_part`].
 
 use std::collections::{HashMap, HashSet};
 
@@ -193,8 +193,8 @@ pub trait FlagSession: MarkSession {
     /// Takes the exclusive lock of the ledger until the transaction ends. Waits for batches that share it.
     fn lock_ledger(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Writes the changes that are newer than the ledger, and the windows that they replace. At most one change per flag,
-    /// in the order of the flags.
+    /// Writes the changes that are newer than the ledger, and the windows that they replace. At most one change per
+    /// flag, in the order of the flags.
     fn record(&mut self, changes: &[FlagChange]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Reads those of the flags that are recorded and not applied, with every window that has to follow.

@@ -319,7 +319,7 @@ async fn a_database_that_went_back_is_filled_again_though_nothing_more_comes() {
     process.append(&record(T, 1));
     let (finish, tally) = (CancellationToken::new(), Arc::clone(&process.tally));
     let drain = tokio::spawn(process.drain.run(finish.clone(), CancellationToken::new()));
-    let stored = || database.look(|tables| tables.positions.len());
+    let stored = || database.read(|tables| tables.positions.len());
     let settled = async |committed| {
         for _ in 0..60_000 {
             if stored() == 1 && tally.read().committed == committed && tally.read().waiting == 0 {

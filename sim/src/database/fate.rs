@@ -1,15 +1,15 @@
 //! Statements that wait for their fate, and backends whose client is gone.
 
-/// What becomes of a statement.
+/// The fate of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fate {
     /// It is done, and answered.
     Done,
-    /// It is done, and the connection breaks before the answer. Of a commit this says only that it is not answered.
+    /// It is done, and the connection breaks before the answer. A commit with this fate may be done or not.
     NotAnswered,
     /// The connection breaks before it.
     NotSent,
-    /// The server chose its transaction as a victim, and says so.
+    /// The server chose its transaction as a victim, and answers that.
     Victim,
 }
 
@@ -29,6 +29,6 @@ pub struct AbandonedBackend {
     pub backend: u64,
     /// A commit was sent.
     pub committing: bool,
-    /// Somebody waits for its locks.
+    /// Another session waits for its locks.
     pub in_the_way: bool,
 }

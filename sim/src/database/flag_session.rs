@@ -108,7 +108,7 @@ impl FlagSession for SimSession {
     }
 
     async fn claim_publisher(&mut self) -> Result<bool, StoreError> {
-        // Nobody publishes.
+        // The simulation has no publisher.
         Ok(false)
     }
 

@@ -1,17 +1,17 @@
 //! Flaws of a simulated database, for the simulation to find.
 
-/// What a database is to do that none should: a simulation has to notice.
+/// A flaw of the database. The simulation must notice it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Flaw {
     /// Rows are inserted next to others of the same key.
     NoKey,
     /// The checkpoint is read without any lock, and no session owns a lane.
     PlainFence,
-    /// A batch looks for flags without keeping the ledger as it is.
+    /// A batch reads flags without the lock of the ledger.
     PlainLedger,
-    /// Of two changes of a flag the one that comes later wins.
+    /// The change of a flag that arrives last wins.
     NoSeq,
-    /// A connection never looks at what is newer in the ledger than its first look.
+    /// A connection sees only the version of the ledger that it read first.
     NoVersion,
     /// Latest positions are written by arrival.
     LatestByArrival,

@@ -1,4 +1,5 @@
-//! Locks as a server gives them: shared or alone, to a transaction or to a session; who waits in a circle is a victim.
+//! The locks of a server: shared or exclusive, for a transaction or for a session. A session that would wait in a
+//! circle is a victim.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
@@ -11,7 +12,7 @@ use odograph::store::Key;
 /// What can be locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lock {
-    /// The table of positions, by those who insert.
+    /// The table of positions, by sessions that insert.
     Table,
     /// A lane of a journal, by a session.
     Lane(Place),
@@ -29,14 +30,14 @@ pub(super) enum Lock {
     Flag(Uuid),
 }
 
-/// How.
+/// How a lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Shared,
     Alone,
 }
 
-/// Who it is given to.
+/// How long a lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
     EndOfTransaction,
@@ -50,7 +51,7 @@ pub(super) struct Locks {
 }
 
 impl Locks {
-    /// Gives a lock if nobody is in the way. Having it already is as good.
+    /// Takes a lock, unless a lock of another session conflicts with it. Returns whether the session holds it now.
     pub(super) fn take(&mut self, backend: u64, lock: Lock, mode: Mode, until: Until) -> bool {
         let holders = self.held.entry(lock).or_default();
         let in_the_way =
@@ -64,7 +65,7 @@ impl Locks {
         true
     }
 
-    /// Waits for a lock; false where that would never end.
+    /// Waits for a lock. Returns false if the wait would never end.
     pub(super) fn wait(&mut self, backend: u64, lock: Lock, waker: Waker) -> bool {
         self.waiting.insert(backend, (lock, waker));
         let (mut met, mut next) = (BTreeSet::new(), vec![lock]);
@@ -84,7 +85,7 @@ impl Locks {
         self.waiting.remove(&backend);
     }
 
-    /// Gives back what a transaction holds, or all that its session holds, and wakes those who wait for it.
+    /// Releases the locks of a transaction, or all locks of its session, and wakes sessions that wait for them.
     pub(super) fn release(&mut self, backend: u64, until: Until) {
         let mut freed = Vec::new();
         self.held.retain(|lock, holders| {
@@ -108,12 +109,12 @@ impl Locks {
         self.held.get(&lock).into_iter().flatten().any(|(holder, ..)| *holder == backend)
     }
 
-    /// Whether anybody has it.
+    /// Whether any session holds the lock.
     pub(super) fn is_held(&self, lock: Lock) -> bool {
         self.held.contains_key(&lock)
     }
 
-    /// Whether somebody waits for what this one holds.
+    /// Whether a session waits for a lock of this one.
     pub(super) fn is_in_the_way(&self, backend: u64) -> bool {
         let holds = |lock: &Lock| self.held.get(lock).into_iter().flatten().any(|(holder, ..)| *holder == backend);
         self.waiting.values().any(|(lock, _)| holds(lock))

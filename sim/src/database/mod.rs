@@ -1,11 +1,11 @@
-//! A database in memory that does to a transaction all that a real one may do: what `FaultyDisk` is to files. Nothing is
-//! durable.
+//! A database in memory that fails in every way in which a real one may fail. It is to transactions what `FaultyDisk`
+//! is to files. Nothing is durable.
 //!
-//! It implements the port of statements, so the scripts that drive it are the ones that ship. A statement waits until the
-//! world serves it, with a fate: done, never sent, done and not answered, or a victim of others. A backend whose client is
-//! gone stays, with its locks and perhaps with a commit that had arrived, until the world has the server notice.
-//! Transactions see what is committed and their own writes (READ COMMITTED). They wait for row locks and advisory locks, and
-//! a circle of waiting has a victim. Outside of a transaction each statement commits by itself.
+//! It implements the port of statements, so the scripts that drive it are the ones that ship. A statement waits until
+//! the world serves it, with a fate: done, never sent, done and not answered, or a victim of others. A backend whose
+//! client is gone stays, with its locks and perhaps with a commit that had arrived, until the world has the server
+//! notice. Transactions see what is committed and their own writes (READ COMMITTED). They wait for row locks and
+//! advisory locks, and a circle of waiting has a victim. Outside of a transaction each statement commits by itself.
 
 mod batch_session;
 mod fate;

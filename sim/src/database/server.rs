@@ -1,4 +1,4 @@
-//! The server: backends with their transactions, statements that wait to be looked at, and commits that nobody waits for any more.
+//! The server: backends with their transactions, statements that wait for their fate, and commits whose client is gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ pub(super) struct Server {
     /// Rows faster than this are refused.
     pub(super) fastest: Option<u16>,
     pub(super) refuses: Option<ErrorClass>,
-    /// Somebody's trigger drops every row that is inserted.
+    /// A trigger drops every inserted row.
     pub(super) drops_rows: bool,
     /// What a client did against the contract of the port.
     pub(super) breach: Option<String>,
@@ -36,7 +36,7 @@ pub(super) struct Server {
     /// The sequence behind the ledger's versions; not rolled back with a transaction.
     pub(super) version: i64,
     pub(super) corrections: i64,
-    /// Batches that were turned away because somebody else owns the lane.
+    /// Batches that were refused because another session owns the lane.
     pub(super) fenced: u64,
     statements: BTreeMap<u64, Statement>,
     next: u64,
@@ -51,7 +51,7 @@ pub(super) struct Backend {
     pub(super) in_transaction: bool,
     /// The checkpoint that the transaction has read under its lock.
     pub(super) fence: Option<Place>,
-    /// The transaction has looked for triggers.
+    /// The transaction has searched for triggers.
     pub(super) is_guarded: bool,
     /// The first version of the ledger that the session has read.
     pub(super) first_version: Option<i64>,
@@ -60,12 +60,12 @@ pub(super) struct Backend {
     client: Client,
 }
 
-/// Who is at the other end of a session.
+/// The client of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Client {
     #[default]
     Connected,
-    /// Nobody, and the server has not noticed.
+    /// It is gone, and the server has not noticed.
     Gone,
 }
 
@@ -77,7 +77,7 @@ struct Statement {
     waker: Waker,
 }
 
-/// Why a statement does not go on.
+/// Why a statement stops.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stop {
     /// It waits for a lock.
@@ -96,7 +96,7 @@ impl Server {
         Ok(self.next)
     }
 
-    /// Sends a statement. It does nothing before somebody serves it.
+    /// Sends a statement. It does nothing before it is served.
     pub(super) fn send(&mut self, backend: u64, doing: &'static str) -> u64 {
         self.next += 1;
         let statement = Statement { backend, doing, fate: None, waker: Waker::noop().clone() };
@@ -110,7 +110,7 @@ impl Server {
         }
     }
 
-    /// What becomes of a statement, once that is known.
+    /// Returns the fate of a statement, once it is decided.
     pub(super) fn fate(&mut self, statement: u64, context: &Context<'_>) -> Poll<Fate> {
         let Some(found) = self.statements.get_mut(&statement) else { return Poll::Ready(Fate::NotSent) };
         if let Some(fate) = found.fate {
@@ -147,11 +147,11 @@ impl Server {
         left.map(described).collect()
     }
 
-    /// The transaction stands.
+    /// Commits the transaction.
     pub(super) fn commit(&mut self, backend: u64) {
         if let Some(ended) = self.backends.get_mut(&backend) {
             let writes = std::mem::take(&mut ended.writes);
-            // The corrected stream has to tell of every change that a flag makes.
+            // The corrected stream reports every change that a flag makes.
             if !writes.applied.is_empty() && !writes.marks.is_empty() && writes.corrections.is_empty() {
                 self.breach.get_or_insert("positions changed without a correction".to_owned());
             }
@@ -164,7 +164,7 @@ impl Server {
         self.locks.release(backend, Until::EndOfTransaction);
     }
 
-    /// The transaction never was.
+    /// Rolls the transaction back.
     pub(super) fn abort(&mut self, backend: u64) {
         if let Some(ended) = self.backends.get_mut(&backend) {
             ended.end_transaction();
@@ -180,7 +180,7 @@ impl Server {
         }
     }
 
-    /// The server notices that the client is gone, after a commit that had arrived or before.
+    /// Ends a session whose client is gone. A commit that was sent had arrived, or had not.
     pub(super) fn end(&mut self, backend: u64, commits: bool) {
         if commits && self.backends.get(&backend).is_some_and(|backend| backend.committing) {
             self.commit(backend);
@@ -198,30 +198,30 @@ impl Server {
         if self.locks.take(backend, lock, mode, until) { Ok(()) } else { Err(Stop::Wait(lock)) }
     }
 
-    /// A lock to the end of the transaction.
+    /// Takes an exclusive lock until the transaction ends.
     pub(super) fn alone(&mut self, backend: u64, lock: Lock) -> Result<(), Stop> {
         self.lock(backend, lock, Mode::Alone, Until::EndOfTransaction)
     }
 
-    /// A backend. One that has ended has nobody who reads it.
+    /// Returns a backend. One that has ended is made again, and no client reads it.
     pub(super) fn backend(&mut self, backend: u64) -> &mut Backend {
         self.backends.entry(backend).or_default()
     }
 
-    /// What the transaction is about to change.
+    /// Returns the uncommitted changes of the transaction.
     pub(super) fn writes_of(&mut self, backend: u64) -> &mut Writes {
         &mut self.backend(backend).writes
     }
 
-    /// Nothing of a batch may be written before the fence was read: an owner that was superseded would hold up the new one,
-    /// and rows of its commit in doubt would pass for somebody else's.
+    /// Checks that the fence was read before a write of a batch. Otherwise a superseded owner would hold up the new
+    /// one, and rows of its commit in doubt would pass for rows of another session.
     pub(super) fn writes(&mut self, backend: u64, what: &str) {
         if self.backend(backend).fence.is_none() {
             self.breach.get_or_insert(format!("{what} written before the fence was read"));
         }
     }
 
-    /// One transaction of a lane is past its fence at a time: what an earlier one will do is decided.
+    /// Checks that only one transaction of a lane is past its fence: the result of an earlier one is settled.
     pub(super) fn passes_fence(&mut self, backend: u64, place: Place) {
         let mut others = self.backends.iter().filter(|(other, _)| **other != backend);
         if others.any(|(_, other)| other.fence == Some(place)) {
@@ -229,14 +229,15 @@ impl Server {
         }
     }
 
-    /// A lock that is meant to last ends with its statement outside of a transaction, and what belongs together comes apart.
+    /// Checks for a transaction. Without one a lock ends with its statement, and changes that belong together commit
+    /// one by one.
     pub(super) fn belongs_in_transaction(&mut self, backend: u64, what: &str) {
         if !self.backend(backend).in_transaction {
             self.breach.get_or_insert(format!("{what} outside of a transaction"));
         }
     }
 
-    /// The same; and nothing that takes long may run under the lock of the ledger, which flags wait for.
+    /// Checks the same as `writes`, and that a slow write does not run under the lock of the ledger: flags wait for it.
     pub(super) fn writes_slowly(&mut self, backend: u64, what: &str) {
         self.writes(backend, what);
         if self.locks.holds(backend, Lock::Ledger) {

@@ -1,4 +1,4 @@
-//! The client's end of a session: one statement after the other, each of which may meet whatever a network and a server do.
+//! The client's end of a session: one statement after the other. Each may meet every fault of a network and a server.
 
 use std::future::poll_fn;
 use std::sync::MutexGuard;
@@ -133,7 +133,7 @@ impl Drop for SimSession {
     }
 }
 
-/// A statement under way. Dropped before it was looked at, it never runs; a commit may.
+/// A statement under way. If it is dropped before it is served, it never runs. A commit may.
 struct Sent<'a> {
     server: &'a Shared,
     statement: u64,

@@ -40,7 +40,7 @@ impl SimDatabase {
         self.server().waiting()
     }
 
-    /// Has a statement met its fate.
+    /// Decides the fate of a statement.
     pub fn serve(&self, statement: u64, fate: Fate) {
         self.server().serve(statement, fate);
     }
@@ -51,12 +51,12 @@ impl SimDatabase {
         self.server().left()
     }
 
-    /// The server notices that a client is gone; a commit that was sent had arrived or had not.
+    /// Ends a session whose client is gone. A commit that was sent had arrived, or had not.
     pub fn end(&self, backend: u64, commits: bool) {
         self.server().end(backend, commits);
     }
 
-    /// All sessions end at once; each commit that was sent had arrived or had not.
+    /// Ends all sessions at once. Each commit that was sent had arrived, or had not.
     pub fn restart(&self, mut commits: impl FnMut() -> bool) {
         let mut server = self.server();
         let backends: Vec<_> = server.backends.keys().copied().collect();
@@ -65,21 +65,21 @@ impl SimDatabase {
         }
     }
 
-    /// Takes no new connection, for a reason of this class, or does so again.
+    /// Refuses new connections with an error of this class, or accepts them again.
     pub fn refuse(&self, class: Option<ErrorClass>) {
         self.server().refuses = class;
     }
 
-    /// Refuses rows that are faster, as a check that somebody added would.
+    /// Refuses rows that are faster, as an added CHECK would.
     pub fn refuse_faster_than(&self, kmh: Option<u16>) {
         self.server().fastest = kmh;
     }
 
-    /// A trigger that drops every inserted row appears or goes. Tells whether it did: CREATE TRIGGER waits for transactions
-    /// that have inserted rows.
+    /// Adds or removes a trigger that drops every inserted row. Returns whether it could: CREATE TRIGGER waits for
+    /// transactions that have inserted rows.
     ///
-    /// Between the guard of a transaction and its rows PostgreSQL would let the trigger appear, and the guard would not see
-    /// it. That is known and open, so it does not happen here.
+    /// Between the guard of a transaction and its rows PostgreSQL would let the trigger appear, and the guard would not
+    /// see it. That is known and open, so it does not happen here.
     #[must_use]
     pub fn drop_rows(&self, drops: bool) -> bool {
         let mut server = self.server();
@@ -91,20 +91,20 @@ impl SimDatabase {
         free
     }
 
-    /// What a client did against the contract of the port, if any did.
+    /// Returns what a client did against the contract of the port, if any did.
     #[must_use]
     pub fn breach(&self) -> Option<String> {
         self.server().breach.clone()
     }
 
-    /// What it holds now.
+    /// Returns a copy of the content.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let server = self.server();
         Snapshot { tables: server.tables.clone(), version: server.version }
     }
 
-    /// Goes back to what it held. The sessions end.
+    /// Goes back to an earlier content. The sessions end.
     pub fn restore(&self, snapshot: &Snapshot) {
         self.restart(|| false);
         let mut server = self.server();
@@ -112,23 +112,23 @@ impl SimDatabase {
         server.changes += 1;
     }
 
-    /// A marshal's word, as Directus' side keeps it.
+    /// Writes a marshal's change into Directus' table.
     pub fn declare(&self, change: FlagChange) {
         self.server().declare(change);
     }
 
-    /// Looks at what is committed.
-    pub fn look<T>(&self, look: impl FnOnce(&Tables) -> T) -> T {
-        look(&self.server().tables)
+    /// Reads the committed content.
+    pub fn read<T>(&self, read: impl FnOnce(&Tables) -> T) -> T {
+        read(&self.server().tables)
     }
 
-    /// Grows with each transaction that is committed.
+    /// Returns a number that grows with each committed transaction.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.server().changes
     }
 
-    /// How many batches were turned away because somebody else owns their lane.
+    /// Returns the number of batches that were refused because another session owns their lane.
     #[must_use]
     pub fn fenced(&self) -> u64 {
         self.server().fenced

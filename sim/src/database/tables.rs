@@ -1,5 +1,5 @@
-//! What a database holds, and what a transaction is about to change. A transaction sees its own changes; others see them once it
-//! is committed.
+//! The content of a database, and the uncommitted changes of a transaction. A transaction sees its own changes. Others
+//! see them after the commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +40,7 @@ pub struct StoredRow {
     pub wire: Vec<u8>,
     /// Whether it is marked.
     pub faulty: bool,
-    /// How often it stands there.
+    /// How often the table holds it.
     pub copies: u32,
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Replaced {
     pub(super) window: Window,
 }
 
-/// What a transaction is about to change.
+/// The uncommitted changes of a transaction.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Writes {
     pub(super) rows: BTreeMap<Key, StoredRow>,
@@ -107,7 +107,7 @@ impl Writes {
 }
 
 impl Tables {
-    /// Where a lane stands, as far as the database knows it.
+    /// Returns the checkpoint of a lane, if the database has one.
     #[must_use]
     pub fn checkpoint(&self, journal: JournalId, lane: u16) -> Option<Checkpoint> {
         self.checkpoints.get(&(journal.to_bytes(), lane)).map(|stored| stored.checkpoint)
@@ -124,7 +124,7 @@ impl Tables {
         self.ledger.values().filter_map(Flagged::covers)
     }
 
-    /// Whether positions under a window may lag behind the ledger: a change that concerns it is written down and not applied.
+    /// Whether positions at an instant may differ from the ledger: a change that covers it is recorded and not applied.
     #[must_use]
     pub fn is_unsettled(&self, imei: u64, ts_ms: i64) -> bool {
         let covers = |window: &Window| window.covers(imei, ts_ms);
@@ -139,7 +139,7 @@ impl Tables {
         self.windows.len()
     }
 
-    /// Takes a transaction in.
+    /// Applies the changes of a transaction.
     pub(super) fn take(&mut self, writes: Writes) {
         let Writes {
             rows,

@@ -128,8 +128,8 @@ where
     }
 }
 
-/// Returns the lane's checkpoint. Writes new rows for all lanes of the journal if the journal is new, or if their number
-/// has changed.
+/// Returns the lane's checkpoint. Writes new rows for all lanes of the journal if the journal is new, or if their
+/// number has changed.
 async fn open_lane(session: &mut impl BatchSession, lane: Lane) -> Result<Checkpoint, StoreError> {
     session.begin(OPENING).await?;
     session.lock_lanes(lane).await?;

@@ -1,5 +1,5 @@
-//! Records on their way into quarantine. The same bytes of a device go there once, with a count. A device gets at most as many
-//! records of an hour as quarantine holds of it.
+//! Records on their way into quarantine. The same bytes of a device go there once, with a count. A device gets at most
+//! as many records of an hour as quarantine holds of it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,7 +7,8 @@ use std::collections::hash_map::Entry;
 use crate::store::model::batch::Quarantined;
 use crate::store::model::digest::digest;
 
-/// Maximum of quarantined records per device and hour of receive time; `None` is no maximum. Records over it are only counted.
+/// Maximum of quarantined records per device and hour of receive time; `None` is no maximum. Records over it are only
+/// counted.
 pub type QuarantineCap = Option<u32>;
 
 /// Bytes, and how often they came.
@@ -28,8 +29,8 @@ impl QuarantineInput<'_> {
     }
 }
 
-/// Returns each record once, and the number of records over the cap. That number does not consider what quarantine holds
-/// already: the database counts that. So a batch of one device's rubbish costs the database no more than the cap.
+/// Returns each record once, and the number of records over the cap. That number does not consider what quarantine
+/// holds already: the database counts that. So a batch of one device's rubbish costs the database no more than the cap.
 pub(crate) fn inputs(records: &[Quarantined], cap: QuarantineCap) -> (Vec<QuarantineInput<'_>>, u64) {
     let most = cap.map_or(usize::MAX, |cap| usize::try_from(cap).unwrap_or(usize::MAX));
     let (mut offered, mut over): (Vec<QuarantineInput<'_>>, u64) = (Vec::new(), 0);

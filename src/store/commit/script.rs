@@ -1,7 +1,7 @@
 //! The transaction of a batch: the order of its steps, written once for every database that implements the port.
 //!
-//! Read [`COMMIT_ORDER`] first. Each step is a few statements of [`BatchSession`]. Any error ends the session, and with it
-//! the transaction.
+//! Read [`COMMIT_ORDER`] first. Each step is a few statements of [`BatchSession`]. Any error ends the session, and with
+//! it the transaction.
 
 use super::bisect::{self, LatestParts, PositionParts};
 use super::quarantine_input::{QuarantineCap, inputs};
@@ -52,9 +52,9 @@ pub enum CommitStep {
 /// The order in which every batch is committed.
 ///
 /// The fence comes before any write. Rows come before quarantine, which takes the rows that the database refused. Slow
-/// steps come before the ledger's lock, because flags wait for it. A statement of its own reads the ledger after the lock:
-/// a statement that waited for the lock would see the ledger as it was before. Rows under a flag are marked, and latest
-/// positions repaired, before other sessions can see the rows.
+/// steps come before the ledger's lock, because flags wait for it. A statement of its own reads the ledger after the
+/// lock: a statement that waited for the lock would see the ledger as it was before. Rows under a flag are marked, and
+/// latest positions repaired, before other sessions can see the rows.
 pub const COMMIT_ORDER: [CommitStep; 14] = [
     CommitStep::Claim,
     CommitStep::Begin,
@@ -81,7 +81,8 @@ pub(super) struct BatchTransaction<'a, S> {
     /// Sorted.
     pub(super) batch: &'a Batch,
     pub(super) span: &'a BatchSpan,
-    /// Holds the commit from the moment that it is sent until it is answered, even if the future of the attempt is dropped.
+    /// Holds the commit from the moment that it is sent until it is answered, even if the future of the attempt is
+    /// dropped.
     pub(super) doubt: &'a mut Option<CommitInDoubt>,
     pub(super) findings: Findings,
 }

@@ -26,8 +26,8 @@ impl WriteStrategy {
         }
     }
 
-    /// Returns the time limit of an attempt. A batch takes a second at most, and the server gives up on a statement after
-    /// 45. Longer means that the server is gone. Bisect takes a few statements for each refused row.
+    /// Returns the time limit of an attempt. A batch takes a second at most, and the server gives up on a statement
+    /// after 45. Longer means that the server is gone. Bisect takes a few statements for each refused row.
     pub(crate) fn patience(self) -> Duration {
         match self {
             Self::Copy | Self::Conflict => Duration::from_mins(1),
@@ -36,8 +36,8 @@ impl WriteStrategy {
     }
 }
 
-/// Returns the first strategy of the next batch: COPY, unless rows of this batch that should have been new were stored. Then
-/// more such rows are on their way, and a failed COPY costs more than inserts under the key.
+/// Returns the first strategy of the next batch: COPY, unless rows of this batch that should have been new were stored.
+/// Then more such rows are on their way, and a failed COPY costs more than inserts under the key.
 pub(crate) fn next_strategy(strategy: WriteStrategy, batch: &Batch, duplicates: u64) -> WriteStrategy {
     let expected = batch.known_stored + u64::try_from(batch.perhaps_stored.len()).unwrap_or(u64::MAX);
     if strategy == WriteStrategy::Conflict && duplicates > expected {

@@ -1,8 +1,8 @@
-//! The batch's side of faulty flags. At the end of its transaction a batch reads the ledger once more, under a lock that
-//! keeps the ledger as it is until the commit, and marks its own rows that a live flag covers.
+//! The batch's side of faulty flags. At the end of its transaction a batch reads the ledger once more, under a lock
+//! that keeps the ledger as it is until the commit, and marks its own rows that a live flag covers.
 //!
-//! Anyone who changes the ledger takes the same lock alone. So a flag is either in the ledger before this reading, or it is
-//! recorded after the batch's rows can be seen, and then its writer marks them.
+//! Anyone who changes the ledger takes the same lock alone. So a flag is either in the ledger before this reading, or
+//! it is recorded after the batch's rows can be seen, and then its writer marks them.
 
 use std::collections::HashMap;
 

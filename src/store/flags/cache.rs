@@ -1,7 +1,7 @@
 //! The live flags as one connection knows them. A lane needs them to find the rows of its batch that a flag covers.
 //!
-//! This is only a copy. Each transaction compares its version with the ledger's, under the lock of the ledger, and first
-//! reads what is newer. The copy ends with its connection, so it is read again after the database went back.
+//! This is only a copy. Each transaction compares its version with the ledger's, under the lock of the ledger, and
+//! first reads what is newer. The copy ends with its connection, so it is read again after the database went back.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -46,8 +46,8 @@ impl FlagCache {
         !self.too_many && self.windows.is_empty()
     }
 
-    /// Takes in the rows of the ledger between the known version and this one: the latest row of each flag. If there are
-    /// too many flags then, each batch reads its flags from now on.
+    /// Takes in the rows of the ledger between the known version and this one: the latest row of each flag. If there
+    /// are too many flags then, each batch reads its flags from now on.
     pub(crate) fn learn(&mut self, version: i64, entries: Vec<LedgerEntry>) {
         self.version = version;
         self.remember(entries);

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::store::model::flag::{Applied, FlagChange, Window};
 
-/// Returns the latest change of each flag, in the order of the flags, so that two writers lock them in the same order. The
-/// window before it is that of the flag's oldest change.
+/// Returns the latest change of each flag, in the order of the flags, so that two writers lock them in the same order.
+/// The window before it is that of the flag's oldest change.
 pub(crate) fn latest_of_each(changes: &[FlagChange]) -> Vec<FlagChange> {
     let mut latest: HashMap<Uuid, (FlagChange, i64)> = HashMap::new();
     for change in changes {
@@ -32,8 +32,8 @@ pub(crate) fn latest_of_each(changes: &[FlagChange]) -> Vec<FlagChange> {
     latest
 }
 
-/// Returns the result of each change, given the flags that followed: the latest change of such a flag is applied, all others
-/// are stale.
+/// Returns the result of each change, given the flags that followed: the latest change of such a flag is applied, all
+/// others are stale.
 pub(crate) fn outcomes(changes: &[FlagChange], applied: &HashMap<Uuid, i64>) -> Vec<Applied> {
     let mut left = applied.clone();
     changes

@@ -22,8 +22,8 @@ impl<C: Connect> FlagLedger<C> {
         Self { sessions: SessionSlot::new(connect), order: FLAG_ORDER }
     }
 
-    /// Replaces the orders of the steps. The simulation breaks an order on purpose, to prove that it finds every wrong one.
-    /// The product never calls this: it works in [`FLAG_ORDER`].
+    /// Replaces the orders of the steps. The simulation breaks an order on purpose, to prove that it finds every wrong
+    /// one. The product never calls this: it works in [`FLAG_ORDER`].
     #[doc(hidden)]
     #[must_use]
     pub fn in_order(self, order: FlagOrder) -> Self {

@@ -62,7 +62,8 @@ pub(crate) struct MarkCount {
 }
 
 impl MarkCount {
-    /// Cuts the intervals, which come from [`intervals`], also at the begin and end of the windows whose sums are needed.
+    /// Cuts the intervals, which come from [`intervals`], also at the begin and end of the windows whose sums are
+    /// needed.
     pub(crate) fn new(intervals: Vec<FlagInterval>, windows: impl IntoIterator<Item = Window>) -> Self {
         let mut cuts = BTreeSet::new();
         for window in windows {

@@ -1,7 +1,7 @@
 //! Repairs the latest positions of devices: one may have become faulty, or a later one may not be faulty any more.
 //!
-//! The repair locks the device's row in `latest_positions`. Another writer of that row commits before, or waits. After the
-//! wait it writes its own position only if that is later.
+//! The repair locks the device's row in `latest_positions`. Another writer of that row commits before, or waits. After
+//! the wait it writes its own position only if that is later.
 
 use crate::store::error::store_error::StoreError;
 use crate::store::statements::MarkSession;
@@ -16,7 +16,8 @@ pub(crate) struct LatestRepair {
     pub(crate) may_begin: bool,
 }
 
-/// Writes each device's last position that counts into its latest position. One element of `repairs` per device, in order.
+/// Writes each device's last position that counts into its latest position. One element of `repairs` per device, in
+/// order.
 pub(crate) async fn repair(session: &mut impl MarkSession, repairs: &[LatestRepair]) -> Result<(), StoreError> {
     let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei).collect();
     let stored = session.lock_latest(&imeis).await?;

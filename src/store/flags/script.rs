@@ -2,8 +2,8 @@
 //! port.
 //!
 //! The first transaction records the change under the ledger's lock, in milliseconds. From then on batches know it. The
-//! second one makes stored positions follow, under the locks of the devices. It may take minutes. Every process may run the
-//! second one at any time for a flag that is recorded and not applied: it goes by the ledger, never by the event.
+//! second one makes stored positions follow, under the locks of the devices. It may take minutes. Every process may run
+//! the second one at any time for a flag that is recorded and not applied: it goes by the ledger, never by the event.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -96,8 +96,8 @@ pub(super) async fn record<S: FlagSession>(
     FlagTransaction::new(session, changes, &[]).run(order, RECORDING).await.map(drop)
 }
 
-/// Makes positions follow those of the flags that are recorded and not applied. Returns these flags, each with the change
-/// that positions follow now.
+/// Makes positions follow those of the flags that are recorded and not applied. Returns these flags, each with the
+/// change that positions follow now.
 pub(super) async fn apply<S: FlagSession>(
     session: &mut S,
     flags: &[Uuid],
@@ -191,8 +191,8 @@ impl<'a, S: FlagSession> FlagTransaction<'a, S> {
             repair.until_ms = repair.until_ms.max(until_ms);
             repair.may_begin |= self.marks.changed_in(window) > 0;
         }
-        // A batch drops a latest position that a live flag covers, before that flag is applied to the row. If the flag ends
-        // before it is applied, no row changes, but the position counts again.
+        // A batch drops a latest position that a live flag covers, before that flag is applied to the row. If the flag
+        // ends before it is applied, no row changes, but the position counts again.
         for interval in self.marks.intervals().iter().filter(|interval| !interval.faulty) {
             if let Some(repair) = repairs.get_mut(&interval.window.imei().get()) {
                 repair.may_begin = true;
