@@ -41,7 +41,7 @@ impl Archive {
     /// # Errors
     /// When there is no journal, or its identity cannot be read.
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self, OpenError> {
-        let names = storage.names().map_err(|wrong| OpenError::io("listing", ".", wrong))?;
+        let names = storage.names().map_err(|error| OpenError::io("listing", ".", error))?;
         match Identity::read(&*storage, &names)? {
             Some(identity) => Ok(Self { storage, identity }),
             None if names.iter().any(|name| segment::number(name).is_some()) => Err(identity::missing()),
@@ -57,7 +57,7 @@ impl Archive {
 
     /// The numbers of the segments that are there now, oldest first.
     pub fn segments(&self) -> Result<Vec<u64>, OpenError> {
-        let names = self.storage.names().map_err(|wrong| OpenError::io("listing", ".", wrong))?;
+        let names = self.storage.names().map_err(|error| OpenError::io("listing", ".", error))?;
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
         numbers.sort_unstable();
         Ok(numbers)
@@ -75,14 +75,14 @@ impl Archive {
     fn try_scan(&self, number: u64) -> Result<Option<Scan>, OpenError> {
         let name = segment::name(number);
         let file = match self.storage.open(&name) {
-            Err(wrong) if wrong.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(|wrong| OpenError::io("opening", &name, wrong))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(|error| OpenError::io("opening", &name, error))?,
         };
-        let size = file.size().map_err(|wrong| OpenError::io("reading", &name, wrong))?;
+        let size = file.size().map_err(|error| OpenError::io("reading", &name, error))?;
         let header_damaged = match SegmentHeader::read(&*file, &name, Some(self.identity.origin)) {
             Ok(header) => header.size != size,
             Err(OpenError::Damaged { .. }) => true,
-            Err(wrong) => return Err(wrong),
+            Err(error) => return Err(error),
         };
         let walk = Walk::new(Arc::clone(&file), self.identity.origin, number);
         Ok(Some(Scan { name, file, size, walk, current: None, damage: header_damaged.then_some(0) }))
@@ -152,7 +152,7 @@ impl Scan {
     /// What comes next; `None` at the end.
     #[expect(clippy::should_implement_trait, reason = "the entries are lent between two calls")]
     pub fn next(&mut self) -> Result<Option<ScanItem>, OpenError> {
-        let failed = |wrong| OpenError::io("reading", &self.name, wrong);
+        let failed = |error| OpenError::io("reading", &self.name, error);
         if let Some(offset) = self.damage.take() {
             return Ok(Some(ScanItem::Damage { offset }));
         }

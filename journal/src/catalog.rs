@@ -9,10 +9,10 @@ use std::task::Waker;
 use super::error::Poisoned;
 use super::history::History;
 use super::limits::Limits;
-use super::recovery::{RecoveredState, RecoveryMode};
-use super::segment::Segment;
+use super::options::RecoveryMode;
+use super::recovery::RecoveredState;
+use super::segment::{Segment, Spare};
 use super::status::{FullCause, JournalState, Status};
-use super::storage::StorageFile;
 use crate::position::{Mark, Position};
 
 #[derive(Debug)]
@@ -60,14 +60,6 @@ pub(super) struct Counts {
     pub(super) entries: u64,
     pub(super) keep_shortened: u64,
     pub(super) damage_skipped_bytes: u64,
-}
-
-/// A file that is ready to become, or to be made into, the next segment.
-#[derive(Clone, Debug)]
-pub(super) struct Spare {
-    pub(super) number: u64,
-    pub(super) file: Arc<dyn StorageFile>,
-    pub(super) size: u64,
 }
 
 /// Work on files that nobody waits for, if it is done in time.

@@ -5,9 +5,10 @@
 
 use std::io;
 
-use super::catalog::{Chore, Done, Spare};
+use super::catalog::{Chore, Done};
 use super::error::Poisoned;
 use super::identity::Origin;
+use super::segment::Spare;
 use super::segment::{SPARE, SegmentHeader, name};
 use super::storage::{Storage, is_no_space};
 
@@ -24,19 +25,19 @@ pub(super) fn run(storage: &dyn Storage, origin: Origin, chore: &Chore) -> Resul
         Chore::Remove { old } => ("removing a segment", remove(storage, &name(old))),
     };
     match result {
-        Err(wrong) if is_no_space(&wrong) => {
+        Err(error) if is_no_space(&error) => {
             // What was made so far only takes up space.
-            remove_if_there(storage, SPARE).map_err(|wrong| Poisoned::new("removing a spare segment", wrong))?;
+            remove_if_there(storage, SPARE).map_err(|error| Poisoned::new("removing a spare segment", error))?;
             Ok(Done::NoSpace)
         }
-        result => result.map_err(|wrong| Poisoned::new(doing, wrong)),
+        result => result.map_err(|error| Poisoned::new(doing, error)),
     }
 }
 
 /// Removes a file that may not be there.
 pub(super) fn remove_if_there(storage: &dyn Storage, name: &str) -> io::Result<()> {
     match storage.remove(name) {
-        Err(wrong) if wrong.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
 }

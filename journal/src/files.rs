@@ -55,7 +55,7 @@ impl Storage for Files {
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(wrong)) => Err(wrong),
+            Err(TryLockError::Error(error)) => Err(error),
         }
     }
 
@@ -110,8 +110,8 @@ impl StorageFile for File {
             match std::os::unix::fs::FileExt::read_at(self, rest, offset + done as u64) {
                 Ok(0) => break,
                 Ok(read) => done += read,
-                Err(wrong) if wrong.kind() == io::ErrorKind::Interrupted => {}
-                Err(wrong) => return Err(wrong),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(done)

@@ -34,14 +34,14 @@ impl Identity {
         }
         let mut bytes = [0; LABEL_LEN];
         let read = storage.open(FILE).and_then(|file| file.read_at(0, &mut bytes));
-        let read = read.map_err(|wrong| OpenError::io("reading", FILE, wrong))?;
+        let read = read.map_err(|error| OpenError::io("reading", FILE, error))?;
         Self::decode(bytes.get(..read).unwrap_or_default()).map(Some)
     }
 
     /// Makes the file say this, and survive a power cut.
     pub(super) fn write(&self, storage: &dyn Storage) -> io::Result<()> {
         match storage.remove(NEW_FILE) {
-            Err(wrong) if wrong.kind() != io::ErrorKind::NotFound => return Err(wrong),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let file = storage.create(NEW_FILE)?;

@@ -29,7 +29,7 @@
 //!
 //! # Reading order
 //!
-//! `format` (bytes on disk), `group`, `segment`, `catalog`, `log`, `queue`, `writer`, `journal`; then `recovery` (opening after a
+//! `format` (bytes on disk), `group`, `segment`, `catalog`, `log`, `queue`, `writer`, `open`; then `recovery` (opening after a
 //! crash), `history` (does a checkpoint belong to this journal?), `reader`, `archive`.
 
 mod archive;
@@ -46,6 +46,7 @@ mod label;
 mod limits;
 mod log;
 mod open;
+mod options;
 mod position;
 mod queue;
 mod reader;
@@ -68,11 +69,12 @@ pub use history::{History, HistoryMatch, HistoryMismatch};
 pub use label::VERSION;
 pub use limits::{InvalidLimits, Limits};
 pub use log::{Log, LogOutcome, Synced};
-pub use open::{Journal, OpeningDraw, Options};
+pub use open::{Journal, OpeningDraw};
+pub use options::{Options, RecoveryMode};
 pub use position::{JournalId, Mark, Position};
 pub use queue::{Appender, Receipt, Ticket};
 pub use reader::{Reader, Ready};
-pub use recovery::{OpeningReport, RecoveryMode};
+pub use recovery::OpeningReport;
 pub use relay::Relay;
 pub use room::Room;
 pub use shared_catalog::SharedCatalog;

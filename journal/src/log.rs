@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use super::catalog::Spare;
 use super::error::Poisoned;
 use super::group::{Group, Header, SECTOR, extent};
+use super::segment::Spare;
 use super::shared_catalog::SharedCatalog;
 use super::status::FullCause;
 use super::storage::is_no_space;
@@ -75,9 +75,9 @@ impl Log {
         let length = u64::from(group.length());
         let needed = extent(length);
         let Some(end) = self.end.position.0.checked_add(length).filter(|end| i64::try_from(*end).is_ok()) else {
-            let wrong =
+            let error =
                 std::io::Error::other("its positions are used up; let it drain and start on an empty directory");
-            return Err(self.poison("placing a group", wrong));
+            return Err(self.poison("placing a group", error));
         };
         let released = {
             let mut catalog = self.shared.lock();
@@ -106,16 +106,16 @@ impl Log {
             tag_before: self.end.tag,
         };
         let file = &active.segment.file;
-        if let Err(wrong) = file.write_at(active.offset, group.seal(&header, active.offset, active.segment.size)) {
-            if is_no_space(&wrong) {
+        if let Err(error) = file.write_at(active.offset, group.seal(&header, active.offset, active.segment.size)) {
+            if is_no_space(&error) {
                 // Not synced, so not promised: the same place takes the same group later.
                 self.shared.lock().full = Some(FullCause::NoSpace);
                 return Ok(LogOutcome::NoRoom);
             }
-            return Err(self.poison("writing a group", wrong));
+            return Err(self.poison("writing a group", error));
         }
-        if let Err(wrong) = file.sync() {
-            return Err(self.poison("syncing a group", wrong));
+        if let Err(error) = file.sync() {
+            return Err(self.poison("syncing a group", error));
         }
         active.offset += needed;
         active.number += 1;
@@ -139,7 +139,7 @@ impl Log {
         self.shared.tell(catalog);
     }
 
-    fn poison(&self, doing: &'static str, wrong: std::io::Error) -> Poisoned {
-        self.shared.poison(Poisoned::new(doing, wrong))
+    fn poison(&self, doing: &'static str, error: std::io::Error) -> Poisoned {
+        self.shared.poison(Poisoned::new(doing, error))
     }
 }

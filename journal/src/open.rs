@@ -9,25 +9,16 @@ use super::chores::remove_if_there;
 use super::error::{OpenError, Poisoned};
 use super::group::Group;
 use super::identity::{self, Identity, Origin};
-use super::limits::Limits;
 use super::log::{Log, LogOutcome};
+use super::options::{Options, RecoveryMode};
 use super::queue::Appender;
-use super::recovery::{OpeningReport, RecoveryMode, Released, recover};
+use super::recovery::{OpeningReport, Released, recover};
 use super::segment::{self, SPARE, SegmentHeader};
 use super::shared_catalog::SharedCatalog;
 use super::storage::Storage;
 use super::writer::{OnSync, Threads};
 use crate::position::{JournalId, Position};
 use crate::wall_clock::system_us;
-
-/// How a journal is opened.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Its bounds.
-    pub limits: Limits,
-    /// What to do about damage.
-    pub recovery: RecoveryMode,
-}
 
 /// What an opening draws at random. Given from outside, so that a simulation can repeat itself.
 #[derive(Clone, Copy, Debug)]
@@ -69,14 +60,14 @@ impl Journal {
         options: Options,
         on_sync: OnSync,
     ) -> Result<(Self, OpeningReport), OpenError> {
-        let lock = storage.lock().map_err(|wrong| match wrong.kind() {
+        let lock = storage.lock().map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => OpenError::Locked,
-            _ => OpenError::io("locking", "lock", wrong),
+            _ => OpenError::io("locking", "lock", error),
         })?;
         let (log, opened) = Log::open(storage, options, OpeningDraw::random(), system_us())?;
         let shared = Arc::clone(log.catalog());
         let threads = Threads::start(log, options.limits.group_bytes(), on_sync);
-        let threads = threads.map_err(|wrong| OpenError::io("starting a thread for", ".", wrong))?;
+        let threads = threads.map_err(|error| OpenError::io("starting a thread for", ".", error))?;
         Ok((Self { shared, threads, _lock: lock }, opened))
     }
 
@@ -121,10 +112,10 @@ impl Log {
         draw: OpeningDraw,
         now_us: i64,
     ) -> Result<(Self, OpeningReport), OpenError> {
-        let names = storage.names().map_err(|wrong| OpenError::io("listing", ".", wrong))?;
+        let names = storage.names().map_err(|error| OpenError::io("listing", ".", error))?;
         let (identity, trust) = identify(&*storage, &names, options.recovery, draw)?;
         let mut found = recover(&*storage, &names, identity.origin, options.recovery, trust)?;
-        remove_if_there(&*storage, SPARE).map_err(|wrong| OpenError::io("removing", SPARE, wrong))?;
+        remove_if_there(&*storage, SPARE).map_err(|error| OpenError::io("removing", SPARE, error))?;
         if found.segments.is_empty() {
             (found.end.position, found.released) = (draw.begin, draw.begin);
         }
@@ -153,20 +144,20 @@ fn identify(
         Ok(Some(identity)) => return Ok((identity, Released::AsNoted)),
         Ok(None) if !beside_segments => Origin(draw.id.to_bytes()),
         Ok(None) if recovery == RecoveryMode::Strict => return Err(identity::missing()),
-        Err(wrong @ OpenError::Damaged { .. }) if recovery == RecoveryMode::Strict => return Err(wrong),
+        Err(error @ OpenError::Damaged { .. }) if recovery == RecoveryMode::Strict => return Err(error),
         // The segments say where they come from; under a new id everything is drained again.
         Ok(None) | Err(OpenError::Damaged { .. }) => origin_of(storage, names)?.unwrap_or(Origin(draw.id.to_bytes())),
-        Err(wrong) => return Err(wrong),
+        Err(error) => return Err(error),
     };
     let identity = Identity { origin, id: draw.id };
-    identity.write(storage).map_err(|wrong| OpenError::io("writing", identity::FILE, wrong))?;
+    identity.write(storage).map_err(|error| OpenError::io("writing", identity::FILE, error))?;
     Ok((identity, Released::Nothing))
 }
 
 /// The origin that the first readable segment names.
 fn origin_of(storage: &dyn Storage, names: &[String]) -> Result<Option<Origin>, OpenError> {
     for name in names.iter().filter(|name| segment::number(name).is_some()) {
-        let file = storage.open(name).map_err(|wrong| OpenError::io("reading", name, wrong))?;
+        let file = storage.open(name).map_err(|error| OpenError::io("reading", name, error))?;
         if let Ok(header) = SegmentHeader::read(&*file, name, None) {
             return Ok(Some(header.origin));
         }

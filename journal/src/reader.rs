@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::catalog::Catalog;
 use super::entry::{self, Entry};
 use super::error::ReadError;
-use super::recovery::RecoveryMode;
+use super::options::RecoveryMode;
 use super::segment::{Step, Walk};
 use super::shared_catalog::SharedCatalog;
 use crate::position::{Mark, Position};

@@ -8,23 +8,13 @@
 use std::io;
 use std::sync::Arc;
 
-use super::catalog::Spare;
 use super::error::OpenError;
 use super::group::{Header, SECTOR};
 use super::identity::Origin;
-use super::segment::{self, Segment, SegmentHeader, Step, Walk};
+use super::options::RecoveryMode;
+use super::segment::{self, Segment, SegmentHeader, Spare, Step, Walk};
 use super::storage::{Storage, StorageFile};
 use crate::position::{Mark, Position};
-
-/// What to do about entries that were durable and are not there any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RecoveryMode {
-    /// Do not open.
-    #[default]
-    Strict,
-    /// Go on without them, count them.
-    SkipDamage,
-}
 
 /// What opening found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,24 +127,24 @@ pub(super) fn recover(
         let emptied = found.segments.pop();
         found.unused.extend(emptied.map(|Segment { number, file, size, .. }| Spare { number, file, size }));
     }
-    storage.sync_names().map_err(|wrong| OpenError::io("syncing", ".", wrong))?;
+    storage.sync_names().map_err(|error| OpenError::io("syncing", ".", error))?;
     Ok(found)
 }
 
 /// Looks at a segment's header and first group.
 fn look(storage: &dyn Storage, number: u64, origin: Origin, damage: &mut Damage<'_>) -> Result<Candidate, OpenError> {
     let name = segment::name(number);
-    let failed = |wrong| OpenError::io("reading", &name, wrong);
+    let failed = |error| OpenError::io("reading", &name, error);
     let file = storage.open(&name).map_err(failed)?;
     let size = file.size().map_err(failed)?;
     match SegmentHeader::read(&*file, &name, Some(origin)) {
         Ok(header) if header.size == size => {}
         Ok(_) => damage.is(
-            OpenError::Damaged { name: name.clone(), offset: size, what: "it has not the length it was made with" },
+            OpenError::Damaged { name: name.clone(), offset: size, what: "file length differs from its header" },
             0,
         )?,
-        Err(wrong @ OpenError::Damaged { .. }) => damage.is(wrong, 0)?,
-        Err(wrong) => return Err(wrong),
+        Err(error @ OpenError::Damaged { .. }) => damage.is(error, 0)?,
+        Err(error) => return Err(error),
     }
     let mut walk = Walk::new(Arc::clone(&file), origin, number);
     let first = match walk.step(size).map_err(failed)? {
@@ -179,7 +169,7 @@ fn verify(
     damage: &mut Damage<'_>,
 ) -> Result<Last, OpenError> {
     let name = segment::name(segment.number);
-    let failed = |wrong| OpenError::io("reading", &name, wrong);
+    let failed = |error| OpenError::io("reading", &name, error);
     let damaged = |offset, what| OpenError::Damaged { name: name.clone(), offset, what };
     let mut walk = Walk::new(Arc::clone(&segment.file), origin, segment.number);
     let mut end = segment.start.position;
@@ -192,7 +182,7 @@ fn verify(
         if header.position > end {
             damage.is(damaged(bad, LATER_GROUP), header.position.0 - end.0)?;
         } else if header.position < end {
-            return Err(OpenError::Foreign { name, reason: "a group of it goes back" });
+            return Err(OpenError::Foreign { name, reason: "a group begins before the one before it ends" });
         }
         let entries = walk.entries(&header);
         let (mut read, mut whole) = (0, 0);
@@ -213,9 +203,9 @@ fn verify(
     }
     if let Some(until) = until.filter(|until| *until != end) {
         if until < end {
-            return Err(OpenError::Foreign { name, reason: "the segment behind it begins before it ends" });
+            return Err(OpenError::Foreign { name, reason: "the next segment begins before it ends" });
         }
-        damage.is(damaged(walk.offset(), "the segment behind it begins later than it ends"), until.0 - end.0)?;
+        damage.is(damaged(walk.offset(), "the next segment begins later than it ends"), until.0 - end.0)?;
     }
     segment.end = end;
     // There was a first group, so there is a last one.
@@ -225,7 +215,7 @@ fn verify(
 
 /// Counts what waits in the last segment.
 fn count(segment: &Segment, origin: Origin, released: Position, opened: &mut OpeningReport) -> Result<(), OpenError> {
-    let failed = |wrong| OpenError::io("reading", &segment::name(segment.number), wrong);
+    let failed = |error| OpenError::io("reading", &segment::name(segment.number), error);
     let mut walk = Walk::new(Arc::clone(&segment.file), origin, segment.number);
     while walk.offset() < segment.used {
         let Step::Group(header) = walk.search(segment.used).map_err(failed)? else { break };
@@ -241,8 +231,8 @@ fn count(segment: &Segment, origin: Origin, released: Position, opened: &mut Ope
 /// the torn group, as far as its header is there.
 fn secure(segment: &Segment, last: &mut Last) -> Result<u64, OpenError> {
     let name = segment::name(segment.number);
-    let read = |wrong| OpenError::io("reading", &name, wrong);
-    let write = |wrong| OpenError::io("securing the end of", &name, wrong);
+    let read = |error| OpenError::io("reading", &name, error);
+    let write = |error| OpenError::io("securing the end of", &name, error);
     let torn = last.walk.remains(segment.size).map_err(read)?.map_or(0, |header| header.extent());
     let file = &segment.file;
     let mut group = vec![0; usize::try_from(segment.used - last.at).unwrap_or(0)];
@@ -291,5 +281,5 @@ impl Damage<'_> {
     }
 }
 
-const LATER_GROUP: &str = "a group is not whole, and a later one is";
+const LATER_GROUP: &str = "a group is incomplete, and a later one is complete";
 const CLEAN_LEN: usize = 1 << 20;

@@ -13,6 +13,14 @@ use super::label::{self, LABEL_LEN, Label};
 use super::storage::StorageFile;
 use crate::position::{Mark, Position};
 
+/// A file that is ready to become, or to be made into, the next segment.
+#[derive(Clone, Debug)]
+pub(super) struct Spare {
+    pub(super) number: u64,
+    pub(super) file: Arc<dyn StorageFile>,
+    pub(super) size: u64,
+}
+
 /// The name of a segment's file.
 pub(super) fn name(number: u64) -> String {
     format!("{number:020}{SUFFIX}")
@@ -46,7 +54,7 @@ impl SegmentHeader {
     /// Reads the header of a file, and checks that it belongs where it stands.
     pub(super) fn read(file: &dyn StorageFile, name: &str, origin: Option<Origin>) -> Result<Self, OpenError> {
         let mut bytes = [0; LABEL_LEN];
-        let read = file.read_at(0, &mut bytes).map_err(|wrong| OpenError::io("reading", name, wrong))?;
+        let read = file.read_at(0, &mut bytes).map_err(|error| OpenError::io("reading", name, error))?;
         let foreign = |reason| Err(OpenError::Foreign { name: name.to_owned(), reason });
         let content = match label::decode(MAGIC, bytes.get(..read).unwrap_or_default()) {
             Label::Whole(content) => content,

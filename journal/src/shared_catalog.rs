@@ -83,7 +83,7 @@ impl SharedCatalog {
         self.rewind(Position(0))?;
         let mut identity = self.identity();
         let new = Identity { id, ..*identity };
-        new.write(&*self.storage).map_err(|wrong| self.poison(Poisoned::new("taking a new id", wrong)))?;
+        new.write(&*self.storage).map_err(|error| self.poison(Poisoned::new("taking a new id", error)))?;
         *identity = new;
         Ok(())
     }

@@ -54,6 +54,6 @@ pub trait StorageFile: Debug + Send + Sync {
 }
 
 /// Whether an error says that there is no space, which passes, rather than that the disk fails, which does not.
-pub(super) fn is_no_space(wrong: &io::Error) -> bool {
-    matches!(wrong.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -244,10 +244,10 @@ fn a_read_only_file_system_is_an_error_and_can_be_looked_into() {
         println!("SKIPPED: cannot remount read-only here");
         return;
     }
-    let wrong = open(&directory, 4 << 20).err().unwrap();
+    let error = open(&directory, 4 << 20).err().unwrap();
     assert!(
-        matches!(&wrong, OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem),
-        "{wrong:?}"
+        matches!(&error, OpenError::Io { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem),
+        "{error:?}"
     );
     let archive = Archive::open(Arc::new(Files::read_only(&directory).unwrap())).unwrap();
     let mut entries = archive.entries(Filter::default()).unwrap();

@@ -89,7 +89,7 @@ fn write(directory: &Path) {
 }
 
 fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = std::fs::read_dir(directory).unwrap_or_else(|wrong| panic!("{}: {wrong}", directory.display()));
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     entries
         .map(|entry| entry.unwrap())
         .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
@@ -222,7 +222,7 @@ fn no_content_of_the_files_can_surprise() {
         let recovery = if rng.bool() { RecoveryMode::Strict } else { RecoveryMode::SkipDamage };
         let draw = OpeningDraw { id: JournalId::random(), tag: 3, begin: Position(0) };
         match Log::open(Arc::new(disk.clone()), Options { recovery, ..options() }, draw, 0) {
-            Err(OpenError::Poisoned(wrong)) => panic!("seed {seed}: {wrong}"),
+            Err(OpenError::Poisoned(error)) => panic!("seed {seed}: {error}"),
             Err(_) => outcomes[0] += 1,
             Ok((log, _)) => {
                 let begin = log.catalog().history().begin().position;

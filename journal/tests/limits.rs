@@ -177,8 +177,8 @@ fn a_reader_whose_segment_was_given_away_says_so() {
         let _ = commit(&mut log, [number]).unwrap();
         log.catalog().release(log.catalog().history().end().position).unwrap();
     }
-    let wrong = std::iter::from_fn(|| reader.next().map(|entry| entry.map(|_| ())).transpose()).find_map(Result::err);
-    assert!(matches!(wrong, Some(ReadError::NotKept { .. })), "{wrong:?}");
+    let error = std::iter::from_fn(|| reader.next().map(|entry| entry.map(|_| ())).transpose()).find_map(Result::err);
+    assert!(matches!(error, Some(ReadError::NotKept { .. })), "{error:?}");
 }
 
 #[test]

@@ -171,7 +171,7 @@ impl Run {
                     self.tally.crashes_while_opening += 1;
                     self.disk.power_cycle();
                 }
-                Err(wrong) => panic!("no crash is damage: {wrong}"),
+                Err(error) => panic!("no crash is damage: {error}"),
             }
         }
         self.disk.set_faults(Faults::default());

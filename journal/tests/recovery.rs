@@ -247,8 +247,8 @@ fn a_later_format_is_not_touched() {
         let sum = crc32fast::hash(&content[..48]);
         content[48..52].copy_from_slice(&sum.to_le_bytes());
         image.put(&name, content.clone());
-        let wrong = open(&image, 2).unwrap_err();
-        assert!(matches!(&wrong, OpenError::OtherVersion { name: said, version: 2 } if *said == name), "{wrong}");
+        let error = open(&image, 2).unwrap_err();
+        assert!(matches!(&error, OpenError::OtherVersion { name: said, version: 2 } if *said == name), "{error}");
         assert!(open_skipping_damage(&image, 2).is_err());
         assert_eq!(image.content(&name).unwrap(), content);
     }

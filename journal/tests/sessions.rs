@@ -225,7 +225,7 @@ fn a_failed_sync_answers_nobody_and_says_so_to_everybody() {
     disk.gate.open();
     block_on(async {
         for ticket in [first, second, filler] {
-            assert!(matches!(ticket.await, Err(AppendError::Poisoned(wrong)) if wrong.doing == "syncing a group"));
+            assert!(matches!(ticket.await, Err(AppendError::Poisoned(error)) if error.doing == "syncing a group"));
         }
         assert!(matches!(waits.await, Err(AppendError::Poisoned(_))));
         assert!(matches!(appender.append(entry(1, b"later")).await, Err(AppendError::Poisoned(_))));
