@@ -96,6 +96,37 @@ impl<'a> Elements<'a> {
         Self { rest: groups, left: 0, group: Group::Start, codec }
     }
 
+    /// The elements whose id does not come again: of an id that comes twice, the last one. No tracker is known to send an id
+    /// twice.
+    pub fn distinct(self) -> impl Iterator<Item = Element<'a>> {
+        let repeats = self.has_repeats();
+        let later = self.clone();
+        self.enumerate()
+            .filter(move |(at, element)| !repeats || !later.clone().skip(at + 1).any(|later| later.id == element.id))
+            .map(|(_, element)| element)
+    }
+
+    /// Whether an id comes twice.
+    fn has_repeats(&self) -> bool {
+        // Field records have some 20 elements: sort them without an allocation.
+        let (mut few, mut many, mut count) = ([0; 64], Vec::new(), 0);
+        self.clone().for_each(|element| {
+            match few.get_mut(count) {
+                Some(id) => *id = element.id,
+                None => many.push(element.id),
+            }
+            count += 1;
+        });
+        let ids = if many.is_empty() {
+            few.get_mut(..count).unwrap_or_default()
+        } else {
+            many.extend_from_slice(&few);
+            &mut many
+        };
+        ids.sort_unstable();
+        ids.windows(2).any(|pair| pair[0] == pair[1])
+    }
+
     /// Goes to the next group that has elements; `None` at the end of the record.
     #[inline]
     fn enter_group(&mut self) -> Option<()> {

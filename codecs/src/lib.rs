@@ -16,6 +16,8 @@
 //! - [`dictionary`]: what the elements of FMB920 and FMB003 are called, and how their values scale.
 //! - [`reply`] and [`encode`]: answers of a server, and whole frames as a tracker sends them.
 //!
+//! With the feature `serde`, records, elements, messages, datagrams and rejections implement `Serialize`.
+//!
 //! Section numbers in these pages are those of the protocol notes that the project was built from: 1 is the TCP session,
 //! 2 the record, 3 UDP, 4 the message codecs.
 //!
@@ -49,6 +51,8 @@ mod parse;
 mod record;
 mod rejection;
 pub mod reply;
+#[cfg(feature = "serde")]
+mod serialize;
 mod stream;
 
 pub use avl::{AvlData, Records};

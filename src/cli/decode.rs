@@ -1,15 +1,15 @@
-//! `odograph decode`: one hex item an argument or a line, one JSON object each; never stops at a bad one.
+//! `odograph decode`: one hex item an argument or a line, one JSON object each. A refused item does not stop it.
 
 use std::io::{self, BufRead as _, Write as _};
 
 use teltonika_codecs::{Datagram, Frame, Imei, LOGIN_LEN, Rejection, RejectionReason};
 
 use super::error::CommandError;
-use super::json::{Line, Refusal};
+use super::json::{DecodedItem, Refusal};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Items as hex; without any, one a line of standard input
+    /// Items as hex. Without any, reads one item a line from standard input
     #[arg(value_name = "HEX")]
     items: Vec<String>,
     /// Items are UDP datagrams
@@ -21,38 +21,40 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
-    let mut decoder = Decoder { udp: arguments.udp, refused: false, bytes: Vec::new(), line: Line::default() };
-    decoder.line.named = arguments.named;
-    match decoder.all(&arguments.items) {
-        // Whoever reads our output has enough: that is no failure.
-        Err(wrong) if wrong.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(wrong) => Err(CommandError::from_error(&wrong)),
+    let Arguments { items, udp, named } = arguments;
+    let mut decoder = Decoder { udp: *udp, named: *named, refused: false, bytes: Vec::new(), line: Vec::new() };
+    match decoder.decode_all(items) {
+        // The reader of our output has enough: that is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(CommandError::from_error(&error)),
         Ok(()) if decoder.refused => Err(CommandError::Reported),
         Ok(()) => Ok(()),
     }
 }
 
+/// The buffers are reused, so that they are allocated once.
 struct Decoder {
     udp: bool,
+    named: bool,
     refused: bool,
     bytes: Vec<u8>,
-    line: Line,
+    line: Vec<u8>,
 }
 
 impl Decoder {
-    fn all(&mut self, items: &[String]) -> io::Result<()> {
+    fn decode_all(&mut self, items: &[String]) -> io::Result<()> {
         let mut out = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
         for item in items {
-            self.item(item.as_bytes());
-            out.write_all(self.line.as_bytes())?;
+            self.decode(item.as_bytes());
+            out.write_all(&self.line)?;
         }
         if items.is_empty() {
             let (mut input, mut item) = (io::BufReader::with_capacity(64 * 1024, io::stdin().lock()), Vec::new());
             while input.read_until(b'\n', &mut item)? > 0 {
-                self.item(&item);
-                out.write_all(self.line.as_bytes())?;
+                self.decode(&item);
+                out.write_all(&self.line)?;
                 item.clear();
-                // Whoever sends one item and waits for its object gets it.
+                // A writer that sends one item and waits for its object gets it.
                 if input.buffer().is_empty() {
                     out.flush()?;
                 }
@@ -62,36 +64,32 @@ impl Decoder {
     }
 
     /// Decodes one item into one line.
-    fn item(&mut self, text: &[u8]) {
-        self.line.clear();
-        let outcome = match unhex(text.trim_ascii(), &mut self.bytes) {
+    fn decode(&mut self, text: &[u8]) {
+        let item = match unhex(text.trim_ascii(), &mut self.bytes) {
             Err(at) => Err(Refusal::not_hex(at)),
-            Ok(()) if self.udp => {
-                Datagram::open(&self.bytes).map(|datagram| self.line.datagram(&datagram)).map_err(Refusal::from)
-            }
-            Ok(()) => tcp_item(&self.bytes, &mut self.line).map_err(Refusal::from),
+            Ok(()) if self.udp => Datagram::open(&self.bytes).map(DecodedItem::Datagram).map_err(Refusal::from),
+            Ok(()) => tcp_item(&self.bytes).map_err(Refusal::from),
         };
-        if let Err(refusal) = outcome {
-            self.refused = true;
-            self.line.clear();
-            self.line.error(&refusal);
-        }
-        self.line.end();
+        self.refused |= item.is_err();
+        let item = item.unwrap_or_else(DecodedItem::Error);
+        let item = if self.named { item.with_names() } else { item };
+        self.line.clear();
+        item.write(&mut self.line);
+        self.line.push(b'\n');
     }
 }
 
-/// What stands on a TCP connection: a ping, a login or a frame. The order of the checks is part of the contract.
-fn tcp_item(bytes: &[u8], line: &mut Line) -> Result<(), Rejection> {
-    match bytes {
-        [0xFF] => line.ping(),
-        [0x00, 0x0F, digits @ ..] => line.login(login(digits)?),
+/// Decodes an item of a TCP connection: a ping, a login or a frame. The order of the checks is part of the contract.
+fn tcp_item(bytes: &[u8]) -> Result<DecodedItem<'_>, Rejection> {
+    Ok(match bytes {
+        [0xFF] => DecodedItem::Ping,
+        [0x00, 0x0F, digits @ ..] => DecodedItem::Login { imei: login(digits)? },
         _ => match Frame::open(bytes)? {
-            Frame::Avl(avl) => line.avl(&avl),
-            Frame::Message(message) => line.message(&message),
-            Frame::EmptyMessage(_) => line.ping(),
+            Frame::Avl(avl) => DecodedItem::Avl(avl),
+            Frame::Message(message) => DecodedItem::Message(message),
+            Frame::EmptyMessage(_) => DecodedItem::Ping,
         },
-    }
-    Ok(())
+    })
 }
 
 fn login(digits: &[u8]) -> Result<Imei, Rejection> {
@@ -99,16 +97,16 @@ fn login(digits: &[u8]) -> Result<Imei, Rejection> {
     if let Some(at) = digits.iter().take(Imei::LEN).position(|byte| !byte.is_ascii_digit()) {
         return Err(refuse(RejectionReason::BadImei, 2 + at, "digit of an IMEI"));
     }
-    let Some((imei, behind)) = digits.split_at_checked(Imei::LEN) else {
+    let Some((imei, rest)) = digits.split_at_checked(Imei::LEN) else {
         return Err(refuse(RejectionReason::Truncated, 2 + digits.len(), "15 digits of an IMEI"));
     };
-    if !behind.is_empty() {
+    if !rest.is_empty() {
         return Err(refuse(RejectionReason::BadStructure, LOGIN_LEN, "bytes behind the login"));
     }
-    Imei::from_ascii(imei).map_err(|wrong| refuse(RejectionReason::BadImei, 2 + wrong.at, "digit of an IMEI"))
+    Imei::from_ascii(imei).map_err(|e| refuse(RejectionReason::BadImei, 2 + e.at, "digit of an IMEI"))
 }
 
-/// Hex to bytes, either case; the index of the first character that does not belong.
+/// Converts hex of either case to bytes, or returns the index of the first character that is not a hex digit.
 fn unhex(text: &[u8], bytes: &mut Vec<u8>) -> Result<(), usize> {
     let digit = |at: usize| match text.get(at) {
         Some(c @ b'0'..=b'9') => Ok(c - b'0'),

@@ -7,7 +7,7 @@ use teltonika_codecs::{AvlData, Message, MessageCodec, Rejection};
 use super::filter::{FilterArguments, open};
 use super::output::{SHORT_ID, hex, object, written};
 use crate::cli::error::CommandError;
-use crate::cli::json::{Line, Refusal};
+use crate::cli::json::{DecodedItem, Refusal};
 use crate::cli::setup::runtime;
 use crate::cli::time_argument::format_time;
 use crate::replay::alone;
@@ -42,10 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
             _ => format!("several records match; give more digits of the id, or --imei:{ids}"),
         }));
     };
-    let mut line = Line::default();
-    line.named = arguments.named;
-    decode(entry, &mut line);
-    let decoded = String::from_utf8_lossy(line.as_bytes()).into_owned();
+    let decoded = decode(entry, arguments.named);
     let mut out = io::stdout().lock();
     written(if arguments.json {
         let mut object = object(entry);
@@ -57,27 +54,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
 }
 
 /// Decodes the bytes as far as the current version can, in the format of `odograph decode`.
-fn decode(entry: &QuarantineEntry, line: &mut Line) {
-    let read = if entry.record_index.is_some() {
-        AvlData::open(&alone(entry.codec, &entry.bytes)).map(|avl| line.avl(&avl))
+fn decode(entry: &QuarantineEntry, named: bool) -> String {
+    let frame;
+    let item = if entry.record_index.is_some() {
+        frame = alone(entry.codec, &entry.bytes);
+        AvlData::open(&frame).map(DecodedItem::Avl)
     } else {
-        whole(&entry.bytes, line)
+        whole(&entry.bytes)
     };
-    if let Err(refused) = read {
-        line.error(&Refusal::from(refused));
-    }
+    let item = item.unwrap_or_else(|rejection| DecodedItem::Error(Refusal::from(rejection)));
+    let item = if named { item.with_names() } else { item };
+    let mut object = Vec::new();
+    item.write(&mut object);
+    String::from_utf8_lossy(&object).into_owned()
 }
 
-fn whole(data: &[u8], line: &mut Line) -> Result<(), Rejection> {
+fn whole(data: &[u8]) -> Result<DecodedItem<'_>, Rejection> {
     if data.first().is_some_and(|id| MessageCodec::from_id(*id).is_some()) {
-        match Message::open(data)? {
-            Some(message) => line.message(&message),
-            None => line.ping(),
-        }
+        Ok(Message::open(data)?.map_or(DecodedItem::Ping, DecodedItem::Message))
     } else {
-        line.avl(&AvlData::open(data)?);
+        AvlData::open(data).map(DecodedItem::Avl)
     }
-    Ok(())
 }
 
 fn table(entry: &QuarantineEntry, decoded: &str, out: &mut impl io::Write) -> io::Result<()> {
