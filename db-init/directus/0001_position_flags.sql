@@ -104,31 +104,61 @@ BEGIN
     END IF;
 END $$;
 
+-- The functions name their tables and types with the schema, and search no other: a caller's temporary table with the
+-- name of one of ours would be found first otherwise, and its triggers would run with our rights. The schema is the one
+-- that the tables are in, so the definitions are texts with names to fill in.
+DO $install$
+DECLARE
+    qualified constant text := 'SELECT format(''%I.%I'', n.nspname, c.relname) FROM pg_class AS c
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = $1';
+    home      text;
+    state     text;
+    outbox    text;
+    devices   text;
+    flags     text;
+    search    text;
+    statement text;
+BEGIN
+    SELECT quote_ident(n.nspname) INTO home FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.oid = 'position_flag_state'::regclass;
+    EXECUTE qualified INTO state USING 'position_flag_state'::regclass;
+    EXECUTE qualified INTO outbox USING 'flag_outbox'::regclass;
+    EXECUTE qualified INTO devices USING 'devices'::regclass;
+    EXECUTE qualified INTO flags USING 'position_flags'::regclass;
+    search := format('pg_catalog, %s, pg_temp', home);
+
+    FOREACH statement IN ARRAY ARRAY[
 -- A window as the stream has it: milliseconds, because neither positions nor Directus have anything finer.
-CREATE OR REPLACE FUNCTION odograph_flag_json(state position_flag_state, by_user text) RETURNS jsonb
-LANGUAGE sql STABLE AS $$
+$definition$
+CREATE OR REPLACE FUNCTION {home}.odograph_flag_json(state {state}, by_user text) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = {search} AS $$
     SELECT jsonb_build_object(
         'imei', lpad(state.imei::text, 15, '0'),
         'ts_from', to_char(state.ts_from AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
         'ts_to', to_char(state.ts_to AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
         'faulty', state.faulty, 'reason', state.reason, 'user', by_user)
-$$;
+$$
+$definition$,
 
 -- Runs with the rights of who installed it: the role that Directus uses needs none on these tables.
-CREATE OR REPLACE FUNCTION odograph_flag_changed() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+$definition$
+CREATE OR REPLACE FUNCTION {home}.odograph_flag_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = {search} AS $$
 DECLARE
-    before  position_flag_state;
-    after   position_flag_state;
+    before  {state};
+    after   {state};
     digits  text;
     changed jsonb := to_jsonb(CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END);
     by_user text := coalesce(changed ->> 'user_updated', changed ->> 'user_created');
 BEGIN
+    IF TG_RELID <> '{flags}'::regclass THEN
+        RAISE EXCEPTION 'only position_flags may announce flags' USING ERRCODE = 'insufficient_privilege';
+    END IF;
     IF TG_OP = 'UPDATE' AND NEW.id <> OLD.id THEN
         RAISE EXCEPTION 'a flag keeps its id';
     END IF;
-    -- Locked: two changes of a flag are one after the other, also when one is a delete and the other makes it anew.
-    SELECT * INTO before FROM position_flag_state WHERE flag_id = (changed ->> 'id')::uuid FOR UPDATE;
+    -- Locked: two changes of a flag come one after the other, even if one deletes the flag and the other inserts it again.
+    SELECT * INTO before FROM {state} WHERE flag_id = (changed ->> 'id')::uuid FOR UPDATE;
     after := before;
     after.flag_id := (changed ->> 'id')::uuid;
     IF TG_OP = 'DELETE' THEN
@@ -143,7 +173,7 @@ BEGIN
         IF before.flag_id IS NULL OR before.deleted OR TG_OP = 'INSERT'
             OR (NEW.device IS NOT NULL AND NEW.device IS DISTINCT FROM OLD.device)
         THEN
-            SELECT imei INTO digits FROM devices WHERE id = NEW.device;
+            SELECT imei INTO digits FROM {devices} WHERE id = NEW.device;
             IF digits IS NULL OR digits !~ '^[0-9]{15}$' THEN
                 RAISE EXCEPTION 'the flag''s device has no IMEI of 15 digits' USING ERRCODE = 'check_violation';
             END IF;
@@ -160,35 +190,51 @@ BEGIN
         RETURN NULL;
     END IF;
     after.seq := greatest(coalesce(before.seq, 0) + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
-    INSERT INTO position_flag_state SELECT after.*
+    INSERT INTO {state} SELECT after.*
     ON CONFLICT (flag_id) DO UPDATE SET seq = excluded.seq, imei = excluded.imei, ts_from = excluded.ts_from,
         ts_to = excluded.ts_to, faulty = excluded.faulty, deleted = excluded.deleted, reason = excluded.reason;
-    INSERT INTO flag_outbox (flag_id, seq, op, old, new) VALUES (after.flag_id, after.seq, lower(TG_OP),
-        CASE WHEN before.flag_id IS NOT NULL AND NOT before.deleted THEN odograph_flag_json(before, NULL) END,
-        CASE WHEN TG_OP <> 'DELETE' THEN odograph_flag_json(after, by_user) END);
+    INSERT INTO {outbox} (flag_id, seq, op, old, new) VALUES (after.flag_id, after.seq, lower(TG_OP),
+        CASE WHEN before.flag_id IS NOT NULL AND NOT before.deleted THEN {home}.odograph_flag_json(before, NULL) END,
+        CASE WHEN TG_OP <> 'DELETE' THEN {home}.odograph_flag_json(after, by_user) END);
     NOTIFY flag_outbox;
     RETURN NULL;
-END $$;
+END $$
+$definition$,
 
-CREATE OR REPLACE TRIGGER odograph_flag_changed AFTER INSERT OR UPDATE OR DELETE ON position_flags
-    FOR EACH ROW EXECUTE FUNCTION odograph_flag_changed();
-
--- It fires no trigger for its rows, so flags would stay in force that nobody sees any more.
-CREATE OR REPLACE FUNCTION odograph_flags_truncated() RETURNS trigger LANGUAGE plpgsql AS $$
+-- TRUNCATE fires no trigger per row, so flags that nobody sees any more would stay in force.
+$definition$
+CREATE OR REPLACE FUNCTION {home}.odograph_flags_truncated() RETURNS trigger
+LANGUAGE plpgsql SET search_path = {search} AS $$
 BEGIN
     RAISE EXCEPTION 'TRUNCATE would leave the flags in force: use DELETE FROM position_flags';
-END $$;
-CREATE OR REPLACE TRIGGER odograph_flags_truncated BEFORE TRUNCATE ON position_flags
-    FOR EACH STATEMENT EXECUTE FUNCTION odograph_flags_truncated();
+END $$
+$definition$,
 
--- Who admits only registered devices listens on `devices`.
-CREATE OR REPLACE FUNCTION odograph_devices_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Anyone who admits only registered devices listens on `devices`.
+$definition$
+CREATE OR REPLACE FUNCTION {home}.odograph_devices_changed() RETURNS trigger
+LANGUAGE plpgsql SET search_path = {search} AS $$
 BEGIN
     NOTIFY devices;
     RETURN NULL;
-END $$;
-CREATE OR REPLACE TRIGGER odograph_devices_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON devices
-    FOR EACH STATEMENT EXECUTE FUNCTION odograph_devices_changed();
+END $$
+$definition$,
+
+-- Anyone who may execute a trigger function may put it on a table of their own, and announce flags that are not there.
+-- Firing a trigger takes no privilege.
+'REVOKE ALL ON FUNCTION {home}.odograph_flag_changed() FROM PUBLIC',
+'CREATE OR REPLACE TRIGGER odograph_flag_changed AFTER INSERT OR UPDATE OR DELETE ON {flags}
+    FOR EACH ROW EXECUTE FUNCTION {home}.odograph_flag_changed()',
+'CREATE OR REPLACE TRIGGER odograph_flags_truncated BEFORE TRUNCATE ON {flags}
+    FOR EACH STATEMENT EXECUTE FUNCTION {home}.odograph_flags_truncated()',
+'CREATE OR REPLACE TRIGGER odograph_devices_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {devices}
+    FOR EACH STATEMENT EXECUTE FUNCTION {home}.odograph_devices_changed()'
+    ] LOOP
+        statement := replace(replace(statement, '{home}', home), '{search}', search);
+        statement := replace(replace(statement, '{state}', state), '{outbox}', outbox);
+        EXECUTE replace(replace(statement, '{devices}', devices), '{flags}', flags);
+    END LOOP;
+END $install$;
 
 -- Flags that were there before the trigger. Those that break the checks are left out, and come once somebody mends them.
 INSERT INTO position_flag_state (flag_id, seq, imei, ts_from, ts_to, faulty, reason)

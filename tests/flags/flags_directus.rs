@@ -10,11 +10,11 @@ use serde_json::Value as Json;
 
 use crate::tasks::{Flags, Stream};
 
-const CAR: &str = "11111111-1111-4111-8111-111111111111";
-const TRUCK: &str = "22222222-2222-4222-8222-222222222222";
+pub(crate) const CAR: &str = "11111111-1111-4111-8111-111111111111";
+pub(crate) const TRUCK: &str = "22222222-2222-4222-8222-222222222222";
 const BARE: &str = "33333333-3333-4333-8333-333333333333";
-const FLAG: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa";
-const OPTIONS: MigrateOptions =
+pub(crate) const FLAG: &str = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa";
+pub(crate) const OPTIONS: MigrateOptions =
     MigrateOptions { directus: true, chunk_interval: None, index_time: false, standalone_devices: false };
 
 /// The collections as Directus 11 creates them: NOT NULL only on keys, no checks, system fields, and a relation that
@@ -37,7 +37,7 @@ async fn collections() -> PostgresFixture {
     database
 }
 
-async fn installed() -> PostgresFixture {
+pub(crate) async fn installed() -> PostgresFixture {
     let database = collections().await;
     migrate(&database.url, &OPTIONS).await.unwrap();
     database
@@ -48,7 +48,7 @@ async fn insert(database: &PostgresFixture, id: &str, device: &str, from: i64, t
     database.execute(&insert_text(id, device, from, to)).await;
 }
 
-fn insert_text(id: &str, device: &str, from: i64, to: i64) -> String {
+pub(crate) fn insert_text(id: &str, device: &str, from: i64, to: i64) -> String {
     let time = |at: i64| format!("'epoch'::timestamptz + {} * interval '1 millisecond'", NOON + at);
     format!(
         "INSERT INTO position_flags (id, user_created, device, ts_from, ts_to, reason) \
@@ -59,7 +59,7 @@ fn insert_text(id: &str, device: &str, from: i64, to: i64) -> String {
 }
 
 /// The changes that the relay would add to the stream, oldest first.
-async fn outbox(database: &PostgresFixture) -> Vec<Vec<(&'static str, String)>> {
+pub(crate) async fn outbox(database: &PostgresFixture) -> Vec<Vec<(&'static str, String)>> {
     let rows = database
         .client
         .query("SELECT op, flag_id::text, seq, coalesce(old::text, ''), coalesce(new::text, '') FROM flag_outbox ORDER BY id", &[])

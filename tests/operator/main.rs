@@ -16,6 +16,7 @@ mod replay;
 mod replay_outages;
 mod replay_setup;
 mod retention;
+mod roles;
 mod simulate;
 use odograph_testkit::Odograph;
 
