@@ -46,10 +46,9 @@ async fn livez() -> &'static str {
 }
 
 async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
-    let reasons: Vec<Reason> = admin.health.reasons().collect();
-    let ready = !reasons.iter().any(|reason| reason.unready());
+    let ready = admin.health.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let names: Vec<&str> = reasons.into_iter().map(Reason::as_str).collect();
+    let names: Vec<&str> = admin.health.reasons().map(Reason::as_str).collect();
     let body = serde_json::json!({ "ready": ready, "reasons": names }).to_string();
     (status, [(header::CONTENT_TYPE, "application/json")], body)
 }

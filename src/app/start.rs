@@ -13,9 +13,9 @@ use super::service::Service;
 use super::stop::Tasks;
 use super::{configs, database, pipeline, sockets};
 use crate::admin::{self, Admin};
-use crate::config::Settings;
+use crate::config::{AckAfter, Settings};
 use crate::flags::{self, FlagMetrics};
-use crate::health::{Health, Reason};
+use crate::health::{self, Health, Reason};
 use crate::ingest::admission;
 use crate::ingest::gateway::{self, CrcDump, Gateway, GatewayMetrics};
 use crate::metrics::Registry;
@@ -29,6 +29,10 @@ use odograph_journal::system_us;
 pub async fn start(settings: &Settings, options: StartOptions) -> Result<Service, StartError> {
     let registry = Arc::new(Registry::new());
     let health = Arc::new(Health::default());
+    health::publish(&registry, &health);
+    if settings.ack_after == AckAfter::Commit {
+        health.has_no_journal();
+    }
 
     // Whatever can be wrong with this machine shows first. From here on the admin listener reports how the start goes on.
     let (tracker_listener, trackers) = sockets::listen(settings.listen)?;

@@ -3,7 +3,10 @@
 use std::process::{Command, Output};
 
 use odograph::config::{Lookup, Settings};
-use odograph_testkit::{Service, TestDatabase, Tracker, eventually, frame, get, imei, readiness, record};
+use odograph::health::Reason;
+use odograph_testkit::{
+    PrivateServer, Service, StopMode, TestDatabase, Tracker, eventually, frame, get, imei, metric, readiness, record,
+};
 
 use crate::ODOGRAPH;
 
@@ -37,6 +40,34 @@ async fn a_started_service_is_live_ready_and_counts_from_zero() {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name} is missing in\n{text}");
     }
     service.stop().await;
+}
+
+#[tokio::test]
+async fn a_reason_is_in_readyz_the_metrics_and_the_log() {
+    let server = PrivateServer::new("reasons");
+    let database = TestDatabase::postgres_in(&server.url).await;
+    let data = tempfile::tempdir().unwrap();
+    let own = ("ODOGRAPH_DATA_DIR", data.path().to_str().unwrap());
+    let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[own]);
+    let condition = async |reason: Reason| {
+        metric(process.admin, &format!("odograph_condition{{reason=\"{}\"}}", reason.as_str())).await
+    };
+    process.is_ready().await;
+    for reason in Reason::ALL {
+        assert!(condition(reason).await.abs() < f64::EPSILON, "{reason:?}");
+    }
+    server.stop(StopMode::Immediate);
+    process.names_reason("store_down").await;
+    assert!(condition(Reason::StoreDown).await > 0.5);
+    assert!(metric(process.admin, "odograph_ready").await > 0.5, "a fault behind the journal");
+    server.start();
+    process.is_ready().await;
+    assert!(condition(Reason::StoreDown).await < 0.5);
+    let lines = process.logs();
+    let of_reason: Vec<_> = lines.iter().filter(|line| line.contains("\"reason\":\"store_down\"")).collect();
+    assert_eq!(of_reason.len(), 2, "it begins and ends: {lines:?}");
+    assert!(of_reason[0].contains("WARN") && of_reason[1].contains("INFO"), "{of_reason:?}");
+    assert_eq!(process.terminate(), Some(0));
 }
 
 #[tokio::test]

@@ -1,6 +1,4 @@
-//! Readiness: the reasons why this instance is not ready, or ready with a warning.
-
-use std::sync::atomic::{AtomicU32, Ordering};
+//! The reasons why an instance is not ready, or ready with a warning.
 
 use crate::store::ErrorClass;
 
@@ -73,10 +71,24 @@ impl Reason {
         }
     }
 
-    /// Whether the reason alone makes the instance not ready.
+    /// Whether trackers must go to another instance while the reason holds: the answer of `/readyz` is 503. Everything else
+    /// happens behind the journal, which takes what trackers send; a load balancer must not remove every instance for that.
     #[must_use]
-    pub const fn unready(self) -> bool {
-        !matches!(self, Self::StoreDown | Self::Backlog | Self::RedisDown)
+    pub(super) const fn stops_trackers(self, has_journal: bool) -> bool {
+        match self {
+            Self::Starting | Self::Stopping | Self::JournalFull | Self::JournalPoisoned | Self::AdmissionUnknown => {
+                true
+            }
+            // Nothing can be taken without a journal: what arrives has nowhere to wait.
+            Self::JournalFenced => !has_journal,
+            Self::JournalGap
+            | Self::Clock
+            | Self::SchemaOutdated
+            | Self::StoreRefuses
+            | Self::StoreDown
+            | Self::Backlog
+            | Self::RedisDown => false,
+        }
     }
 
     /// The reason that a failed store operation raises.
@@ -89,65 +101,19 @@ impl Reason {
     }
 }
 
-/// The reasons that hold now. Components set them, the admin listener reads them. Several lanes may raise the same one.
-#[derive(Debug)]
-pub struct Health([AtomicU32; Reason::ALL.len()]);
-
-impl Default for Health {
-    fn default() -> Self {
-        let health = Self([const { AtomicU32::new(0) }; Reason::ALL.len()]);
-        health.raise(Reason::Starting);
-        health
-    }
-}
-
-impl Health {
-    /// Raises a reason.
-    pub fn raise(&self, reason: Reason) {
-        self.set(reason, 0, true);
-    }
-
-    /// Withdraws a reason.
-    pub fn clear(&self, reason: Reason) {
-        self.set(reason, 0, false);
-    }
-
-    /// Raises or withdraws a reason for one of several holders. It holds while any of them raises it.
-    pub fn set(&self, reason: Reason, holder: u16, holds: bool) {
-        let bit = 1_u32 << (holder % 32);
-        if holds {
-            self.0[reason as usize].fetch_or(bit, Ordering::Relaxed);
-        } else {
-            self.0[reason as usize].fetch_and(!bit, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether a reason holds.
-    #[must_use]
-    pub fn holds(&self, reason: Reason) -> bool {
-        self.0[reason as usize].load(Ordering::Relaxed) != 0
-    }
-
-    /// The reasons that hold, in a fixed order.
-    pub fn reasons(&self) -> impl Iterator<Item = Reason> {
-        Reason::ALL.into_iter().filter(|reason| self.holds(*reason))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_holds_while_any_holder_raises_it() {
-        let health = Health::default();
-        health.clear(Reason::Starting);
-        health.set(Reason::StoreDown, 0, true);
-        health.set(Reason::StoreDown, 1, true);
-        health.set(Reason::StoreDown, 0, false);
-        assert!(health.reasons().eq([Reason::StoreDown]));
-        health.set(Reason::StoreDown, 1, false);
-        assert_eq!(health.reasons().count(), 0);
+    fn a_fault_behind_the_journal_leaves_the_trackers_here() {
+        let stopping = |has_journal| {
+            let stops = Reason::ALL.into_iter().filter(move |reason| reason.stops_trackers(has_journal));
+            stops.map(Reason::as_str).collect::<Vec<_>>()
+        };
+        let always = ["starting", "stopping", "journal_full", "journal_poisoned", "admission_unknown"];
+        assert_eq!(stopping(true), always);
+        assert_eq!(stopping(false), [&always[..4], &["journal_fenced"], &always[4..]].concat());
         assert!(Reason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
     }
 }
