@@ -37,6 +37,7 @@ pub mod flags;
 pub mod health;
 pub mod ingest;
 pub mod lane;
+mod log_output;
 pub mod metrics;
 pub mod replay;
 pub mod retention;

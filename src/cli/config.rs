@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let lookup = lookup(config.as_ref());
     let settings = settings(&lookup)?;
     for name in lookup.unknown_variables() {
-        eprintln!("odograph: {name} is not a setting of this version and has no effect");
+        note!("odograph: {name} is not a setting of this version and has no effect");
     }
     match arguments.command {
         ConfigCommand::Check { .. } => println!("settings are right"),

@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let settings = Settings::load(&Lookup::from_variables(variables)).map_err(|e| CommandError::Usage(e.to_string()));
     let outcome = settings.and_then(|settings| runtime()?.block_on(drive(arguments, &settings)));
     if let Err(error) = std::fs::remove_dir_all(&directory) {
-        eprintln!("odograph: cannot delete {}: {error}", directory.display());
+        note!("odograph: cannot delete {}: {error}", directory.display());
     }
     outcome
 }

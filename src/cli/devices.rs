@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let (DevicesCommand::Unknown { options } | DevicesCommand::Known { options, .. }) = &arguments.command;
     let settings = settings(&lookup(options.config.as_ref()))?;
     if settings.admission == AdmissionMode::Open {
-        eprintln!("odograph: admission is open, so every tracker may log in; see ODOGRAPH_ADMISSION");
+        note!("odograph: admission is open, so every tracker may log in; see ODOGRAPH_ADMISSION");
     }
     let mut out = io::BufWriter::new(io::stdout().lock());
     let printed = match &arguments.command {
@@ -81,7 +81,7 @@ impl From<io::Error> for PrintError {
 fn unknown(settings: &Settings, options: &OutputOptions, out: &mut impl Write) -> Result<usize, PrintError> {
     let failed = |e| PrintError::Failed(format!("unknown-devices.json in {}: {e}", settings.data_dir.display()));
     let Some(strangers) = UnknownDeviceFile::new(&settings.data_dir).read().map_err(failed)? else {
-        eprintln!("odograph: no device was refused, according to {}", settings.data_dir.display());
+        note!("odograph: no device was refused, according to {}", settings.data_dir.display());
         return Ok(0);
     };
     if !options.json {
@@ -99,9 +99,7 @@ fn unknown(settings: &Settings, options: &OutputOptions, out: &mut impl Write) -
     }
     if !options.json && !strangers.is_empty() {
         out.flush()?;
-        eprintln!(
-            "register one in the Directus collection devices, or with INSERT INTO devices (imei) VALUES ('IMEI')"
-        );
+        note!("register one in the Directus collection devices, or with INSERT INTO devices (imei) VALUES ('IMEI')");
     }
     Ok(0)
 }
@@ -137,6 +135,6 @@ fn known(
         remembered.list.iter().try_for_each(|imei| print(imei, true))?;
     }
     let devices = remembered.list.len();
-    eprintln!("odograph: {devices} devices, last read from the database at {}", time(remembered.confirmed));
+    note!("odograph: {devices} devices, last read from the database at {}", time(remembered.confirmed));
     Ok(refused)
 }

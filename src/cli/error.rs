@@ -34,11 +34,11 @@ impl CommandError {
         match self {
             Self::Reported => ExitCode::FAILURE,
             Self::Failed(text) => {
-                eprintln!("odograph: {text}");
+                note!("odograph: {text}");
                 ExitCode::FAILURE
             }
             Self::Usage(text) => {
-                eprintln!("{text}");
+                note!("{text}");
                 ExitCode::from(2)
             }
         }

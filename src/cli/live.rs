@@ -37,12 +37,12 @@ impl ProgressLine {
     /// Writes a line that stays.
     pub(super) fn say(&mut self, line: &str) {
         self.end();
-        eprintln!("{line}");
+        note!("{line}");
     }
 
     fn end(&mut self) {
         if std::mem::take(&mut self.open) {
-            eprintln!();
+            note!();
         }
     }
 }

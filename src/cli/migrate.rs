@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let settings = settings(&lookup(arguments.config.as_ref()))?;
-    start_logging(&settings);
+    let _log = start_logging(&settings);
     let options = MigrateOptions {
         chunk_interval: arguments.chunk_interval,
         index_time: arguments.index_time,
@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         applied => println!("applied: {}", applied.join(", ")),
     }
     if !report.restored.is_empty() {
-        eprintln!("odograph: these tables were missing and were created again, empty: {}", report.restored.join(", "));
+        note!("odograph: these tables were missing and were created again, empty: {}", report.restored.join(", "));
     }
     match &report.positions {
         PositionsTable::Hypertable { timescaledb } => println!("positions is a hypertable (TimescaleDB {timescaledb})"),
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         println!("there is no table devices, so no view positions_by_device: run this again when the table exists");
     }
     if let Some(lacks) = (Features { positions: report.positions, columnstore: report.columnstore }).lacks() {
-        eprintln!("odograph: {lacks}");
+        note!("odograph: {lacks}");
     }
     Ok(())
 }

@@ -3,7 +3,11 @@
 //! - `command` parses the command line, runs the command and gives the exit code: 0 done, 1 failed or refused, 2 wrong usage
 //!   or settings.
 //! - `setup` holds what most commands begin with: settings, logging, a runtime. `error` says how a command fails.
-//! - `live` and `time_argument` are shared by commands: a progress line, and times as people write them.
+//! - `live` and `time_argument` are shared by commands: a progress line, and times as people write them. `note` prints
+//!   what is not output.
+
+#[macro_use]
+mod note;
 
 mod check;
 mod command;

@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let filter = Filter { from_us: arguments.from, to_us: arguments.to, imei: arguments.imei };
     check_order(filter.from_us, filter.to_us)?;
     let settings = settings(&lookup(arguments.config.as_ref()))?;
-    start_logging(&settings);
+    let _log = start_logging(&settings);
     let archive = archive(&settings)?;
     // Sessions and the drain run first.
     let _ = rustix::process::nice(NICENESS);

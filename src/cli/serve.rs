@@ -34,7 +34,7 @@ enum RecoveryArgument {
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let lookup = lookup(arguments.config.as_ref());
     let settings = settings(&lookup)?;
-    start_logging(&settings);
+    let log = start_logging(&settings);
     for name in lookup.unknown_variables() {
         tracing::warn!(name, "this variable is not a setting of this version and has no effect");
     }
@@ -54,6 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
             StartError::SchemaOutdated => CommandError::Usage(format!("odograph: {e}")),
             _ => CommandError::from_error(&e),
         })?;
+        log.losses().publish(&service.registry);
         let outcome = tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::CommandError;
 use crate::config::{LogFormat, Lookup, Mistakes, Settings};
+use crate::log_output::LogOutput;
 
 /// Collects the settings: the environment overrides the file named by `--config` or `ODOGRAPH_CONFIG`.
 pub(super) fn lookup(file: Option<&PathBuf>) -> Lookup {
@@ -49,14 +50,17 @@ pub(super) fn wrong_settings(mistakes: &Mistakes) -> CommandError {
     CommandError::Usage(format!("odograph: {count} wrong setting{}:{lines}", if count == 1 { "" } else { "s" }))
 }
 
-/// Sends log lines to standard error.
-pub(super) fn start_logging(settings: &Settings) {
+/// Sends log lines to standard error until the returned output is dropped.
+pub(super) fn start_logging(settings: &Settings) -> LogOutput {
     let filter = EnvFilter::new(&settings.log);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let (writer, output) = LogOutput::start();
+    // The subscriber would report its own failure on standard error, and panic if that fails.
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     match settings.log_format {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
+    output
 }
 
 /// The runtime of a command. It has one thread: measured to be the fastest.

@@ -215,7 +215,7 @@ async fn refuse_registered(verify: Option<&DatabaseUrl>, plan: &Plan, force: boo
         Ok(found) => found,
         Err(error) if verify.is_some() => return Err(CommandError::from_error(&*error)),
         Err(error) => {
-            eprintln!(
+            note!(
                 "odograph: cannot look up the fleet's IMEIs in the table devices of DATABASE_URL; continuing: {error}"
             );
             return Ok(());

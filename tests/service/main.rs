@@ -10,6 +10,7 @@ mod drain;
 mod health;
 mod journal_doubts;
 mod journal_service;
+mod log_output;
 mod operations;
 mod outages;
 mod sessions;

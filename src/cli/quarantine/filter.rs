@@ -9,6 +9,7 @@ use crate::cli::replay::check_order;
 use crate::cli::setup::{lookup, settings, start_logging};
 use crate::cli::time_argument::parse_time;
 use crate::config::Settings;
+use crate::log_output::LogOutput;
 use crate::store::{Quarantine, QuarantineFilter, QuarantineReason};
 
 /// Options that all quarantine commands share.
@@ -58,11 +59,11 @@ impl FilterArguments {
         Ok(QuarantineFilter { reason, imei, from_us, to_us, digest: None })
     }
 
-    /// Reads the settings and starts logging.
-    pub(super) fn settings(&self) -> Result<Settings, CommandError> {
+    /// Reads the settings and starts logging. The log lives as long as its output.
+    pub(super) fn settings(&self) -> Result<(Settings, LogOutput), CommandError> {
         let settings = settings(&lookup(self.config.as_ref()))?;
-        start_logging(&settings);
-        Ok(settings)
+        let log = start_logging(&settings);
+        Ok((settings, log))
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let filter = arguments.filter.filter()?;
-    let settings = arguments.filter.settings()?;
+    let (settings, _log) = arguments.filter.settings()?;
     let (records, totals) = runtime()?.block_on(async {
         let mut quarantine = open(&settings).await?;
         let failed = |e| CommandError::from_error(&e);

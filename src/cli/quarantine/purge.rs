@@ -1,6 +1,6 @@
 //! `odograph quarantine purge`.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, SystemTime};
 
 use super::filter::{FilterArguments, open};
@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let now_us = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
     filter.to_us = Some(filter.to_us.map_or(now_us, |to| to.min(now_us)));
-    let settings = arguments.filter.settings()?;
+    let (settings, _log) = arguments.filter.settings()?;
     let purged = runtime()?.block_on(async {
         let failed = |e| CommandError::from_error(&e);
         let mut quarantine = open(&settings).await?;
@@ -53,14 +53,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
             tokio::time::sleep(PAUSE).await;
         }
     })?;
-    eprintln!("{} records deleted from the quarantine", grouped(purged));
+    note!("{} records deleted from the quarantine", grouped(purged));
     println!("{}", serde_json::json!({ "purged": purged }));
     Ok(())
 }
 
 /// Asks on the terminal.
 fn confirm(records: u64) -> Result<(), CommandError> {
-    eprint!("delete {} records forever? yes or no: ", grouped(records));
+    let _ = write!(io::stderr(), "delete {} records forever? yes or no: ", grouped(records));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(|e| CommandError::from_error(&e))?;
     match answer.trim() {

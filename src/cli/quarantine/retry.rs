@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let filter = arguments.filter.filter()?;
-    let settings = arguments.filter.settings()?;
+    let (settings, _log) = arguments.filter.settings()?;
     let mode = if arguments.dry_run { Mode::Compare } else { Mode::Write };
     runtime()?.block_on(async {
         let stop = CancellationToken::new();

@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let mut filter = arguments.filter.filter()?;
     filter.digest.clone_from(&arguments.id);
-    let settings = arguments.filter.settings()?;
+    let (settings, _log) = arguments.filter.settings()?;
     let found = runtime()?.block_on(async {
         open(&settings).await?.newest(&filter, AMBIGUITY_MAX).await.map_err(|e| CommandError::from_error(&e))
     })?;
