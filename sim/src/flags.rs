@@ -122,7 +122,7 @@ pub async fn consume(process: usize, stream: Stream, mut ledger: FlagLedger<SimD
 }
 
 async fn reconcile(ledger: &mut FlagLedger<SimDatabase>) -> Result<(), StoreError> {
-    let behind = ledger.behind(GROUP).await?;
+    let behind = ledger.behind(GROUP, &[]).await?;
     ledger.apply(&behind).await?;
     while ledger.finish(GROUP).await? == GROUP {}
     Ok(())

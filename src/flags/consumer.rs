@@ -9,14 +9,16 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, cmd};
 use tokio::time::Instant;
 
-use super::context::FlagContext;
-use super::event::{Fault, parse};
+use super::applier::{self, FlagOutcome, Work};
+use super::context::{FlagContext, FlagTask};
+use super::event::{Fault, parse, replaceable};
 use super::link::{Link, LinkError, RedisUrl};
 use super::metrics::FlagResult;
 use super::reply::{self, EntryId, StreamEntry};
 use crate::backoff::Backoff;
 use crate::health::Reason;
 use crate::store::{Applied, FlagChange, Ledger};
+use odograph_journal::system_us;
 
 /// Consumes until the stop.
 pub(super) async fn run<L: Ledger>(context: &FlagContext, url: &RedisUrl, ledger: L) {
@@ -135,8 +137,11 @@ impl<L: Ledger> Consumer<'_, L> {
         }
         let FlagContext { config, metrics, .. } = self.context;
         let (mut changes, mut ids, mut dead, mut gone) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let now_us = system_us();
         for entry in &entries {
-            match entry.fields.as_deref().map(parse) {
+            let parsed =
+                entry.fields.as_deref().map(|fields| parse(fields).and_then(|change| replaceable(change, now_us)));
+            match parsed {
                 Some(Ok(change)) => {
                     changes.push(change);
                     ids.push(entry.id);
@@ -145,14 +150,13 @@ impl<L: Ledger> Consumer<'_, L> {
                 None => gone += 1,
             }
         }
-        if !self.apply(&changes, &ids).await {
-            return Ok(());
-        }
+        let Some(refused) = self.apply(&changes, &ids).await else { return Ok(()) };
+        dead.extend(entries.iter().filter(|entry| refused.contains(&entry.id)).map(|entry| (entry, Fault::Refused)));
         if !dead.is_empty() {
             // Not in one transaction with the acknowledgement: Redis continues a transaction after a failed command.
             let mut letters = Pipeline::new();
             for (entry, fault) in &dead {
-                tracing::warn!(id = %entry.id, reason = fault.as_str(), "cannot read a flag: moved to the dead-letter stream");
+                tracing::warn!(id = %entry.id, reason = fault.as_str(), "cannot take a flag: moved to the dead-letter stream");
                 letters.add_command(dead_letter(&config.dead(), entry, *fault)).ignore();
             }
             link.query_all(&letters).await?;
@@ -170,20 +174,23 @@ impl<L: Ledger> Consumer<'_, L> {
         Ok(())
     }
 
-    /// Applies changes, however long it takes. Returns false if the stop came first. After a failure the batch is halved: a
-    /// database may lack the memory for a large one, and one bad flag must not delay all others for long.
-    async fn apply(&mut self, changes: &[FlagChange], ids: &[EntryId]) -> bool {
-        let (context, mut backoff, mut done) = (self.context, Backoff::default(), 0);
+    /// Applies changes, however long it takes. Returns the entries that the database refuses, or `None` if the stop came
+    /// first. After a failure the batch is halved: a database may lack the memory for a large one.
+    async fn apply(&mut self, changes: &[FlagChange], ids: &[EntryId]) -> Option<Vec<EntryId>> {
+        let (context, mut backoff, mut done, mut refused) = (self.context, Backoff::default(), 0, Vec::new());
         while done < changes.len() {
             let end = changes.len().min(done + self.most);
             let (Some(group), Some(ids)) = (changes.get(done..end), ids.get(done..end)) else { break };
             let applied = tokio::select! {
-                applied = self.ledger.apply(group) => applied,
-                () = context.stop.cancelled() => return false,
+                applied = applier::apply(context, &mut self.ledger, Work::Changes(group)) => applied,
+                () = context.stop.cancelled() => return None,
             };
+            context.note_refusal(FlagTask::Consumer, applied.as_ref().err());
             match applied {
                 Ok(outcomes) => {
                     self.count(&outcomes, ids);
+                    let of_refused = outcomes.iter().zip(ids).filter(|(outcome, _)| **outcome == FlagOutcome::Refused);
+                    refused.extend(of_refused.map(|(_, id)| *id));
                     done = end;
                     self.most = self.most.saturating_mul(2).min(context.pace.group);
                     backoff.reset();
@@ -196,19 +203,20 @@ impl<L: Ledger> Consumer<'_, L> {
                 }
             }
         }
-        true
+        Some(refused)
     }
 
-    fn count(&self, outcomes: &[Applied], ids: &[EntryId]) {
+    fn count(&self, outcomes: &[FlagOutcome], ids: &[EntryId]) {
         let FlagContext { metrics, publish, .. } = self.context;
-        let mut applied = 0;
-        for (_, id) in outcomes.iter().zip(ids).filter(|(outcome, _)| **outcome == Applied::Applied) {
-            applied += 1;
+        let of = |wanted: FlagOutcome| outcomes.iter().filter(move |outcome| **outcome == wanted).count();
+        let applied = FlagOutcome::Taken(Applied::Applied);
+        for (_, id) in outcomes.iter().zip(ids).filter(|(outcome, _)| **outcome == applied) {
             metrics.applied_after(id.age());
         }
-        metrics.event(FlagResult::Applied, applied);
-        metrics.event(FlagResult::Stale, count(outcomes.len()).saturating_sub(applied));
-        if applied > 0 {
+        metrics.event(FlagResult::Applied, count(of(applied)));
+        metrics.event(FlagResult::Stale, count(of(FlagOutcome::Taken(Applied::Stale))));
+        metrics.event(FlagResult::SetAside, count(of(FlagOutcome::SetAside)));
+        if of(applied) > 0 {
             publish.notify_one();
         }
     }

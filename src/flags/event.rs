@@ -43,11 +43,17 @@ pub enum Fault {
     /// A window that ends before it begins.
     #[error("reversed_range")]
     ReversedRange,
+    /// `seq` is later than tomorrow. No later change could replace it.
+    #[error("future_seq")]
+    FutureSeq,
+    /// The database refuses it, and takes others.
+    #[error("refused")]
+    Refused,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::UnknownVersion,
         Self::MissingField,
         Self::TooLarge,
@@ -58,6 +64,8 @@ impl Fault {
         Self::BadImei,
         Self::BadTime,
         Self::ReversedRange,
+        Self::FutureSeq,
+        Self::Refused,
     ];
 
     /// The label.
@@ -74,6 +82,8 @@ impl Fault {
             Self::BadImei => "bad_imei",
             Self::BadTime => "bad_time",
             Self::ReversedRange => "reversed_range",
+            Self::FutureSeq => "future_seq",
+            Self::Refused => "refused",
         }
     }
 }
@@ -109,6 +119,15 @@ pub fn parse<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Result<FlagCh
     };
     let old = object(field("old")?)?.map(|old| window(&old)).transpose()?;
     Ok(FlagChange { flag, seq, old, state })
+}
+
+/// Refuses a change whose `seq` is more than a day later than `now_us`. A `seq` is the microsecond since 1970 in which the flag
+/// changed, so that a later change always has a larger one. Smaller numbers, which people send by hand, are fine.
+///
+/// # Errors
+/// [`Fault::FutureSeq`].
+pub(super) fn replaceable(change: FlagChange, now_us: i64) -> Result<FlagChange, Fault> {
+    if change.seq > now_us.saturating_add(DAY_US) { Err(Fault::FutureSeq) } else { Ok(change) }
 }
 
 type Object = serde_json::Map<String, Json>;
@@ -156,9 +175,23 @@ const FIELD_MAX: usize = 64 << 10;
 /// Maximum characters of a reason.
 const REASON_MAX: usize = 1_000;
 
+const DAY_US: i64 = 86_400_000_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_that_no_later_one_could_replace_is_refused() {
+        let change = |seq| FlagChange { flag: Uuid::from_u128(1), seq, old: None, state: FlagState::Deleted };
+        let now = 1_780_000_000_000_000;
+        for seq in [1, now, now + DAY_US] {
+            assert_eq!(replaceable(change(seq), now).map(|change| change.seq), Ok(seq));
+        }
+        for seq in [now + DAY_US + 1, i64::MAX] {
+            assert_eq!(replaceable(change(seq), now), Err(Fault::FutureSeq));
+        }
+    }
 
     const FLAG: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
     const NEW: &str = r#"{"imei":"356307042441013","ts_from":"2026-05-02T07:41:00.000Z","ts_to":"2026-05-02T07:41:30.000Z",

@@ -16,13 +16,15 @@ pub enum FlagResult {
     Stale,
     /// It was pending and is gone from the stream.
     Gone,
-    /// It cannot be read; the dead-letter stream has it.
+    /// It cannot be read, or the database refuses it; the dead-letter stream has it.
     Dead,
+    /// The ledger has it, and the database refuses to change positions for it. It is tried again.
+    SetAside,
 }
 
 impl FlagResult {
     /// Every result.
-    pub const ALL: [Self; 4] = [Self::Applied, Self::Stale, Self::Gone, Self::Dead];
+    pub const ALL: [Self; 5] = [Self::Applied, Self::Stale, Self::Gone, Self::Dead, Self::SetAside];
 
     /// The label.
     #[must_use]
@@ -32,6 +34,7 @@ impl FlagResult {
             Self::Stale => "stale",
             Self::Gone => "gone",
             Self::Dead => "dead_letter",
+            Self::SetAside => "set_aside",
         }
     }
 }
@@ -50,6 +53,7 @@ pub struct FlagMetrics {
     pub(super) corrections_told: Counter,
     pub(super) corrections_dropped: Counter,
     pub(super) redis_up: Gauge,
+    pub(super) stuck: Gauge,
 }
 
 impl FlagMetrics {
@@ -68,6 +72,7 @@ impl FlagMetrics {
             corrections_told: counter!("odograph_flag_corrections_total", "result" => "told"),
             corrections_dropped: counter!("odograph_flag_corrections_total", "result" => "dropped"),
             redis_up: gauge!("odograph_redis_up"),
+            stuck: gauge!("odograph_flags_stuck"),
         })
     }
 

@@ -7,6 +7,7 @@
 //!
 //! - `event` parses an entry of the stream. It is a pure function.
 //! - `consumer` reads entries in batches, applies them through the ledger, then acknowledges them.
+//! - `applier` divides a group that the database refuses; `stuck` sets the refused change aside.
 //! - `publisher` tells timing services which windows changed.
 //! - `reconciler` finds what the stream lost. It also runs without Redis.
 //! - `lag` measures how far behind the group is, and removes consumers that are gone.
@@ -16,6 +17,7 @@
 //!
 //! Nothing here decides what is faulty: [`crate::store::Ledger`] does. Every step may happen twice.
 
+mod applier;
 mod config;
 mod consumer;
 mod context;
@@ -27,6 +29,7 @@ mod metrics;
 mod publisher;
 mod reconciler;
 mod reply;
+mod stuck;
 mod tasks;
 
 pub use config::{FlagConfig, Pace, consumer_name};

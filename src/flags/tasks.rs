@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::{FlagConfig, Pace};
 use super::context::FlagContext;
 use super::metrics::FlagMetrics;
+use super::stuck::StuckFlags;
 use super::{consumer, lag, publisher, reconciler};
 use crate::health::Health;
 use crate::store::{DatabaseLedger, Ledger, StoreError};
@@ -73,7 +74,8 @@ pub fn spawn_with(
     stop: CancellationToken,
 ) -> Result<FlagTasks, SpawnError> {
     let (reconcile, publish) = (Notify::new(), Notify::new());
-    let context = FlagContext { config, pace, metrics, health, stop: stop.clone(), reconcile, publish };
+    let stuck = StuckFlags::new(Arc::clone(&health), metrics.stuck.clone());
+    let context = FlagContext { config, pace, metrics, health, stuck, stop: stop.clone(), reconcile, publish };
     let url = &context.config.database;
     let ledgers = [DatabaseLedger::new(url)?, DatabaseLedger::new(url)?, DatabaseLedger::new(url)?];
     start(context, ledgers, stop)

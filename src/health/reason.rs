@@ -31,11 +31,13 @@ pub enum Reason {
     Backlog,
     /// Redis does not answer: only reconciliation finds flags, and corrections wait.
     RedisDown,
+    /// The database refuses a flag, or all flags: positions do not follow it.
+    FlagsStuck,
 }
 
 impl Reason {
     /// Every reason, in the order in which `/readyz` lists them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Starting,
         Self::Stopping,
         Self::JournalFull,
@@ -49,6 +51,7 @@ impl Reason {
         Self::StoreDown,
         Self::Backlog,
         Self::RedisDown,
+        Self::FlagsStuck,
     ];
 
     /// The name in `/readyz`.
@@ -68,6 +71,7 @@ impl Reason {
             Self::StoreDown => "store_down",
             Self::Backlog => "backlog",
             Self::RedisDown => "redis_down",
+            Self::FlagsStuck => "flags_stuck",
         }
     }
 
@@ -87,7 +91,8 @@ impl Reason {
             | Self::StoreRefuses
             | Self::StoreDown
             | Self::Backlog
-            | Self::RedisDown => false,
+            | Self::RedisDown
+            | Self::FlagsStuck => false,
         }
     }
 

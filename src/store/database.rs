@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use uuid::Uuid;
+
 use crate::backoff::Backoff;
 use crate::lane::Lane;
 use crate::store::commit::quarantine_input::QuarantineCap;
@@ -216,12 +218,16 @@ impl Ledger for DatabaseLedger {
         on_backend!(&mut self.0, ledger => ledger.apply(changes).await)
     }
 
-    async fn finish(&mut self, most: usize) -> Result<usize, StoreError> {
-        on_backend!(&mut self.0, ledger => ledger.finish(most).await)
+    async fn unapplied(&mut self, most: usize, except: &[(Uuid, i64)]) -> Result<Vec<(Uuid, i64)>, StoreError> {
+        on_backend!(&mut self.0, ledger => ledger.unapplied(most, except).await)
     }
 
-    async fn behind(&mut self, most: usize) -> Result<Vec<FlagChange>, StoreError> {
-        on_backend!(&mut self.0, ledger => ledger.behind(most).await)
+    async fn follow(&mut self, flags: &[Uuid]) -> Result<(), StoreError> {
+        on_backend!(&mut self.0, ledger => ledger.follow(flags).await)
+    }
+
+    async fn behind(&mut self, most: usize, except: &[(Uuid, i64)]) -> Result<Vec<FlagChange>, StoreError> {
+        on_backend!(&mut self.0, ledger => ledger.behind(most, except).await)
     }
 
     async fn corrections(&mut self, most: usize) -> Result<Option<Vec<Correction>>, StoreError> {

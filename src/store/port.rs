@@ -2,6 +2,8 @@
 //!
 //! The service names these traits and never a database.
 
+use uuid::Uuid;
+
 use crate::lane::Lane;
 use crate::store::error::store_error::StoreError;
 use crate::store::model::batch::Batch;
@@ -64,18 +66,49 @@ pub trait Ledger {
     /// is stale then, a recorded one is applied.
     fn apply(&mut self, changes: &[FlagChange]) -> impl Future<Output = Result<Vec<Applied>, StoreError>> + Send;
 
+    /// Reads changes that are recorded and not applied, as flag and `seq`, at most `most`, without the changes in `except`.
+    ///
+    /// # Errors
+    /// Harmless: it is tried again.
+    fn unapplied(
+        &mut self,
+        most: usize,
+        except: &[(Uuid, i64)],
+    ) -> impl Future<Output = Result<Vec<(Uuid, i64)>, StoreError>> + Send;
+
+    /// Makes positions follow these flags, if they are recorded and not applied.
+    ///
+    /// # Errors
+    /// All of them may be applied, or none. Offer them again, or only some of them.
+    fn follow(&mut self, flags: &[Uuid]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Makes positions follow flags that are recorded and not applied, at most `most` flags. Returns their number.
     ///
     /// # Errors
     /// Harmless: it is tried again.
-    fn finish(&mut self, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    fn finish(&mut self, most: usize) -> impl Future<Output = Result<usize, StoreError>> + Send
+    where
+        Self: Send,
+    {
+        async move {
+            let flags: Vec<_> = self.unapplied(most, &[]).await?.into_iter().map(|(flag, _)| flag).collect();
+            if !flags.is_empty() {
+                self.follow(&flags).await?;
+            }
+            Ok(flags.len())
+        }
+    }
 
-    /// Reads changes that Directus' tables have and the ledger does not, oldest first, at most `most`. Empty if these
-    /// tables are not installed, see `odograph migrate --directus`.
+    /// Reads changes that Directus' tables have and the ledger does not, oldest first, at most `most`, without the changes
+    /// in `except`. Empty if these tables are not installed, see `odograph migrate --directus`.
     ///
     /// # Errors
     /// Harmless: it is tried again.
-    fn behind(&mut self, most: usize) -> impl Future<Output = Result<Vec<FlagChange>, StoreError>> + Send;
+    fn behind(
+        &mut self,
+        most: usize,
+        except: &[(Uuid, i64)],
+    ) -> impl Future<Output = Result<Vec<FlagChange>, StoreError>> + Send;
 
     /// Reads the first corrections that are not published, in order. `None` while another session publishes them.
     /// Otherwise this session publishes them as long as its connection lasts.

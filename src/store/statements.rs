@@ -215,11 +215,20 @@ pub trait FlagSession: MarkSession {
     /// Removes replaced windows that positions follow, by flag and change.
     fn forget_windows(&mut self, windows: &[(Uuid, i64)]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Reads flags that are recorded and not applied, at most `most`.
-    fn unapplied_flags(&mut self, most: usize) -> impl Future<Output = Result<Vec<Uuid>, StoreError>> + Send;
+    /// Reads changes that are recorded and not applied, as flag and `seq`, at most `most`, without those in `except`.
+    fn unapplied_flags(
+        &mut self,
+        most: usize,
+        except: &[(Uuid, i64)],
+    ) -> impl Future<Output = Result<Vec<(Uuid, i64)>, StoreError>> + Send;
 
-    /// Reads changes that Directus' tables have and the ledger does not, oldest first, at most `most`.
-    fn changes_behind(&mut self, most: usize) -> impl Future<Output = Result<Vec<FlagChange>, StoreError>> + Send;
+    /// Reads changes that Directus' tables have and the ledger does not, oldest first, at most `most`, without those in
+    /// `except`.
+    fn changes_behind(
+        &mut self,
+        most: usize,
+        except: &[(Uuid, i64)],
+    ) -> impl Future<Output = Result<Vec<FlagChange>, StoreError>> + Send;
 
     /// Makes this session the publisher of corrections until it ends, if no other session is. Returns whether it is.
     fn claim_publisher(&mut self) -> impl Future<Output = Result<bool, StoreError>> + Send;

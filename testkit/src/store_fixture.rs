@@ -21,7 +21,7 @@ pub trait StoreFixture: Sized {
     /// The store of this kind of database.
     type Store: Store;
     /// The ledger of flags of this kind of database.
-    type Ledger: Ledger;
+    type Ledger: Ledger + Send;
 
     /// A new database with the schema.
     fn new() -> impl Future<Output = Self>;

@@ -121,7 +121,7 @@ async fn rows_arrive<S: Store>(mut rng: Rng, store: &mut OneLane<S>, rows: &[Sam
 }
 
 /// Applies changes in groups. Some calls are abandoned in the middle, as when the process ends. Their changes follow.
-async fn changes_come<L: Ledger>(mut rng: Rng, ledger: &mut L, mut changes: Vec<FlagChange>) {
+async fn changes_come<L: Ledger + Send>(mut rng: Rng, ledger: &mut L, mut changes: Vec<FlagChange>) {
     while !changes.is_empty() {
         let group: Vec<_> = changes.drain(..rng.usize(1..5).min(changes.len())).collect();
         let applying = ledger.apply(&group);

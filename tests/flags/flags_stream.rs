@@ -88,13 +88,14 @@ async fn poison_goes_to_the_dead_letters_and_holds_up_nothing(mut database: impl
     ids.push(stream.add_fields(&with("flag_id", &"\u{0}\u{1F6A9}".repeat(4_000))).await);
     ids.push(stream.add_fields(&[("hello", "world".into())]).await);
     ids.push(stream.add_fields(&with("old", &"[".repeat(60_000))).await);
+    ids.push(stream.add_fields(&with("seq", &i64::MAX.to_string())).await);
     stream.add(&set(2, 1, window(IMEI, 20, 20))).await;
     until_faulty(&database, &[0, 20]).await;
     stream.until_done().await;
     let dead = stream.dead();
     let letters = stream.entries(&dead).await;
     let reasons: Vec<_> = letters.iter().map(|letter| (letter[0].clone(), letter[1].clone())).collect();
-    let expected = ["unknown_version", "bad_imei", "bad_flag_id", "missing_field", "bad_json"];
+    let expected = ["unknown_version", "bad_imei", "bad_flag_id", "missing_field", "bad_json", "future_seq"];
     let expected: Vec<_> = expected
         .into_iter()
         .zip(ids)
@@ -103,7 +104,7 @@ async fn poison_goes_to_the_dead_letters_and_holds_up_nothing(mut database: impl
     assert_eq!(reasons, expected);
     assert_eq!(letters[3][2], ("hello".into(), "world".into()), "the entry's own fields are kept");
     assert!(letters[4].iter().all(|(_, value)| value.len() <= 4096));
-    flags.until_metric("flag_events_total{result=\"dead_letter\"}", 5.0).await;
+    flags.until_metric("flag_events_total{result=\"dead_letter\"}", 6.0).await;
     flags.until_metric("flag_faults_total{reason=\"bad_imei\"}", 1.0).await;
     flags.stop().await;
 }

@@ -9,6 +9,7 @@ mod flags_load;
 mod flags_model;
 mod flags_outages;
 mod flags_privileges;
+mod flags_refused;
 mod flags_service;
 mod flags_stream;
 mod tasks;

@@ -87,19 +87,22 @@ impl FlagSession for SimSession {
         .await
     }
 
-    async fn unapplied_flags(&mut self, most: usize) -> Result<Vec<Uuid>, StoreError> {
-        self.statement("finishing flags", |server, _| {
+    async fn unapplied_flags(&mut self, most: usize, except: &[(Uuid, i64)]) -> Result<Vec<(Uuid, i64)>, StoreError> {
+        self.statement("reading unapplied flags", |server, _| {
             let unapplied = server.tables.ledger.iter().filter(|(_, flagged)| flagged.applied_seq < flagged.seq);
-            Ok(unapplied.map(|(flag, _)| *flag).take(most).collect())
+            let changes = unapplied.map(|(flag, flagged)| (*flag, flagged.seq));
+            Ok(changes.filter(|change| !except.contains(change)).take(most).collect())
         })
         .await
     }
 
-    async fn changes_behind(&mut self, most: usize) -> Result<Vec<FlagChange>, StoreError> {
+    async fn changes_behind(&mut self, most: usize, except: &[(Uuid, i64)]) -> Result<Vec<FlagChange>, StoreError> {
         self.statement("comparing the ledger with Directus' side", |server, _| {
             let ledger = &server.tables.ledger;
             let behind = |change: &&FlagChange| ledger.get(&change.flag).is_none_or(|held| held.seq < change.seq);
-            let mut behind: Vec<_> = server.tables.directus.values().filter(behind).cloned().collect();
+            let is_left_out = |change: &&FlagChange| except.contains(&(change.flag, change.seq));
+            let changes = server.tables.directus.values().filter(behind);
+            let mut behind: Vec<_> = changes.filter(|change| !is_left_out(change)).cloned().collect();
             behind.sort_by_key(|change| change.seq);
             behind.truncate(most);
             Ok(behind)

@@ -26,6 +26,7 @@ pub struct StoreError {
     pub source: Box<dyn Error + Send + Sync>,
     kind: SqlErrorKind,
     in_doubt: bool,
+    after_recording: bool,
 }
 
 impl StoreError {
@@ -35,11 +36,11 @@ impl StoreError {
             ErrorClass::Unavailable => SqlErrorKind::Retry,
             ErrorClass::Refuses => SqlErrorKind::Refuse,
         };
-        Self { class, doing, source: source.into(), kind, in_doubt: false }
+        Self { class, doing, source: source.into(), kind, in_doubt: false, after_recording: false }
     }
 
     fn of_kind(kind: SqlErrorKind, doing: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { class: kind.class(), doing, source: source.into(), kind, in_doubt: false }
+        Self { class: kind.class(), doing, source: source.into(), kind, in_doubt: false, after_recording: false }
     }
 
     /// An error with which a server answers a statement, and ends its transaction.
@@ -147,6 +148,26 @@ impl StoreError {
         Self { in_doubt: !is_final, ..self }
     }
 
+    /// Whether the database answers and refuses what it was given, while it may take something else.
+    #[must_use]
+    pub fn is_about_content(&self) -> bool {
+        // 23503: a foreign key that the operator added. P0001: a trigger of the operator that raises an exception. 53400: too
+        // many rows to unpack in one statement. 54: too long or too complex.
+        let by_code = |code: &str| matches!(code, "23503" | "P0001" | "53400") || code.starts_with("54");
+        self.kind == SqlErrorKind::Row || self.code().is_some_and(by_code)
+    }
+
+    /// Whether changes of flags were recorded before this error: positions do not follow them yet.
+    #[must_use]
+    pub const fn is_after_recording(&self) -> bool {
+        self.after_recording
+    }
+
+    /// The same error, after changes of flags were recorded.
+    pub(crate) fn after_recording(self) -> Self {
+        Self { after_recording: true, ..self }
+    }
+
     /// Whether another session holds the lane: a copy of this journal in another process, or an earlier connection of
     /// this process that ended, which the server has not noticed yet.
     #[must_use]
@@ -155,7 +176,8 @@ impl StoreError {
     }
 
     /// The SQLSTATE, and the constraint if the server named one: what quarantine records about a row.
-    pub(crate) fn detail(&self) -> String {
+    #[must_use]
+    pub fn detail(&self) -> String {
         match self.source.downcast_ref::<ServerAnswer>() {
             Some(ServerAnswer { code, constraint: Some(constraint), .. }) => format!("{code} {constraint}"),
             Some(ServerAnswer { code, .. }) => code.clone(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::changes::{latest_of_each, outcomes};
 use super::script::{FLAG_ORDER, FlagOrder, apply, record};
 use crate::store::error::store_error::StoreError;
@@ -44,27 +46,30 @@ where
         let applying = async {
             record(&mut open.session, &latest, order.record).await?;
             let flags: Vec<_> = latest.iter().map(|change| change.flag).collect();
-            apply(&mut open.session, &flags, order.apply).await
+            apply(&mut open.session, &flags, order.apply).await.map_err(StoreError::after_recording)
         };
         let applied = within(PATIENCE, "applying flags", applying).await?;
         self.sessions.put(open);
         Ok(outcomes(changes, &applied))
     }
 
-    async fn finish(&mut self, most: usize) -> Result<usize, StoreError> {
-        let (mut open, order) = (self.sessions.take().await?, self.order);
-        let finishing = async {
-            let flags = open.session.unapplied_flags(most).await?;
-            Ok(if flags.is_empty() { 0 } else { apply(&mut open.session, &flags, order.apply).await?.len() })
-        };
-        let finished = within(PATIENCE, "finishing flags", finishing).await?;
+    async fn unapplied(&mut self, most: usize, except: &[(Uuid, i64)]) -> Result<Vec<(Uuid, i64)>, StoreError> {
+        let mut open = self.sessions.take().await?;
+        let unapplied = bounded("reading unapplied flags", open.session.unapplied_flags(most, except)).await?;
         self.sessions.put(open);
-        Ok(finished)
+        Ok(unapplied)
     }
 
-    async fn behind(&mut self, most: usize) -> Result<Vec<FlagChange>, StoreError> {
+    async fn follow(&mut self, flags: &[Uuid]) -> Result<(), StoreError> {
+        let (mut open, order) = (self.sessions.take().await?, self.order);
+        within(PATIENCE, "finishing flags", apply(&mut open.session, flags, order.apply)).await?;
+        self.sessions.put(open);
+        Ok(())
+    }
+
+    async fn behind(&mut self, most: usize, except: &[(Uuid, i64)]) -> Result<Vec<FlagChange>, StoreError> {
         let mut open = self.sessions.take().await?;
-        let comparing = open.session.changes_behind(most);
+        let comparing = open.session.changes_behind(most, except);
         let changes = bounded("comparing the ledger with Directus' side", comparing).await?;
         self.sessions.put(open);
         Ok(changes)

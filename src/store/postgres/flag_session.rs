@@ -86,20 +86,23 @@ impl FlagSession for Connection {
         self.execute(APPLYING, FORGET_WINDOWS, &[&flags, &seqs]).await.map(drop)
     }
 
-    async fn unapplied_flags(&mut self, most: usize) -> Result<Vec<Uuid>, StoreError> {
-        const FINISHING: &str = "finishing flags";
-        let rows = self.query(FINISHING, UNAPPLIED_FLAGS, &[&limit(most)]).await?;
-        let flags = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
-        flags.map_err(|error| StoreError::postgres(FINISHING, error))
+    async fn unapplied_flags(&mut self, most: usize, except: &[(Uuid, i64)]) -> Result<Vec<(Uuid, i64)>, StoreError> {
+        const READING_UNAPPLIED: &str = "reading unapplied flags";
+        let (flags, seqs): (Vec<Uuid>, Vec<i64>) = except.iter().copied().unzip();
+        let rows = self.query(READING_UNAPPLIED, UNAPPLIED_FLAGS, &[&limit(most), &flags, &seqs]).await?;
+        let change = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        let flags = rows.iter().map(change).collect::<Result<_, _>>();
+        flags.map_err(|error| StoreError::postgres(READING_UNAPPLIED, error))
     }
 
-    async fn changes_behind(&mut self, most: usize) -> Result<Vec<FlagChange>, StoreError> {
+    async fn changes_behind(&mut self, most: usize, except: &[(Uuid, i64)]) -> Result<Vec<FlagChange>, StoreError> {
         const RECONCILING: &str = "comparing the ledger with Directus' side";
         let installed = self.query(RECONCILING, STATE_EXISTS, &[]).await?;
         if installed.first().and_then(|row| row.try_get(0).ok()) != Some(true) {
             return Ok(Vec::new());
         }
-        self.query(RECONCILING, BEHIND, &[&limit(most)]).await?.iter().map(change).collect()
+        let (flags, seqs): (Vec<Uuid>, Vec<i64>) = except.iter().copied().unzip();
+        self.query(RECONCILING, BEHIND, &[&limit(most), &flags, &seqs]).await?.iter().map(change).collect()
     }
 
     async fn claim_publisher(&mut self) -> Result<bool, StoreError> {

@@ -142,15 +142,20 @@ pub(crate) const FORGET_WINDOWS: &str = "DELETE FROM position_flag_windows w \
 pub(crate) const CORRECT: &str = "INSERT INTO position_corrections (imei, ts_from, ts_to, positions, flag_id, seq) \
      SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::uuid[], $6::bigint[])";
 
-/// $1 most rows.
-pub(crate) const UNAPPLIED_FLAGS: &str =
-    "SELECT flag_id FROM position_flag_ledger WHERE applied_seq < seq ORDER BY flag_id LIMIT $1";
+/// $1 most rows, $2 flags and $3 seqs of changes that are left out.
+pub(crate) const UNAPPLIED_FLAGS: &str = "SELECT l.flag_id, l.seq FROM position_flag_ledger l WHERE l.applied_seq < l.seq \
+     AND NOT EXISTS (SELECT FROM unnest($2::uuid[], $3::bigint[]) AS x (flag_id, seq) \
+         WHERE x.flag_id = l.flag_id AND x.seq = l.seq) \
+     ORDER BY l.flag_id LIMIT $1";
 /// Whether Directus' side is installed.
 pub(crate) const STATE_EXISTS: &str = "SELECT to_regclass('position_flag_state') IS NOT NULL";
-/// $1 most rows. What Directus' side says and the ledger does not have. It never infers a delete from a row that is missing.
+/// $1 most rows, $2 flags and $3 seqs of changes that are left out. What Directus' side says and the ledger does not have. It never infers a delete from a row that is missing.
 pub(crate) const BEHIND: &str = "SELECT s.flag_id, s.seq, s.imei, s.ts_from, s.ts_to, s.faulty, s.deleted, s.reason \
      FROM position_flag_state s LEFT JOIN position_flag_ledger l ON l.flag_id = s.flag_id \
-     WHERE l.flag_id IS NULL OR l.seq < s.seq ORDER BY s.seq LIMIT $1";
+     WHERE (l.flag_id IS NULL OR l.seq < s.seq) \
+         AND NOT EXISTS (SELECT FROM unnest($2::uuid[], $3::bigint[]) AS x (flag_id, seq) \
+             WHERE x.flag_id = s.flag_id AND x.seq = s.seq) \
+     ORDER BY s.seq LIMIT $1";
 
 /// $1 the publisher's lock.
 pub(crate) const TRY_PUBLISHER: &str = "SELECT pg_try_advisory_lock($1)";

@@ -57,11 +57,15 @@ impl Ledger for SqliteLedger {
         Ok(outcomes(changes, &applied))
     }
 
-    async fn finish(&mut self, _most: usize) -> Result<usize, StoreError> {
-        Ok(0)
+    async fn unapplied(&mut self, _most: usize, _except: &[(Uuid, i64)]) -> Result<Vec<(Uuid, i64)>, StoreError> {
+        Ok(Vec::new())
     }
 
-    async fn behind(&mut self, _most: usize) -> Result<Vec<FlagChange>, StoreError> {
+    async fn follow(&mut self, _flags: &[Uuid]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn behind(&mut self, _most: usize, _except: &[(Uuid, i64)]) -> Result<Vec<FlagChange>, StoreError> {
         // Directus' side exists in PostgreSQL only.
         Ok(Vec::new())
     }
