@@ -36,7 +36,7 @@ impl Tasks {
         let poisoned = async {
             while !health.holds(Reason::JournalPoisoned) {
                 every.tick().await;
-                registry.look();
+                registry.update_gauges();
             }
         };
         tokio::select! {

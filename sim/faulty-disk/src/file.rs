@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Disk, FaultyDisk, spent};
+use super::disk::{Disk, FaultyDisk, spent};
 use odograph_journal::StorageFile;
 
 #[derive(Debug)]

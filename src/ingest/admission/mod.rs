@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - `registered`: [`Admission`] answers sessions from memory, so a login costs no query, however many strangers try.
-//! - `session_wakers`: the open sessions of registered devices, to wake those whose device is removed.
+//! - `registered_session`: an open session of a registered device; `session_wakers` wakes it when the device is removed.
 //! - `loader`: reads the table on a thread of its own. Whatever goes wrong there, the last list stays in force.
 //! - `known_file`: that list on disk. A restart during a database outage still knows its trackers.
 //! - `unknown_devices`: the devices refused recently, a bounded list.
@@ -18,6 +18,7 @@ mod list;
 mod loader;
 mod metrics;
 mod registered;
+mod registered_session;
 mod replace;
 mod session_wakers;
 mod tasks;
@@ -28,7 +29,7 @@ pub use known_file::{KnownFile, RememberedList};
 pub use list::DeviceList;
 pub use metrics::AdmissionMetrics;
 pub use registered::{Admission, LoginDecision};
+pub use registered_session::RegisteredSession;
 pub use replace::FileError;
-pub use session_wakers::RegisteredSession;
 pub use tasks::{AdmissionTask, spawn};
 pub use unknown_devices::{UnknownDevice, UnknownDeviceFile, UnknownDevices, time};

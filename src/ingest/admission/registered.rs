@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use teltonika_codecs::Imei;
 
 use super::list::DeviceList;
-use super::session_wakers::{RegisteredSession, SessionWakers};
+use super::session_wakers::SessionWakers;
 use super::unknown_devices::UnknownDevices;
 
 /// Decides on logins. Shared by all sessions and the loader.
@@ -64,12 +64,6 @@ impl Admission {
             Some(list) if list.contains(imei) => LoginDecision::Accepted,
             Some(_) => LoginDecision::Unknown,
         }
-    }
-
-    /// Registers the session of a device. Call it before [`Self::decide`], so that the session notices every later change.
-    #[must_use]
-    pub fn session(&self, imei: Imei, session: u64) -> RegisteredSession<'_> {
-        RegisteredSession::new(self, imei, session)
     }
 
     /// Notes a refused device for the operator.
@@ -128,9 +122,6 @@ impl Default for Admission {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::task::{Wake, Waker};
-
     use super::*;
 
     fn imei(number: u64) -> Imei {
@@ -139,24 +130,6 @@ mod tests {
 
     fn list(numbers: &[u64]) -> DeviceList {
         numbers.iter().map(|number| imei(*number)).collect()
-    }
-
-    #[derive(Default)]
-    struct WakeCount(AtomicUsize);
-
-    impl Wake for WakeCount {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn waker() -> (Arc<WakeCount>, Waker) {
-        let woken = Arc::new(WakeCount::default());
-        (Arc::clone(&woken), woken.into())
-    }
-
-    fn times(woken: &WakeCount) -> usize {
-        woken.0.load(Ordering::Relaxed)
     }
 
     #[test]
@@ -172,45 +145,6 @@ mod tests {
         let change = admission.install(list(&[2, 3, 4]), SystemTime::now());
         assert_eq!(change, ListChange { added: 2, removed: 1, first: false });
         assert_eq!(admission.decide(imei(1)), LoginDecision::Unknown);
-    }
-
-    #[test]
-    fn every_session_of_a_removed_device_is_woken_and_no_other() {
-        let admission = Admission::new();
-        admission.install(list(&[1, 2]), SystemTime::now());
-        let wakers = [waker(), waker(), waker(), waker()];
-        let mut sessions =
-            [(1, 10), (1, 11), (2, 12), (1, 13)].map(|(device, session)| admission.session(imei(device), session));
-        for (session_guard, (_, waker)) in sessions.iter_mut().zip(&wakers) {
-            assert!(session_guard.is_registered(waker));
-        }
-        let [first, second, other, gone] = sessions;
-        drop(gone);
-        admission.install(list(&[2]), SystemTime::now());
-        assert_eq!(wakers.each_ref().map(|(woken, _)| times(woken)), [1, 1, 0, 0]);
-        let held = [first, second, other].map(|mut session_guard| session_guard.is_registered(&wakers[0].1));
-        assert_eq!(held, [false, false, true]);
-    }
-
-    #[test]
-    fn a_removal_between_question_and_seat_is_noticed() {
-        let admission = Admission::new();
-        admission.install(list(&[1]), SystemTime::now());
-        let mut session_guard = admission.session(imei(1), 1);
-        assert_eq!(admission.decide(imei(1)), LoginDecision::Accepted);
-        admission.install(list(&[]), SystemTime::now());
-        assert!(!session_guard.is_registered(&waker().1));
-    }
-
-    #[test]
-    fn a_device_that_is_there_again_keeps_its_session() {
-        let admission = Admission::new();
-        admission.install(list(&[1]), SystemTime::now());
-        let (mut session_guard, (_, waker)) = (admission.session(imei(1), 1), waker());
-        assert!(session_guard.is_registered(&waker));
-        admission.install(list(&[]), SystemTime::now());
-        admission.install(list(&[1]), SystemTime::now());
-        assert!(session_guard.is_registered(&waker));
     }
 
     #[test]

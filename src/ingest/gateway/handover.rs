@@ -140,7 +140,7 @@ impl<'a> Handover<'a> {
         let gateway = self.gateway;
         let Some(admission) = gateway.admission.as_deref() else { return Ok(()) };
         // Before the decision: a list that changes in between is noticed.
-        let registered = admission.session(imei, self.number);
+        let registered = RegisteredSession::new(admission, imei, self.number);
         let (result, reason) = match admission.decide(imei) {
             LoginDecision::Accepted => {
                 self.registered = Some(registered);
