@@ -14,7 +14,7 @@ use super::setup::{lookup, runtime, settings, start_logging};
 use super::time_argument::{format_time, parse_time};
 use crate::config::{AckAfter, Settings};
 use crate::ingest::drain::TimeWindow;
-use crate::replay::{self, Mode, Outcome, ReplayError, Request};
+use crate::replay::{self, ReplayError, ReplayMode, ReplayReport, ReplayRequest};
 use crate::store::{Rewriter, RowDifference};
 use odograph_journal::{Archive, Files, Filter};
 
@@ -53,8 +53,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let archive = archive(&settings)?;
     // Sessions and the drain run first.
     let _ = rustix::process::nice(NICENESS);
-    let mode = if arguments.dry_run { Mode::Compare } else { Mode::Write };
-    let request = Request { filter, window: time_window(&settings), mode };
+    let mode = if arguments.dry_run { ReplayMode::Compare } else { ReplayMode::Write };
+    let request = ReplayRequest { filter, window: time_window(&settings), mode };
     runtime()?.block_on(drive(&settings, &archive, &request))
 }
 
@@ -100,7 +100,7 @@ fn no_journal(settings: &Settings, directory: &Path, error: &io::Error) -> Comma
     })
 }
 
-async fn drive(settings: &Settings, archive: &Archive, request: &Request) -> Result<(), CommandError> {
+async fn drive(settings: &Settings, archive: &Archive, request: &ReplayRequest) -> Result<(), CommandError> {
     let stop = CancellationToken::new();
     let interrupted = stop.clone();
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| CommandError::from_error(&e))?;
@@ -112,7 +112,7 @@ async fn drive(settings: &Settings, archive: &Archive, request: &Request) -> Res
         }
         interrupted.cancel();
     });
-    let (mut line, mut done) = (ProgressLine::new(), Outcome::default());
+    let (mut line, mut done) = (ProgressLine::new(), ReplayReport::default());
     let ended = async {
         let mut rewriter = Rewriter::open(&settings.database_url).await.map_err(ReplayError::Store)?;
         replay::run(archive, &mut rewriter, request, &stop, |outcome| {
@@ -148,7 +148,7 @@ async fn drive(settings: &Settings, archive: &Archive, request: &Request) -> Res
     }
 }
 
-fn state(outcome: &Outcome) -> String {
+fn state(outcome: &ReplayReport) -> String {
     let rewritten = &outcome.rewritten;
     format!(
         "{} {} inserted, {} updated, {} unchanged, {} refused",
@@ -161,13 +161,13 @@ fn state(outcome: &Outcome) -> String {
 }
 
 /// Prints what was done.
-fn report(line: &mut ProgressLine, request: &Request, outcome: &Outcome) {
-    let Outcome { entries, rewritten, refused, differences, left, given_away, reached_us, .. } = outcome;
+fn report(line: &mut ProgressLine, request: &ReplayRequest, outcome: &ReplayReport) {
+    let ReplayReport { entries, rewritten, refused, differences, left, given_away, reached_us, .. } = outcome;
     let until = reached_us.map_or(String::new(), |us| format!(", received until {}", format_time(us)));
     line.say(&format!("{} frames and messages decoded again{until}", grouped(*entries)));
     let (would, are) = match request.mode {
-        Mode::Write => ("", ""),
-        Mode::Compare => ("would be ", "dry run: "),
+        ReplayMode::Write => ("", ""),
+        ReplayMode::Compare => ("would be ", "dry run: "),
     };
     line.say(&format!(
         "{are}{} rows {would}inserted, {} {would}updated, {} unchanged",
@@ -205,8 +205,8 @@ fn report(line: &mut ProgressLine, request: &Request, outcome: &Outcome) {
     }
 }
 
-fn json(request: &Request, outcome: &Outcome) -> serde_json::Value {
-    let Outcome { entries, rewritten, refused, differences, left, given_away, damages, stopped, .. } = outcome;
+fn json(request: &ReplayRequest, outcome: &ReplayReport) -> serde_json::Value {
+    let ReplayReport { entries, rewritten, refused, differences, left, given_away, damages, stopped, .. } = outcome;
     let mut object = serde_json::json!({
         "inserted": rewritten.inserted, "updated": rewritten.updated, "unchanged": rewritten.unchanged,
         "refused": outcome.refused(),
@@ -215,9 +215,9 @@ fn json(request: &Request, outcome: &Outcome) -> serde_json::Value {
         },
         "resolved": rewritten.resolved, "messages": rewritten.messages, "entries": entries, "left_to_serve": left,
         "segments_no_longer_kept": given_away, "damages": damages, "interrupted": stopped,
-        "dry_run": request.mode == Mode::Compare,
+        "dry_run": request.mode == ReplayMode::Compare,
     });
-    if request.mode == Mode::Compare {
+    if request.mode == ReplayMode::Compare {
         object["columns"] = serde_json::json!(differences.columns);
     }
     object

@@ -8,7 +8,7 @@ use crate::cli::error::CommandError;
 use crate::cli::live::{ProgressLine, grouped};
 use crate::cli::replay::time_window;
 use crate::cli::setup::runtime;
-use crate::replay::{Mode, Retried, retry};
+use crate::replay::{ReplayMode, RetryReport, retry};
 use crate::store::{QuarantineReason, Rewriter};
 
 /// Decode the quarantined bytes again with the current version and settings
@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let filter = arguments.filter.filter()?;
     let (settings, _log) = arguments.filter.settings()?;
-    let mode = if arguments.dry_run { Mode::Compare } else { Mode::Write };
+    let mode = if arguments.dry_run { ReplayMode::Compare } else { ReplayMode::Write };
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         let interrupted = stop.clone();
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         });
         let mut quarantine = open(&settings).await?;
         let mut rewriter = Rewriter::open(&settings.database_url).await.map_err(|e| CommandError::from_error(&e))?;
-        let (mut line, mut done) = (ProgressLine::new(), Retried::default());
+        let (mut line, mut done) = (ProgressLine::new(), RetryReport::default());
         let retried =
             retry(&mut quarantine, &mut rewriter, (&filter, time_window(&settings), mode), &stop, |retried| {
                 line.progress(&format!("{} tried", grouped(retried.tried)));
@@ -64,9 +64,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     })
 }
 
-fn report(line: &mut ProgressLine, mode: Mode, retried: &Retried) {
-    let Retried { tried, rewritten, stay, .. } = retried;
-    let would = if mode == Mode::Compare { "would be " } else { "" };
+fn report(line: &mut ProgressLine, mode: ReplayMode, retried: &RetryReport) {
+    let RetryReport { tried, rewritten, stay, .. } = retried;
+    let would = if mode == ReplayMode::Compare { "would be " } else { "" };
     line.say(&format!("{} tried, {} {would}removed from the quarantine", grouped(*tried), grouped(rewritten.resolved)));
     line.say(&format!(
         "{} rows {would}inserted, {} {would}updated, {} unchanged",
@@ -82,13 +82,13 @@ fn report(line: &mut ProgressLine, mode: Mode, retried: &Retried) {
     }
 }
 
-fn json(mode: Mode, retried: &Retried) -> serde_json::Value {
-    let Retried { tried, rewritten, stay, stopped } = retried;
+fn json(mode: ReplayMode, retried: &RetryReport) -> serde_json::Value {
+    let RetryReport { tried, rewritten, stay, stopped } = retried;
     let stay = QuarantineReason::ALL.map(|reason| (reason.as_str().to_owned(), stay[reason as usize].into()));
     let stay: serde_json::Map<String, serde_json::Value> = stay.into_iter().collect();
     serde_json::json!({
         "tried": tried, "resolved": rewritten.resolved, "inserted": rewritten.inserted, "updated": rewritten.updated,
         "unchanged": rewritten.unchanged, "messages": rewritten.messages, "stay": stay, "interrupted": stopped,
-        "dry_run": mode == Mode::Compare,
+        "dry_run": mode == ReplayMode::Compare,
     })
 }
