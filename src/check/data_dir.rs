@@ -11,7 +11,7 @@ use rustix::fs::{Access, access, statfs, statvfs};
 use super::finding::{Check, Finding, size};
 
 /// What was found out about it.
-pub(super) struct Facts {
+pub(super) struct DirectoryFacts {
     path: PathBuf,
     /// Owner and mode; `None` where it is not there yet.
     there: Option<(u32, u32)>,
@@ -33,26 +33,26 @@ struct Syncs {
 }
 
 /// Looks, and writes a small file for a moment where the directory is there.
-pub(super) fn look(path: &Path) -> Facts {
+pub(super) fn read(path: &Path) -> DirectoryFacts {
     let there = fs::metadata(path).ok().filter(fs::Metadata::is_dir);
     // What is not there yet is made in the nearest directory above.
     let near = path.ancestors().find(|above| above.is_dir()).filter(|near| !near.as_os_str().is_empty());
     let near = near.unwrap_or(Path::new("."));
     let us = rustix::process::geteuid().as_raw();
     let owner = there.as_ref().map(MetadataExt::uid);
-    Facts {
+    DirectoryFacts {
         path: path.to_owned(),
         there: there.as_ref().map(|there| (there.uid(), there.mode())),
         foreign: owner.and_then(|owner| foreign(path, owner)),
         us,
         writable: (there.is_some() || !path.exists()) && access(near, Access::WRITE_OK | Access::EXEC_OK).is_ok(),
-        kind: statfs(near).map(|fs| u64::try_from(fs.f_type).unwrap_or(0)).map_err(|wrong| wrong.to_string()),
+        kind: statfs(near).map(|fs| u64::try_from(fs.f_type).unwrap_or(0)).map_err(|error| error.to_string()),
         free: statvfs(near)
             .map(|fs| (fs.f_bavail.saturating_mul(fs.f_frsize), if fs.f_files == 0 { u64::MAX } else { fs.f_favail }))
-            .map_err(|wrong| wrong.to_string()),
+            .map_err(|error| error.to_string()),
         journal_bytes: bytes_in(&path.join("journal")),
         syncs: match there {
-            Some(_) => time_syncs(path).map_err(|wrong| wrong.to_string()),
+            Some(_) => time_syncs(path).map_err(|error| error.to_string()),
             None => Err("the data directory is not there yet".to_owned()),
         },
     }
@@ -99,7 +99,7 @@ fn time_syncs(directory: &Path) -> io::Result<Syncs> {
 }
 
 /// `journal_max` is `None` where there is no journal; `store` says that the embedded store is there.
-pub(super) fn judge(facts: &Facts, journal_max: Option<u64>, store: bool) -> Vec<Finding> {
+pub(super) fn findings(facts: &DirectoryFacts, journal_max: Option<u64>, store: bool) -> Vec<Finding> {
     vec![
         directory(facts),
         file_system(&facts.kind, journal_max.is_some() || store),
@@ -108,7 +108,7 @@ pub(super) fn judge(facts: &Facts, journal_max: Option<u64>, store: bool) -> Vec
     ]
 }
 
-fn directory(facts: &Facts) -> Finding {
+fn directory(facts: &DirectoryFacts) -> Finding {
     let shown = facts.path.display().to_string();
     let check = Check::DataDir;
     if facts.there.is_none() && facts.path.exists() {
@@ -142,7 +142,7 @@ fn file_system(kind: &Result<u64, String>, matters: bool) -> Finding {
     let check = Check::FileSystem;
     let kind = match kind {
         Ok(kind) => *kind,
-        Err(wrong) => return check.unknown(wrong),
+        Err(error) => return check.unknown(error),
     };
     let name = KINDS.iter().find(|(number, ..)| *number == kind);
     match name {
@@ -164,7 +164,7 @@ fn syncs(syncs: &Result<Syncs, String>, matters: bool) -> Finding {
     let check = Check::DiskSync;
     let Syncs { median, longest } = match syncs {
         Ok(syncs) => syncs,
-        Err(wrong) => return check.unknown(wrong),
+        Err(error) => return check.unknown(error),
     };
     let us = |duration: &Duration| format!("{:.2} ms", duration.as_secs_f64() * 1e3);
     let found = format!("a write and its sync take {}, {} at the longest", us(median), us(longest));
@@ -187,7 +187,7 @@ fn room(free: &Result<(u64, u64), String>, journal_bytes: u64, journal_max: Opti
     let check = Check::DiskRoom;
     let (free, inodes) = match free {
         Ok(free) => *free,
-        Err(wrong) => return check.unknown(wrong),
+        Err(error) => return check.unknown(error),
     };
     if inodes < FEW_INODES {
         return check.wrong(format!("{inodes} inodes are free"), "delete small files, or make the file system anew");
@@ -243,38 +243,38 @@ const FEW_INODES: u64 = 1_000;
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Note, Ok as Fine, Wrong};
+    use super::super::CheckStatus::{Note, Ok as Fine, Wrong};
     use super::*;
 
     #[test]
     fn memory_and_container_layers_keep_no_journal() {
-        for (kind, verdict) in [(0x0102_1994, Wrong), (0x794C_7630, Wrong), (0xEF53, Fine), (0x6969, Note), (1, Fine)] {
-            assert_eq!(file_system(&Ok(kind), true).verdict, verdict, "{kind:x}");
-            assert_eq!(file_system(&Ok(kind), false).verdict, Fine, "without a journal it does not matter");
+        for (kind, status) in [(0x0102_1994, Wrong), (0x794C_7630, Wrong), (0xEF53, Fine), (0x6969, Note), (1, Fine)] {
+            assert_eq!(file_system(&Ok(kind), true).status, status, "{kind:x}");
+            assert_eq!(file_system(&Ok(kind), false).status, Fine, "without a journal it does not matter");
         }
     }
 
     #[test]
     fn a_sync_takes_some_time_and_not_too_much() {
         let took = |us| Ok(Syncs { median: Duration::from_micros(us), longest: Duration::from_micros(2 * us) });
-        for (us, verdict) in [(2, Note), (300, Fine), (19_999, Fine), (20_001, Note)] {
-            assert_eq!(syncs(&took(us), true).verdict, verdict, "{us}");
+        for (us, status) in [(2, Note), (300, Fine), (19_999, Fine), (20_001, Note)] {
+            assert_eq!(syncs(&took(us), true).status, status, "{us}");
         }
-        assert_eq!(syncs(&took(2), false).verdict, Fine);
+        assert_eq!(syncs(&took(2), false).status, Fine);
     }
 
     #[test]
     fn the_journal_has_to_fit_as_far_as_it_may_grow() {
         let gib = 1 << 30;
-        let room = |free, used| room(&Ok((free, u64::MAX)), used, Some(4 * gib)).verdict;
+        let room = |free, used| room(&Ok((free, u64::MAX)), used, Some(4 * gib)).status;
         assert_eq!((room(5 * gib, 0), room(4 * gib, 0), room(3 * gib, 0)), (Fine, Note, Wrong));
         assert_eq!(room(gib, 4 * gib), Fine, "it will not grow");
-        assert_eq!(super::room(&Ok((gib, 10)), 0, None).verdict, Wrong);
+        assert_eq!(super::room(&Ok((gib, 10)), 0, None).status, Wrong);
     }
 
     #[test]
     fn the_directory_has_to_be_ours() {
-        let facts = |there, writable, foreign: Option<&str>| Facts {
+        let facts = |there, writable, foreign: Option<&str>| DirectoryFacts {
             path: "/nonexistent/odograph".into(),
             there,
             foreign: foreign.map(str::to_owned),
@@ -285,7 +285,7 @@ mod tests {
             journal_bytes: 0,
             syncs: Err(String::new()),
         };
-        for (there, writable, foreign, verdict) in [
+        for (there, writable, foreign, status) in [
             (Some((7, 0o700)), true, None, Fine),
             (Some((7, 0o700)), false, None, Wrong),
             (Some((7, 0o777)), true, None, Wrong),
@@ -294,22 +294,18 @@ mod tests {
             (None, true, None, Note),
             (None, false, None, Wrong),
         ] {
-            assert_eq!(
-                directory(&facts(there, writable, foreign)).verdict,
-                verdict,
-                "{there:?} {writable} {foreign:?}"
-            );
+            assert_eq!(directory(&facts(there, writable, foreign)).status, status, "{there:?} {writable} {foreign:?}");
         }
     }
 
     #[test]
     fn looking_leaves_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let facts = look(directory.path());
+        let facts = read(directory.path());
         assert!(facts.writable && facts.there.is_some() && facts.free.is_ok() && facts.kind.is_ok());
         assert!(facts.syncs.is_ok_and(|syncs| syncs.median <= syncs.longest));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-        let missing = look(&directory.path().join("a/b"));
+        let missing = read(&directory.path().join("a/b"));
         assert!(missing.writable && missing.there.is_none() && missing.syncs.is_err());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is made");
     }

@@ -16,23 +16,23 @@ use crate::store::{PostgresUrl, connect};
 pub(super) type Answer<T> = Result<T, String>;
 
 /// Asks one server, until there is no time left. Nothing is changed: the session may only read.
-pub(super) struct Asker {
+pub(super) struct ServerClient {
     client: Client,
     until: Instant,
 }
 
-impl Asker {
+impl ServerClient {
     /// As `serve` connects.
     pub(super) async fn connect(url: &PostgresUrl, until: Instant) -> Answer<Self> {
         let connecting = timeout(CONNECTING, connect(url, "connecting to the database"));
         let client = match connecting.await {
             Ok(Ok(client)) => client,
-            Ok(Err(wrong)) => return Err(wrong.source.to_string()),
+            Ok(Err(error)) => return Err(error.source.to_string()),
             Err(_) => return Err(format!("no answer within {CONNECTING:?}")),
         };
-        let asker = Self { client, until };
-        asker.bounded(asker.client.batch_execute(READ_ONLY)).await?;
-        Ok(asker)
+        let client = Self { client, until };
+        client.bounded(client.client.batch_execute(READ_ONLY)).await?;
+        Ok(client)
     }
 
     pub(super) async fn rows(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Answer<Vec<Row>> {
@@ -45,16 +45,16 @@ impl Asker {
 
     async fn bounded<T>(&self, asking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Answer<T> {
         match timeout_at(self.until, asking).await {
-            Ok(answer) => answer.map_err(|wrong| said(&wrong)),
+            Ok(answer) => answer.map_err(|error| said(&error)),
             Err(_) => Err("the server takes too long to answer".to_owned()),
         }
     }
 }
 
 /// An error of the server with its remedy. The code comes first: it is what judgements go by.
-fn said(wrong: &tokio_postgres::Error) -> String {
-    match wrong.as_db_error() {
-        None => std::error::Error::source(wrong).map_or(wrong.to_string(), |cause| format!("{wrong}: {cause}")),
+fn said(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        None => std::error::Error::source(error).map_or(error.to_string(), |cause| format!("{error}: {cause}")),
         Some(db) => {
             let code = db.code().code();
             let cure = remedy(code).map(|cure| format!("; {cure}")).unwrap_or_default();
@@ -65,7 +65,7 @@ fn said(wrong: &tokio_postgres::Error) -> String {
 
 /// A column; another type than asked for is an answer that cannot be used.
 pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Answer<T> {
-    row.try_get(column).map_err(|wrong| format!("the server answers with something else: {wrong}"))
+    row.try_get(column).map_err(|error| format!("the server answers with something else: {error}"))
 }
 
 /// What the server says of itself.
@@ -90,8 +90,8 @@ pub(super) struct Server {
     asked_at_us: i64,
 }
 
-pub(super) async fn ask(asker: &Asker) -> Answer<Server> {
-    let row = asker.row(SERVER, &[]).await?;
+pub(super) async fn read(client: &ServerClient) -> Answer<Server> {
+    let row = client.row(SERVER, &[]).await?;
     Ok(Server {
         version: get(&row, 0)?,
         number: get(&row, 1)?,
@@ -116,22 +116,22 @@ pub(super) async fn default_commit(url: &PostgresUrl, until: Instant) -> Answer<
     let mut config = url.maintenance_config();
     config.options("");
     let asking = async {
-        let tls = url.tls().map_err(|wrong| wrong.source.to_string())?;
-        let (client, connection) = config.connect(tls).await.map_err(|wrong| said(&wrong))?;
+        let tls = url.tls().map_err(|error| error.source.to_string())?;
+        let (client, connection) = config.connect(tls).await.map_err(|error| said(&error))?;
         tokio::spawn(connection);
-        let row = client.query_one("SHOW synchronous_commit", &[]).await.map_err(|wrong| said(&wrong))?;
+        let row = client.query_one("SHOW synchronous_commit", &[]).await.map_err(|error| said(&error))?;
         get(&row, 0)
     };
     timeout_at(until, asking).await.unwrap_or_else(|_| Err("the server takes too long to answer".to_owned()))
 }
 
-pub(super) async fn database_size(asker: &Asker) -> Answer<u64> {
-    let row = asker.row("SELECT pg_database_size(current_database())", &[]).await?;
+pub(super) async fn database_size(client: &ServerClient) -> Answer<u64> {
+    let row = client.row("SELECT pg_database_size(current_database())", &[]).await?;
     Ok(u64::try_from(get::<i64>(&row, 0)?).unwrap_or(0))
 }
 
 /// `shown` is the URL without its password; `needed` is how many connections `serve` takes.
-pub(super) fn judge(
+pub(super) fn findings(
     shown: &str,
     server: &Server,
     commit: &Answer<String>,
@@ -208,7 +208,7 @@ fn synchronous_commit(session: &str, default: &Answer<String>) -> Finding {
         );
     }
     match default.as_deref() {
-        Err(wrong) => check.unknown(wrong),
+        Err(error) => check.unknown(error),
         Ok("off") => check.wrong(
             "on for odograph, which asks for it; off for everybody else: a marshal's flag that was answered \"saved\" can be lost",
             "ALTER SYSTEM, ALTER DATABASE … or ALTER ROLE … RESET synchronous_commit: whichever switched it off",
@@ -235,7 +235,7 @@ fn connections(server: &Server, needed: i64) -> Finding {
 
 fn disk(bytes: &Answer<u64>) -> Finding {
     match bytes {
-        Err(wrong) => Check::DatabaseDisk.unknown(wrong),
+        Err(error) => Check::DatabaseDisk.unknown(error),
         Ok(bytes) => Check::DatabaseDisk.note(
             format!(
                 "this database takes {}; what is free on the server's disk cannot be asked from here",
@@ -247,10 +247,10 @@ fn disk(bytes: &Answer<u64>) -> Finding {
 }
 
 /// The database does not answer.
-pub(super) fn away(shown: &str, wrong: &str) -> Finding {
+pub(super) fn away(shown: &str, error: &str) -> Finding {
     let remedy = "see that the server runs and that DATABASE_URL is right (`odograph config show`); docs/database.md lists errors \
                   and remedies. Meanwhile frames wait in the journal";
-    Check::Database.wrong(format!("{shown}: {wrong}"), remedy)
+    Check::Database.wrong(format!("{shown}: {error}"), remedy)
 }
 
 /// How long ago, by the server's clock.
@@ -273,7 +273,7 @@ const SERVER: &str = "SELECT current_setting('server_version'), current_setting(
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Note, Ok as Fine, Unknown, Wrong};
+    use super::super::CheckStatus::{Note, Ok as Fine, Unknown, Wrong};
     use super::*;
 
     fn server() -> Server {
@@ -298,40 +298,40 @@ mod tests {
 
     #[test]
     fn a_server_has_to_take_writes_and_be_new_enough() {
-        assert_eq!(reached("x", &server()).verdict, Fine);
-        assert_eq!(reached("x", &Server { standby: true, ..server() }).verdict, Wrong);
-        assert_eq!(reached("x", &Server { number: 130_009, ..server() }).verdict, Wrong);
+        assert_eq!(reached("x", &server()).status, Fine);
+        assert_eq!(reached("x", &Server { standby: true, ..server() }).status, Wrong);
+        assert_eq!(reached("x", &Server { number: 130_009, ..server() }).status, Wrong);
     }
 
     #[test]
     fn what_makes_a_commit_durable_has_to_be_on() {
-        assert_eq!(on(Check::Fsync, true, "fsync", "").verdict, Fine);
+        assert_eq!(on(Check::Fsync, true, "fsync", "").status, Fine);
         let off = on(Check::Fsync, false, "fsync", "lost");
-        assert!(off.verdict == Wrong && off.remedy.unwrap().contains("ALTER SYSTEM SET fsync = on"));
-        for (session, default, verdict) in [
+        assert!(off.status == Wrong && off.remedy.unwrap().contains("ALTER SYSTEM SET fsync = on"));
+        for (session, default, status) in [
             ("on", Ok("on"), Fine),
             ("on", Ok("off"), Wrong),
             ("on", Ok("local"), Note),
             ("off", Ok("on"), Wrong),
             ("on", Err("x".to_owned()), Unknown),
         ] {
-            assert_eq!(synchronous_commit(session, &default.map(str::to_owned)).verdict, verdict, "{session}");
+            assert_eq!(synchronous_commit(session, &default.map(str::to_owned)).status, status, "{session}");
         }
     }
 
     #[test]
     fn clear_text_is_fine_on_this_machine_only() {
-        assert_eq!(tls(&server()).verdict, Fine);
-        assert_eq!(tls(&Server { local: false, ..server() }).verdict, Note);
-        assert_eq!(tls(&Server { local: false, tls: Some("TLSv1.3".into()), ..server() }).verdict, Fine);
+        assert_eq!(tls(&server()).status, Fine);
+        assert_eq!(tls(&Server { local: false, ..server() }).status, Note);
+        assert_eq!(tls(&Server { local: false, tls: Some("TLSv1.3".into()), ..server() }).status, Fine);
     }
 
     #[test]
     fn connections_have_to_be_left() {
-        for (used, verdict) in [(10, Fine), (93, Note), (97, Wrong), (100, Wrong)] {
-            assert_eq!(connections(&Server { used, ..server() }, 6).verdict, verdict, "{used}");
+        for (used, status) in [(10, Fine), (93, Note), (97, Wrong), (100, Wrong)] {
+            assert_eq!(connections(&Server { used, ..server() }, 6).status, status, "{used}");
         }
-        assert_eq!((disk(&Ok(1)).verdict, disk(&Err("x".into())).verdict), (Note, Unknown));
+        assert_eq!((disk(&Ok(1)).status, disk(&Err("x".into())).status), (Note, Unknown));
         assert_eq!(ago(-1.0), "0s");
     }
 }

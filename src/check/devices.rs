@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::database::{Answer, Asker, get};
+use super::database::{Answer, ServerClient, get};
 use super::finding::{Check, Finding, span};
 use crate::config::AdmissionMode;
 
@@ -20,11 +20,11 @@ pub(super) struct Table {
     strangers: i64,
 }
 
-pub(super) async fn ask(asker: &Asker) -> Answer<Option<Table>> {
-    if !get(&asker.row("SELECT to_regclass('devices') IS NOT NULL", &[]).await?, 0)? {
+pub(super) async fn read(client: &ServerClient) -> Answer<Option<Table>> {
+    if !get(&client.row("SELECT to_regclass('devices') IS NOT NULL", &[]).await?, 0)? {
         return Ok(None);
     }
-    let row = asker.row(COUNT, &[]).await?;
+    let row = client.row(COUNT, &[]).await?;
     let (no_imei, twice, strangers, bare) = (get(&row, 1)?, get(&row, 2)?, get(&row, 3)?, get(&row, 4)?);
     Ok(Some(Table { rows: get(&row, 0)?, bare, no_imei, twice, strangers }))
 }
@@ -35,19 +35,23 @@ pub(super) fn remembered(data_dir: &Path) -> Option<Duration> {
     Some(list.modified().ok()?.elapsed().unwrap_or_default())
 }
 
-pub(super) fn judge(table: &Answer<Option<Table>>, remembered: Option<Duration>, admission: AdmissionMode) -> Finding {
+pub(super) fn findings(
+    table: &Answer<Option<Table>>,
+    remembered: Option<Duration>,
+    admission: AdmissionMode,
+) -> Finding {
     let check = Check::Devices;
     let registered = admission == AdmissionMode::Registered;
     let kept = remembered.map_or(String::new(), |age| format!("; a list for outages is {} old", span(age)));
     let table = match table {
-        Err(wrong) if wrong.starts_with("42703") => {
+        Err(error) if error.starts_with("42703") => {
             return check
                 .wrong("the table devices has no column imei", "add it in Directus: type String, unique, 15 digits");
         }
-        Err(wrong) if wrong.starts_with("42501") => {
-            return check.wrong(wrong, "GRANT SELECT ON devices TO …: it is only read");
+        Err(error) if error.starts_with("42501") => {
+            return check.wrong(error, "GRANT SELECT ON devices TO …: it is only read");
         }
-        Err(wrong) => return check.unknown(wrong),
+        Err(error) => return check.unknown(error),
         Ok(None) if registered => {
             return check.wrong(
                 format!("no table devices{kept}, and only registered devices are admitted"),
@@ -96,27 +100,27 @@ const COUNT: &str = "SELECT count(*), count(*) FILTER (WHERE imei::text !~ '^[0-
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Note, Ok as Fine, Unknown, Wrong};
+    use super::super::CheckStatus::{Note, Ok as Fine, Unknown, Wrong};
     use super::*;
     use AdmissionMode::{Open, Registered};
 
     #[test]
     fn every_row_has_an_imei_of_its_own() {
-        let judged = |rows, no_imei, twice, strangers| {
-            judge(&Ok(Some(Table { rows, bare: 1, no_imei, twice, strangers })), None, Open).verdict
+        let status_of = |rows, no_imei, twice, strangers| {
+            findings(&Ok(Some(Table { rows, bare: 1, no_imei, twice, strangers })), None, Open).status
         };
         assert_eq!(
-            (judged(5, 0, 0, 0), judged(5, 0, 0, 2), judged(5, 1, 0, 0), judged(5, 0, 1, 0)),
+            (status_of(5, 0, 0, 0), status_of(5, 0, 0, 2), status_of(5, 1, 0, 0), status_of(5, 0, 1, 0)),
             (Fine, Note, Wrong, Wrong)
         );
         assert_eq!(
-            judge(&Ok(None), Some(Duration::from_mins(1)), Open).found,
+            findings(&Ok(None), Some(Duration::from_mins(1)), Open).found,
             "no table devices; a list for outages is 1m old"
         );
-        assert_eq!(judge(&Err("42703: column".into()), None, Open).verdict, Wrong);
-        let admitted = |rows| judge(&Ok(Some(Table { rows, ..Table::default() })), None, Registered).verdict;
+        assert_eq!(findings(&Err("42703: column".into()), None, Open).status, Wrong);
+        let admitted = |rows| findings(&Ok(Some(Table { rows, ..Table::default() })), None, Registered).status;
         assert_eq!((admitted(0), admitted(1)), (Wrong, Fine));
-        assert_eq!(judge(&Ok(None), None, Registered).verdict, Wrong);
-        assert_eq!(judge(&Err("slow".into()), None, Open).verdict, Unknown);
+        assert_eq!(findings(&Ok(None), None, Registered).status, Wrong);
+        assert_eq!(findings(&Err("slow".into()), None, Open).status, Unknown);
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum CheckStatus {
     /// As it has to be.
     Ok,
     /// Works, and somebody should know.
@@ -25,7 +25,8 @@ pub struct Finding {
     #[serde(rename = "name")]
     pub check: Check,
     /// How it came out.
-    pub verdict: Verdict,
+    #[serde(rename = "verdict")]
+    pub status: CheckStatus,
     /// What is there, without secrets.
     pub found: String,
     /// What to do; there for every note and everything wrong.
@@ -146,25 +147,25 @@ impl Serialize for Check {
 
 impl Check {
     pub(super) fn ok(self, found: impl AsRef<str>) -> Finding {
-        self.finding(Verdict::Ok, found.as_ref(), None)
+        self.finding(CheckStatus::Ok, found.as_ref(), None)
     }
 
     pub(super) fn note(self, found: impl AsRef<str>, remedy: impl AsRef<str>) -> Finding {
-        self.finding(Verdict::Note, found.as_ref(), Some(remedy.as_ref()))
+        self.finding(CheckStatus::Note, found.as_ref(), Some(remedy.as_ref()))
     }
 
     pub(super) fn wrong(self, found: impl AsRef<str>, remedy: impl AsRef<str>) -> Finding {
-        self.finding(Verdict::Wrong, found.as_ref(), Some(remedy.as_ref()))
+        self.finding(CheckStatus::Wrong, found.as_ref(), Some(remedy.as_ref()))
     }
 
     /// What helps stands with the finding that is the cause.
     pub(super) fn unknown(self, why: impl AsRef<str>) -> Finding {
         let why = why.as_ref().split_once("; ").map_or(why.as_ref(), |(why, _)| why);
-        self.finding(Verdict::Unknown, why, None)
+        self.finding(CheckStatus::Unknown, why, None)
     }
 
-    fn finding(self, verdict: Verdict, found: &str, remedy: Option<&str>) -> Finding {
-        Finding { check: self, verdict, found: one_line(found), remedy: remedy.map(one_line) }
+    fn finding(self, status: CheckStatus, found: &str, remedy: Option<&str>) -> Finding {
+        Finding { check: self, status, found: one_line(found), remedy: remedy.map(one_line) }
     }
 }
 

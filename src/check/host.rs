@@ -7,8 +7,8 @@ use crate::config::Settings;
 use crate::ingest::drain::{WrongClock, check_clock};
 
 /// Judges what can be asked without waiting.
-pub(super) fn judge(settings: &Settings, newest_us: Option<i64>) -> Vec<Finding> {
-    let files = rlimit::Resource::NOFILE.get().map(|(_, hard)| hard).map_err(|wrong| wrong.to_string());
+pub(super) fn findings(settings: &Settings, newest_us: Option<i64>) -> Vec<Finding> {
+    let files = rlimit::Resource::NOFILE.get().map(|(_, hard)| hard).map_err(|error| error.to_string());
     vec![listen(settings), file_limit(settings.max_connections, files), clock(now_us(), newest_us)]
 }
 
@@ -24,7 +24,7 @@ fn listen(settings: &Settings) -> Finding {
 fn file_limit(wanted: Option<usize>, hard: Result<u64, String>) -> Finding {
     let hard = match hard {
         Ok(hard) => hard,
-        Err(wrong) => return Check::FileLimit.unknown(wrong),
+        Err(error) => return Check::FileLimit.unknown(error),
     };
     let connections = hard.saturating_sub(OTHER_FILES);
     let found = format!("{hard} open files as this is run, for {connections} connections");
@@ -81,44 +81,44 @@ const USUAL: u64 = 65_536;
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Note, Ok as Fine, Unknown, Wrong};
+    use super::super::CheckStatus::{Note, Ok as Fine, Unknown, Wrong};
     use super::*;
     use crate::ingest::drain::BUILT_US;
 
     #[test]
     fn open_files_have_to_allow_the_connections() {
-        assert_eq!(file_limit(None, Ok(1 << 20)).verdict, Fine);
-        assert_eq!(file_limit(None, Ok(1_024)).verdict, Note);
-        assert_eq!(file_limit(None, Ok(256)).verdict, Wrong);
-        assert_eq!(file_limit(Some(100), Ok(1_024)).verdict, Fine);
-        let wrong = file_limit(Some(20_000), Ok(4_096));
-        assert_eq!(wrong.verdict, Wrong);
-        assert!(wrong.remedy.unwrap().contains("LimitNOFILE=20192"));
-        assert_eq!(file_limit(None, Err("no".to_owned())).verdict, Unknown);
+        assert_eq!(file_limit(None, Ok(1 << 20)).status, Fine);
+        assert_eq!(file_limit(None, Ok(1_024)).status, Note);
+        assert_eq!(file_limit(None, Ok(256)).status, Wrong);
+        assert_eq!(file_limit(Some(100), Ok(1_024)).status, Fine);
+        let low = file_limit(Some(20_000), Ok(4_096));
+        assert_eq!(low.status, Wrong);
+        assert!(low.remedy.unwrap().contains("LimitNOFILE=20192"));
+        assert_eq!(file_limit(None, Err("no".to_owned())).status, Unknown);
     }
 
     #[test]
     fn a_clock_before_build_or_journal_is_wrong() {
-        assert_eq!(clock(BUILT_US + 1, Some(BUILT_US)).verdict, Fine);
-        assert_eq!(clock(BUILT_US - 1, None).verdict, Wrong);
+        assert_eq!(clock(BUILT_US + 1, Some(BUILT_US)).status, Fine);
+        assert_eq!(clock(BUILT_US - 1, None).status, Wrong);
         let found = clock(BUILT_US, Some(BUILT_US + 3_600_000_000));
-        assert!(found.verdict == Wrong && found.found.contains("1h before"), "{found:?}");
+        assert!(found.status == Wrong && found.found.contains("1h before"), "{found:?}");
     }
 
     #[test]
     fn two_clocks_may_be_seconds_apart_and_not_minutes() {
         let second = 1_000_000;
-        assert_eq!(database_clock(5 * second, 0).verdict, Fine);
-        assert_eq!(database_clock(0, 6 * second).verdict, Note);
+        assert_eq!(database_clock(5 * second, 0).status, Fine);
+        assert_eq!(database_clock(0, 6 * second).status, Note);
         let found = database_clock(61 * second, 0);
-        assert!(found.verdict == Wrong && found.found.contains("1m 1s ahead of"), "{found:?}");
+        assert!(found.status == Wrong && found.found.contains("1m 1s ahead of"), "{found:?}");
     }
 
     #[test]
     fn a_listener_on_loopback_is_said() {
         let settings =
             |listen| Settings::load(&crate::config::Lookup::from_variables([("ODOGRAPH_LISTEN", listen)])).unwrap();
-        assert_eq!(listen(&settings("127.0.0.1:5027")).verdict, Note);
-        assert_eq!(listen(&settings("0.0.0.0:5027")).verdict, Fine);
+        assert_eq!(listen(&settings("127.0.0.1:5027")).status, Note);
+        assert_eq!(listen(&settings("0.0.0.0:5027")).status, Fine);
     }
 }

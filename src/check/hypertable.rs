@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::database::{Answer, Asker, get};
+use super::database::{Answer, ServerClient, get};
 use super::finding::{Check, Finding, size, span};
 
 /// The chunks of `positions`.
 #[derive(Clone, Debug)]
-pub(super) struct Facts {
+pub(super) struct ChunkFacts {
     chunks: i64,
     interval: Duration,
     /// The newest ones that rows go into.
@@ -35,19 +35,19 @@ pub(super) struct Job {
     failures: i64,
 }
 
-pub(super) async fn ask(asker: &Asker) -> Answer<Facts> {
-    let row = asker.row(HYPERTABLE, &[]).await?;
+pub(super) async fn read(client: &ServerClient) -> Answer<ChunkFacts> {
+    let row = client.row(HYPERTABLE, &[]).await?;
     let seconds: f64 = get(&row, 1)?;
     let chunk = |row: &tokio_postgres::Row| {
         let rows: f64 = get(row, 1)?;
         let bytes = u64::try_from(get::<i64>(row, 0)?).unwrap_or(0);
         Ok(Chunk { bytes, rows: (rows > 0.0).then_some(rows), passed: get::<f64>(row, 2)?.clamp(0.0, 1.0) })
     };
-    let recent = asker.rows(RECENT, &[]).await?.iter().map(chunk).collect::<Answer<_>>()?;
-    Ok(Facts { chunks: get(&row, 0)?, interval: Duration::from_secs_f64(seconds.clamp(1.0, 1e10)), recent })
+    let recent = client.rows(RECENT, &[]).await?.iter().map(chunk).collect::<Answer<_>>()?;
+    Ok(ChunkFacts { chunks: get(&row, 0)?, interval: Duration::from_secs_f64(seconds.clamp(1.0, 1e10)), recent })
 }
 
-pub(super) async fn ask_jobs(asker: &Asker) -> Answer<Vec<Job>> {
+pub(super) async fn read_jobs(client: &ServerClient) -> Answer<Vec<Job>> {
     let job = |row: &tokio_postgres::Row| {
         Ok(Job {
             name: get(row, 0)?,
@@ -57,15 +57,15 @@ pub(super) async fn ask_jobs(asker: &Asker) -> Answer<Vec<Job>> {
             failures: get(row, 4)?,
         })
     };
-    asker.rows(JOBS, &[]).await?.iter().map(job).collect()
+    client.rows(JOBS, &[]).await?.iter().map(job).collect()
 }
 
-pub(super) fn judge(facts: &Answer<Facts>, jobs: &Answer<Vec<Job>>, shared_buffers: i64) -> Vec<Finding> {
+pub(super) fn findings(facts: &Answer<ChunkFacts>, jobs: &Answer<Vec<Job>>, shared_buffers: i64) -> Vec<Finding> {
     let chunks = match facts {
         Ok(facts) => [count(facts), interval(facts, u64::try_from(shared_buffers).unwrap_or(0))],
-        Err(wrong) => [Check::Chunks.unknown(wrong), Check::ChunkInterval.unknown(wrong)],
+        Err(error) => [Check::Chunks.unknown(error), Check::ChunkInterval.unknown(error)],
     };
-    let jobs = jobs.as_ref().map_or_else(|wrong| Check::Jobs.unknown(wrong), |found| self::jobs(found));
+    let jobs = jobs.as_ref().map_or_else(|error| Check::Jobs.unknown(error), |found| self::jobs(found));
     chunks.into_iter().chain([jobs]).collect()
 }
 
@@ -75,7 +75,7 @@ pub(super) fn none() -> Vec<Finding> {
     [Check::Chunks, Check::ChunkInterval, Check::Jobs].map(|check| check.ok(why)).into()
 }
 
-fn count(facts: &Facts) -> Finding {
+fn count(facts: &ChunkFacts) -> Finding {
     let found = format!("{} chunks of {}", facts.chunks, span(facts.interval));
     let longer = span(facts.interval.saturating_mul(7));
     let remedy = format!(
@@ -91,7 +91,7 @@ fn count(facts: &Facts) -> Finding {
 
 /// The chunks that are written to, with their indexes, should take a quarter of the shared buffers at most.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "estimates")]
-fn interval(facts: &Facts, shared_buffers: u64) -> Finding {
+fn interval(facts: &ChunkFacts, shared_buffers: u64) -> Finding {
     let check = Check::ChunkInterval;
     // A chunk that has just begun says little.
     let told: Vec<_> = facts.recent.iter().filter(|chunk| chunk.passed > 0.1).collect();
@@ -175,25 +175,25 @@ const JOBS: &str = "SELECT j.application_name::text, coalesce(j.hypertable_name 
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{self, Note, Ok as Fine, Unknown, Wrong};
+    use super::super::CheckStatus::{self, Note, Ok as Fine, Unknown, Wrong};
     use super::*;
 
     const DAY: Duration = Duration::from_hours(24);
     const MIB: u64 = 1 << 20;
 
-    fn facts(chunks: i64, recent: &[(u64, f64)]) -> Facts {
+    fn facts(chunks: i64, recent: &[(u64, f64)]) -> ChunkFacts {
         let chunk = |&(mib, passed): &(u64, f64)| Chunk { bytes: mib * MIB, rows: Some(1e6 * passed), passed };
-        Facts { chunks, interval: DAY, recent: recent.iter().map(chunk).collect() }
+        ChunkFacts { chunks, interval: DAY, recent: recent.iter().map(chunk).collect() }
     }
 
     #[test]
     fn thousands_of_chunks_are_too_many() {
-        for (chunks, verdict) in [(0, Fine), (1_000, Fine), (1_001, Note), (5_000, Note), (5_001, Wrong)] {
+        for (chunks, status) in [(0, Fine), (1_000, Fine), (1_001, Note), (5_000, Note), (5_001, Wrong)] {
             let found = count(&facts(chunks, &[]));
-            assert_eq!(found.verdict, verdict, "{chunks}");
+            assert_eq!(found.status, status, "{chunks}");
             assert_eq!(
                 found.remedy.is_some_and(|remedy| remedy.contains("--chunk-interval \"7days\"")),
-                verdict != Fine
+                status != Fine
             );
         }
     }
@@ -201,12 +201,12 @@ mod tests {
     #[test]
     fn recent_chunks_have_to_fit_a_quarter_of_the_buffers() {
         let buffers = 400 * MIB;
-        let verdict = |recent: &[(u64, f64)]| interval(&facts(3, recent), buffers);
-        assert_eq!(verdict(&[]).verdict, Fine);
-        assert_eq!(verdict(&[(90, 1.0), (40, 0.5)]).verdict, Fine);
-        assert_eq!(verdict(&[(1, 0.01), (90, 1.0)]).verdict, Fine, "one that has just begun says nothing");
-        let found = verdict(&[(100, 0.5), (90, 1.0)]);
-        assert_eq!(found.verdict, Note, "{found:?}");
+        let status = |recent: &[(u64, f64)]| interval(&facts(3, recent), buffers);
+        assert_eq!(status(&[]).status, Fine);
+        assert_eq!(status(&[(90, 1.0), (40, 0.5)]).status, Fine);
+        assert_eq!(status(&[(1, 0.01), (90, 1.0)]).status, Fine, "one that has just begun says nothing");
+        let found = status(&[(100, 0.5), (90, 1.0)]);
+        assert_eq!(found.status, Note, "{found:?}");
         assert!(found.found.contains("200.0 MiB (about 1000000 rows a day)"), "{found:?}");
         assert!(found.remedy.unwrap().contains("--chunk-interval 12h"));
         assert_eq!(rounded(1_234_567.0), "1200000");
@@ -221,14 +221,14 @@ mod tests {
             status: Some(status.into()),
             failures: 3,
         };
-        let verdict = |list: &[Job]| -> Verdict { jobs(list).verdict };
-        assert_eq!(verdict(&[]), Fine);
-        assert_eq!(verdict(&[job(true, false, "Success")]), Fine);
-        assert_eq!(verdict(&[job(true, false, "Failed")]), Wrong);
-        assert_eq!(verdict(&[job(false, false, "Failed")]), Note);
-        assert_eq!(verdict(&[job(true, true, "Success")]), Note);
+        let status = |list: &[Job]| -> CheckStatus { jobs(list).status };
+        assert_eq!(status(&[]), Fine);
+        assert_eq!(status(&[job(true, false, "Success")]), Fine);
+        assert_eq!(status(&[job(true, false, "Failed")]), Wrong);
+        assert_eq!(status(&[job(false, false, "Failed")]), Note);
+        assert_eq!(status(&[job(true, true, "Success")]), Note);
         let away = Err("away".to_owned());
-        assert!(judge(&away, &Err("away".into()), 0).iter().all(|finding| finding.verdict == Unknown));
-        assert!(none().iter().all(|finding| finding.verdict == Fine));
+        assert!(findings(&away, &Err("away".into()), 0).iter().all(|finding| finding.status == Unknown));
+        assert!(none().iter().all(|finding| finding.status == Fine));
     }
 }

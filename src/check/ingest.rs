@@ -1,6 +1,6 @@
 //! What reached the database: the last commit of each journal, what was quarantined, how long positions stay.
 
-use super::database::{Answer, Asker, ago, get};
+use super::database::{Answer, ServerClient, ago, get};
 use super::finding::{Check, Finding, size, span};
 use super::journal;
 use super::service;
@@ -9,7 +9,7 @@ use odograph_journal::JournalId;
 
 /// How far a journal is written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Checkpoint {
+pub(super) struct JournalCheckpoint {
     pub(super) journal: JournalId,
     /// Of its slowest lane.
     pub(super) position: u64,
@@ -18,36 +18,40 @@ pub(super) struct Checkpoint {
 }
 
 /// Quarantined records of the last day, by reason, most first. Counting stops at [`COUNTED`].
-pub(super) type Quarantined = Vec<(String, i64)>;
+pub(super) type QuarantineCounts = Vec<(String, i64)>;
 
-pub(super) async fn ask_checkpoints(asker: &Asker) -> Answer<Vec<Checkpoint>> {
+pub(super) async fn read_checkpoints(client: &ServerClient) -> Answer<Vec<JournalCheckpoint>> {
     let checkpoint = |row: &tokio_postgres::Row| {
         let journal: uuid::Uuid = get(row, 0)?;
         let position = u64::try_from(get::<i64>(row, 1)?).unwrap_or(0);
-        Ok(Checkpoint { journal: JournalId::from_bytes(journal.into_bytes()), position, age: get(row, 2)? })
+        Ok(JournalCheckpoint { journal: JournalId::from_bytes(journal.into_bytes()), position, age: get(row, 2)? })
     };
-    asker.rows(CHECKPOINTS, &[]).await?.iter().map(checkpoint).collect()
+    client.rows(CHECKPOINTS, &[]).await?.iter().map(checkpoint).collect()
 }
 
-pub(super) async fn ask_quarantined(asker: &Asker) -> Answer<Quarantined> {
+pub(super) async fn read_quarantined(client: &ServerClient) -> Answer<QuarantineCounts> {
     let counted = |row: &tokio_postgres::Row| Ok((get(row, 0)?, get(row, 1)?));
-    asker.rows(QUARANTINED, &[]).await?.iter().map(counted).collect()
+    client.rows(QUARANTINED, &[]).await?.iter().map(counted).collect()
 }
 
 /// How far the database has the journal of this data directory, where it knows it.
-pub(super) fn committed(kept: &journal::Facts, known: &Answer<Vec<Checkpoint>>) -> Option<Answer<u64>> {
+pub(super) fn committed(kept: &journal::JournalFacts, known: &Answer<Vec<JournalCheckpoint>>) -> Option<Answer<u64>> {
     let id = kept.kept.as_ref()?.id;
     match known {
         Ok(known) => known.iter().find(|checkpoint| checkpoint.journal == id).map(|at| Ok(at.position)),
-        Err(wrong) => Some(Err(wrong.clone())),
+        Err(error) => Some(Err(error.clone())),
     }
 }
 
-pub(super) fn last_commit(kept: &journal::Facts, known: &Answer<Vec<Checkpoint>>, service: &service::Facts) -> Finding {
+pub(super) fn last_commit(
+    kept: &journal::JournalFacts,
+    known: &Answer<Vec<JournalCheckpoint>>,
+    service: &service::ServiceFacts,
+) -> Finding {
     let check = Check::LastCommit;
     let known = match known {
         Ok(known) => known,
-        Err(wrong) => return check.unknown(wrong),
+        Err(error) => return check.unknown(error),
     };
     let ours = kept.kept.as_ref().map(|kept| (kept.end, known.iter().find(|at| at.journal == kept.id)));
     let others = known.iter().filter(|at| kept.kept.as_ref().is_none_or(|kept| kept.id != at.journal));
@@ -64,8 +68,8 @@ pub(super) fn last_commit(kept: &journal::Facts, known: &Answer<Vec<Checkpoint>>
     let when = age.map_or("never committed".to_owned(), |age| format!("last commit {} ago", ago(age)));
     if behind == 0 {
         let trackers = match service {
-            service::Facts::Up(up) => up.connections.unwrap_or(0.0),
-            service::Facts::Away | service::Facts::Strange(_) => 0.0,
+            service::ServiceFacts::Up(up) => up.connections.unwrap_or(0.0),
+            service::ServiceFacts::Away | service::ServiceFacts::Strange(_) => 0.0,
         };
         if trackers > 0.0 && age.is_some_and(|age| age > SILENT) {
             return check.note(
@@ -86,11 +90,11 @@ pub(super) fn last_commit(kept: &journal::Facts, known: &Answer<Vec<Checkpoint>>
     check.ok(found)
 }
 
-pub(super) fn quarantine(counted: &Answer<Quarantined>) -> Finding {
+pub(super) fn quarantine(counted: &Answer<QuarantineCounts>) -> Finding {
     let check = Check::Quarantine;
     let counted = match counted {
         Ok(counted) => counted,
-        Err(wrong) => return check.unknown(wrong),
+        Err(error) => return check.unknown(error),
     };
     let total: i64 = counted.iter().map(|(_, count)| count).sum();
     if total == 0 {
@@ -137,7 +141,7 @@ const QUARANTINED: &str = "SELECT reason, count(*) FROM (SELECT reason FROM quar
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Note, Ok as Fine, Unknown, Wrong};
+    use super::super::CheckStatus::{Note, Ok as Fine, Unknown, Wrong};
     use super::*;
     use crate::config::Lookup;
 
@@ -145,40 +149,43 @@ mod tests {
     fn a_running_service_has_to_commit_what_came() {
         let (kept, id) = journal::sample(100);
         let up = || service::sample(5.0);
-        let at = |journal, position, age| Ok(vec![Checkpoint { journal, position, age }]);
-        let away = service::Facts::Away;
-        for (known, service, verdict) in [
+        let at = |journal, position, age| Ok(vec![JournalCheckpoint { journal, position, age }]);
+        let away = service::ServiceFacts::Away;
+        for (known, service, status) in [
             (at(id, 100, 5.0), up(), Fine),
             (at(id, 100, 7_200.0), up(), Note),
             (at(id, 90, 5.0), up(), Fine),
             (at(id, 90, 90.0), up(), Wrong),
             (at(JournalId::random(), 90, 5.0), up(), Wrong),
-            (at(id, 90, 90.0), service::Facts::Away, Note),
+            (at(id, 90, 90.0), service::ServiceFacts::Away, Note),
             (Err("away".to_owned()), up(), Unknown),
         ] {
             let found = last_commit(&kept, &known, &service);
-            assert_eq!(found.verdict, verdict, "{found:?}");
+            assert_eq!(found.status, status, "{found:?}");
         }
-        let nothing = last_commit(&journal::Facts::default(), &at(id, 5, 60.0), &away);
-        assert!(nothing.verdict == Fine && nothing.found.contains("other journals committed 1m ago"), "{nothing:?}");
+        let nothing = last_commit(&journal::JournalFacts::default(), &at(id, 5, 60.0), &away);
+        assert!(nothing.status == Fine && nothing.found.contains("other journals committed 1m ago"), "{nothing:?}");
         assert_eq!(committed(&kept, &at(id, 90, 1.0)), Some(Ok(90)));
         assert_eq!(committed(&kept, &Ok(Vec::new())), None);
     }
 
     #[test]
     fn what_is_quarantined_is_said_by_reason() {
-        assert_eq!(quarantine(&Ok(Vec::new())).verdict, Fine);
+        assert_eq!(quarantine(&Ok(Vec::new())).status, Fine);
         let found = quarantine(&Ok(vec![("time".into(), 7), ("structure".into(), 1)]));
-        assert!(found.verdict == Note && found.found.contains("8 records within a day: time 7, structure 1"));
+        assert!(found.status == Note && found.found.contains("8 records within a day: time 7, structure 1"));
     }
 
     #[test]
     fn a_retention_shorter_than_what_is_taken_is_said() {
-        let judged = |past, kept| {
+        let status_of = |past, kept| {
             let variables = [("ODOGRAPH_TIME_WINDOW_PAST", past), ("ODOGRAPH_RETENTION", kept)];
-            retention(&Settings::load(&Lookup::from_variables(variables)).unwrap()).verdict
+            retention(&Settings::load(&Lookup::from_variables(variables)).unwrap()).status
         };
-        assert_eq!((judged("400d", "none"), judged("400d", "500d"), judged("400d", "30d")), (Fine, Fine, Note));
-        assert_eq!(judged("1h", "2h"), Note, "the journal keeps a day");
+        assert_eq!(
+            (status_of("400d", "none"), status_of("400d", "500d"), status_of("400d", "30d")),
+            (Fine, Fine, Note)
+        );
+        assert_eq!(status_of("1h", "2h"), Note, "the journal keeps a day");
     }
 }

@@ -13,9 +13,9 @@ use odograph_journal::{Archive, Files, OpenError, ScanItem};
 
 /// What stands there.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct JournalFacts {
     /// `None` where there is no journal yet.
-    pub(super) kept: Option<Kept>,
+    pub(super) kept: Option<KeptEntries>,
     /// It is there and cannot be opened.
     broken: Option<String>,
     /// Noted gaps, one a line.
@@ -26,7 +26,7 @@ pub(super) struct Facts {
 
 /// A journal that can be read.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct KeptEntries {
     pub(super) id: JournalId,
     /// Behind its last entry.
     pub(super) end: u64,
@@ -38,43 +38,43 @@ pub(super) struct Kept {
     damages: u64,
 }
 
-impl Default for Facts {
+impl Default for JournalFacts {
     fn default() -> Self {
         Self { kept: None, broken: None, gaps: Ok(String::new()), held: false }
     }
 }
 
 /// Reads newest segments first, until it takes too long.
-pub(super) fn look(data_dir: &Path) -> Facts {
+pub(super) fn read(data_dir: &Path) -> JournalFacts {
     let directory = data_dir.join("journal");
     let noted = Files::read_only(data_dir).and_then(|files| GapFile::new(Arc::new(files)).read());
     let gaps = match noted {
         // Nothing was ever kept there.
-        Err(wrong) if wrong.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        noted => noted.map_err(|wrong| wrong.to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        noted => noted.map_err(|error| error.to_string()),
     };
     let held = is_held(&directory.join("lock"));
     if !directory.exists() {
-        return Facts { gaps, held, ..Facts::default() };
+        return JournalFacts { gaps, held, ..JournalFacts::default() };
     }
     let files = match Files::read_only(&directory) {
         Ok(files) => files,
-        Err(wrong) => return Facts { broken: Some(wrong.to_string()), gaps, held, kept: None },
+        Err(error) => return JournalFacts { broken: Some(error.to_string()), gaps, held, kept: None },
     };
-    match Archive::open(Arc::new(files)).and_then(|archive| read(&archive)) {
-        Ok(kept) => Facts { kept: Some(kept), broken: None, gaps, held },
+    match Archive::open(Arc::new(files)).and_then(|archive| kept_entries(&archive)) {
+        Ok(kept) => JournalFacts { kept: Some(kept), broken: None, gaps, held },
         // A directory that was made and not used.
         Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            Facts { gaps, held, ..Facts::default() }
+            JournalFacts { gaps, held, ..JournalFacts::default() }
         }
-        Err(wrong) => Facts { broken: Some(chain(&wrong)), gaps, held, kept: None },
+        Err(error) => JournalFacts { broken: Some(chain(&error)), gaps, held, kept: None },
     }
 }
 
-fn read(archive: &Archive) -> Result<Kept, OpenError> {
+fn kept_entries(archive: &Archive) -> Result<KeptEntries, OpenError> {
     let (begun, numbers) = (Instant::now(), archive.segments()?);
     let mut kept =
-        Kept { id: archive.id(), end: 0, newest_us: None, segments: numbers.len(), looked_at: 0, damages: 0 };
+        KeptEntries { id: archive.id(), end: 0, newest_us: None, segments: numbers.len(), looked_at: 0, damages: 0 };
     for number in numbers.into_iter().rev() {
         if begun.elapsed() > LONG_ENOUGH {
             break;
@@ -115,7 +115,7 @@ fn names_inode(locks: &str, inode: u64) -> bool {
 }
 
 /// `max` is `None` where there is no journal by the settings.
-pub(super) fn judge(facts: &Facts, max: Option<u64>) -> Vec<Finding> {
+pub(super) fn findings(facts: &JournalFacts, max: Option<u64>) -> Vec<Finding> {
     if max.is_none() {
         let left = facts.kept.as_ref().is_some_and(|kept| kept.end > 0);
         let found = "none: a tracker is answered after the commit (ODOGRAPH_ACK_AFTER=commit)";
@@ -130,17 +130,17 @@ pub(super) fn judge(facts: &Facts, max: Option<u64>) -> Vec<Finding> {
     vec![whole(facts), gap(facts)]
 }
 
-fn whole(facts: &Facts) -> Finding {
+fn whole(facts: &JournalFacts) -> Finding {
     let check = Check::Journal;
-    if let Some(wrong) = &facts.broken {
+    if let Some(error) = &facts.broken {
         return check.wrong(
-            wrong,
+            error,
             "`odograph journal inspect` shows more; run this as the service's user; do not delete the directory, it may hold what the database lacks",
         );
     }
     let held = if facts.held { "a service has it open" } else { "no service has it open" };
     let Some(kept) = &facts.kept else { return check.ok("none yet: the first start makes it") };
-    let Kept { segments, looked_at, damages, .. } = kept;
+    let KeptEntries { segments, looked_at, damages, .. } = kept;
     if *damages > 0 {
         let remedy = "`odograph journal inspect` says where; `odograph serve --journal-recovery skip-damage` goes on without what \
                       is lost. Look at the disk: it lost what it had synced";
@@ -149,23 +149,23 @@ fn whole(facts: &Facts) -> Finding {
     check.ok(format!("{looked_at} of {segments} segments read, whole; {held}"))
 }
 
-fn gap(facts: &Facts) -> Finding {
+fn gap(facts: &JournalFacts) -> Finding {
     let remedy =
         "once you know what happened (an old backup restored, a segment deleted), `odograph serve --accept-gap`";
     match &facts.gaps {
         Ok(gaps) if gaps.is_empty() => Check::JournalGap.ok("none"),
         Ok(gaps) => Check::JournalGap.wrong(gaps.lines().collect::<Vec<_>>().join("; "), remedy),
-        Err(wrong) => Check::JournalGap.unknown(format!("the file journal-gap cannot be read: {wrong}")),
+        Err(error) => Check::JournalGap.unknown(format!("the file journal-gap cannot be read: {error}")),
     }
 }
 
 /// How much waits. `committed` is how far the database is, where it knows the journal.
-pub(super) fn backlog(facts: &Facts, max: Option<u64>, committed: Option<Result<u64, String>>) -> Finding {
+pub(super) fn backlog(facts: &JournalFacts, max: Option<u64>, committed: Option<Result<u64, String>>) -> Finding {
     let check = Check::JournalBacklog;
     let (Some(max), Some(kept)) = (max, &facts.kept) else { return check.ok("no journal") };
     let committed = match committed {
         Some(Ok(committed)) => committed,
-        Some(Err(wrong)) => return check.unknown(wrong),
+        Some(Err(error)) => return check.unknown(error),
         // It may be new, or its database is.
         None => 0,
     };
@@ -181,10 +181,10 @@ pub(super) fn backlog(facts: &Facts, max: Option<u64>, committed: Option<Result<
     }
 }
 
-fn chain(wrong: &dyn std::error::Error) -> String {
-    match wrong.source() {
-        Some(cause) => format!("{wrong}: {cause}"),
-        None => wrong.to_string(),
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 
@@ -192,41 +192,42 @@ const LONG_ENOUGH: Duration = Duration::from_secs(5);
 
 /// A journal of so many bytes.
 #[cfg(test)]
-pub(super) fn sample(end: u64) -> (Facts, JournalId) {
+pub(super) fn sample(end: u64) -> (JournalFacts, JournalId) {
     let id = JournalId::random();
-    let kept = Kept { id, end, newest_us: None, segments: 3, looked_at: 3, damages: 0 };
-    (Facts { kept: Some(kept), ..Facts::default() }, id)
+    let kept = KeptEntries { id, end, newest_us: None, segments: 3, looked_at: 3, damages: 0 };
+    (JournalFacts { kept: Some(kept), ..JournalFacts::default() }, id)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Note, Ok as Fine, Unknown, Wrong};
+    use super::super::CheckStatus::{Note, Ok as Fine, Unknown, Wrong};
     use super::*;
 
-    fn facts(damages: u64, gaps: &str) -> Facts {
+    fn facts(damages: u64, gaps: &str) -> JournalFacts {
         let (facts, _) = sample(100);
-        let kept = facts.kept.map(|kept| Kept { damages, ..kept });
-        Facts { kept, gaps: Ok(gaps.to_owned()), ..facts }
+        let kept = facts.kept.map(|kept| KeptEntries { damages, ..kept });
+        JournalFacts { kept, gaps: Ok(gaps.to_owned()), ..facts }
     }
 
     #[test]
     fn damage_and_gaps_are_wrong() {
-        let verdicts = |facts: &Facts| judge(facts, Some(1 << 30)).into_iter().map(|f| f.verdict).collect::<Vec<_>>();
-        assert_eq!(verdicts(&facts(0, "")), [Fine, Fine]);
-        assert_eq!(verdicts(&facts(1, "")), [Wrong, Fine]);
-        assert_eq!(verdicts(&facts(0, "journal x: positions 1 to 5\n")), [Fine, Wrong]);
-        assert_eq!(verdicts(&Facts { broken: Some("no".into()), kept: None, ..facts(0, "") }), [Wrong, Fine]);
-        assert_eq!(judge(&facts(0, ""), None)[0].verdict, Note, "left over");
-        assert_eq!(judge(&Facts::default(), None)[0].verdict, Fine);
+        let statuses =
+            |facts: &JournalFacts| findings(facts, Some(1 << 30)).into_iter().map(|f| f.status).collect::<Vec<_>>();
+        assert_eq!(statuses(&facts(0, "")), [Fine, Fine]);
+        assert_eq!(statuses(&facts(1, "")), [Wrong, Fine]);
+        assert_eq!(statuses(&facts(0, "journal x: positions 1 to 5\n")), [Fine, Wrong]);
+        assert_eq!(statuses(&JournalFacts { broken: Some("no".into()), kept: None, ..facts(0, "") }), [Wrong, Fine]);
+        assert_eq!(findings(&facts(0, ""), None)[0].status, Note, "left over");
+        assert_eq!(findings(&JournalFacts::default(), None)[0].status, Fine);
     }
 
     #[test]
     fn a_backlog_is_judged_by_the_room_that_is_left() {
-        let verdict = |max, committed| backlog(&facts(0, ""), Some(max), committed).verdict;
-        assert_eq!(verdict(1_000, Some(Ok(100))), Fine);
-        assert_eq!(verdict(150, Some(Ok(0))), Note);
-        assert_eq!(verdict(110, None), Wrong, "nothing of it was ever committed");
-        assert_eq!(verdict(110, Some(Err("away".into()))), Unknown);
+        let status = |max, committed| backlog(&facts(0, ""), Some(max), committed).status;
+        assert_eq!(status(1_000, Some(Ok(100))), Fine);
+        assert_eq!(status(150, Some(Ok(0))), Note);
+        assert_eq!(status(110, None), Wrong, "nothing of it was ever committed");
+        assert_eq!(status(110, Some(Err("away".into()))), Unknown);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::config::Settings;
 use crate::flags::{GroupState, RedisState, StreamState};
 
 /// `flags` is how many there are on Directus' side, where that is known.
-pub(super) fn judge(settings: &Settings, survey: Option<&Result<RedisState, String>>, flags: i64) -> Vec<Finding> {
+pub(super) fn findings(settings: &Settings, survey: Option<&Result<RedisState, String>>, flags: i64) -> Vec<Finding> {
     let rest = [Check::RedisMemory, Check::RedisPersistence, Check::FlagStream, Check::FlagGroup, Check::DeadLetters];
     let (Some(url), Some(survey)) = (&settings.redis_url, survey) else {
         let none = Check::Redis.note(
@@ -16,9 +16,9 @@ pub(super) fn judge(settings: &Settings, survey: Option<&Result<RedisState, Stri
     };
     let found = match survey {
         Ok(found) => found,
-        Err(wrong) => {
+        Err(error) => {
             let remedy = "see that it runs and that REDIS_URL is right; meanwhile flags come by reconciliation";
-            let away = Check::Redis.wrong(format!("{url}: {wrong}"), remedy);
+            let away = Check::Redis.wrong(format!("{url}: {error}"), remedy);
             return [away].into_iter().chain(rest.map(|check| check.unknown("Redis does not answer"))).collect();
         }
     };
@@ -134,7 +134,7 @@ fn dead(stream: &str, dead: u64) -> Finding {
 mod tests {
     use std::time::Duration;
 
-    use super::super::Verdict::{Note, Ok as Fine, Unknown, Wrong};
+    use super::super::CheckStatus::{Note, Ok as Fine, Unknown, Wrong};
     use super::*;
     use crate::config::Lookup;
 
@@ -146,16 +146,16 @@ mod tests {
 
     #[test]
     fn a_server_has_to_take_writes_and_keep_streams() {
-        assert_eq!(server("r", &survey()).verdict, Fine);
-        assert_eq!(server("r", &RedisState { version: "6.2.1".into(), ..survey() }).verdict, Wrong);
-        assert_eq!(server("r", &RedisState { replica: true, ..survey() }).verdict, Wrong);
-        assert_eq!(server("r", &RedisState { disk_failed: true, ..survey() }).verdict, Wrong);
-        assert_eq!(memory(&survey()).verdict, Fine);
-        let policy = |policy: &str| memory(&RedisState { policy: policy.into(), ..survey() }).verdict;
+        assert_eq!(server("r", &survey()).status, Fine);
+        assert_eq!(server("r", &RedisState { version: "6.2.1".into(), ..survey() }).status, Wrong);
+        assert_eq!(server("r", &RedisState { replica: true, ..survey() }).status, Wrong);
+        assert_eq!(server("r", &RedisState { disk_failed: true, ..survey() }).status, Wrong);
+        assert_eq!(memory(&survey()).status, Fine);
+        let policy = |policy: &str| memory(&RedisState { policy: policy.into(), ..survey() }).status;
         assert_eq!((policy("volatile-lru"), policy("unknown")), (Fine, Unknown));
         let evicts = memory(&RedisState { policy: "allkeys-lru".into(), ..survey() });
-        assert!(evicts.verdict == Wrong && evicts.remedy.unwrap().contains("maxmemory-policy noeviction"));
-        let kept = |append_only, snapshots| persistence(&RedisState { append_only, snapshots, ..survey() }).verdict;
+        assert!(evicts.status == Wrong && evicts.remedy.unwrap().contains("maxmemory-policy noeviction"));
+        let kept = |append_only, snapshots| persistence(&RedisState { append_only, snapshots, ..survey() }).status;
         assert_eq!((kept(true, None), kept(false, Some(true)), kept(false, Some(false))), (Fine, Note, Note));
         assert_eq!(kept(false, None), Unknown);
     }
@@ -164,32 +164,35 @@ mod tests {
     fn a_stream_with_another_name_than_its_writers_is_wrong() {
         let untouched =
             RedisState { stream: Some(StreamState { untouched: true, ..StreamState::default() }), ..survey() };
-        assert_eq!(stream("a", &survey(), 0).verdict, Fine);
-        assert_eq!(stream("a", &untouched, 0).verdict, Note);
-        assert_eq!(stream("a", &untouched, 5).verdict, Wrong);
-        assert_eq!(stream("a", &RedisState { stream: None, ..survey() }, 0).verdict, Note);
+        assert_eq!(stream("a", &survey(), 0).status, Fine);
+        assert_eq!(stream("a", &untouched, 0).status, Note);
+        assert_eq!(stream("a", &untouched, 5).status, Wrong);
+        assert_eq!(stream("a", &RedisState { stream: None, ..survey() }, 0).status, Note);
         let found = stream("a", &RedisState { elsewhere: vec!["b".into()], ..untouched }, 0);
-        assert!(found.verdict == Wrong && found.remedy.unwrap().contains("ODOGRAPH_FLAGS_STREAM=b"));
+        assert!(found.status == Wrong && found.remedy.unwrap().contains("ODOGRAPH_FLAGS_STREAM=b"));
     }
 
     #[test]
     fn a_group_has_to_keep_up() {
-        let judged = |oldest: Option<u64>| {
+        let status_of = |oldest: Option<u64>| {
             let group = GroupState { oldest: oldest.map(Duration::from_secs), ..GroupState::default() };
-            super::group("g", Some(&StreamState { length: 1, untouched: false, group: Some(group) })).verdict
+            super::group("g", Some(&StreamState { length: 1, untouched: false, group: Some(group) })).status
         };
-        assert_eq!((judged(None), judged(Some(5)), judged(Some(61)), judged(Some(301))), (Fine, Fine, Note, Wrong));
+        assert_eq!(
+            (status_of(None), status_of(Some(5)), status_of(Some(61)), status_of(Some(301))),
+            (Fine, Fine, Note, Wrong)
+        );
         let unread = StreamState { length: 1, untouched: false, group: None };
-        assert_eq!((group("g", Some(&unread)).verdict, group("g", None).verdict), (Note, Fine));
-        assert_eq!((dead("s", 0).verdict, dead("s", 2).verdict), (Fine, Note));
+        assert_eq!((group("g", Some(&unread)).status, group("g", None).status), (Note, Fine));
+        assert_eq!((dead("s", 0).status, dead("s", 2).status), (Fine, Note));
     }
 
     #[test]
     fn without_redis_it_is_a_note_and_away_it_is_wrong() {
         let settings = |url: &[(&str, &str)]| Settings::load(&Lookup::from_variables(url.iter().copied())).unwrap();
-        assert_eq!(judge(&settings(&[]), None, 0)[0].verdict, Note);
-        let found = judge(&settings(&[("REDIS_URL", "redis://:hunter2@h")]), Some(&Err("refused".into())), 0);
-        assert!(found[0].verdict == Wrong && found[0].found == "redis://_@h: refused", "{found:?}");
-        assert!(found[1..].iter().all(|finding| finding.verdict == Unknown));
+        assert_eq!(findings(&settings(&[]), None, 0)[0].status, Note);
+        let found = findings(&settings(&[("REDIS_URL", "redis://:hunter2@h")]), Some(&Err("refused".into())), 0);
+        assert!(found[0].status == Wrong && found[0].found == "redis://_@h: refused", "{found:?}");
+        assert!(found[1..].iter().all(|finding| finding.status == Unknown));
     }
 }

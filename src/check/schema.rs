@@ -1,11 +1,11 @@
 //! Tables, what the role may do with them, and what this build of TimescaleDB lacks.
 
-use super::database::{Answer, Asker, get};
+use super::database::{Answer, ServerClient, get};
 use super::finding::{Check, Finding};
 use crate::store::{self, DatabaseUrl, ErrorClass, Features, PositionsTable, Schema, features};
 
 /// What was found out.
-pub(super) struct Facts {
+pub(super) struct SchemaFacts {
     schema: Result<Schema, (ErrorClass, String)>,
     features: Answer<Features>,
     lacking: Answer<Vec<String>>,
@@ -13,24 +13,24 @@ pub(super) struct Facts {
     owner: Answer<bool>,
 }
 
-pub(super) async fn ask(asker: &Asker, url: &DatabaseUrl) -> Facts {
+pub(super) async fn read(client: &ServerClient, url: &DatabaseUrl) -> SchemaFacts {
     let schema = async { store::schema(url).await.map_err(|error| (error.class, error.source.to_string())) };
-    let features = async { features(url).await.map_err(|wrong| wrong.source.to_string()) };
+    let features = async { features(url).await.map_err(|error| error.source.to_string()) };
     let lacking = async {
-        let rows = asker.rows(LACKING, &[]).await?;
+        let rows = client.rows(LACKING, &[]).await?;
         rows.iter().map(|row| get(row, 0)).collect()
     };
-    let owner = async { get(&asker.row(OWNER, &[]).await?, 0) };
+    let owner = async { get(&client.row(OWNER, &[]).await?, 0) };
     let (schema, features, lacking, owner) = tokio::join!(schema, features, lacking, owner);
-    Facts { schema, features, lacking, owner }
+    SchemaFacts { schema, features, lacking, owner }
 }
 
 /// `drops` says that positions are not kept for ever.
-pub(super) fn judge(facts: &Facts, drops: bool) -> Vec<Finding> {
+pub(super) fn findings(facts: &SchemaFacts, drops: bool) -> Vec<Finding> {
     vec![schema(&facts.schema), privileges(&facts.lacking, &facts.owner, drops), licence(&facts.features)]
 }
 
-impl Facts {
+impl SchemaFacts {
     /// The version of TimescaleDB, where positions is a hypertable.
     pub(super) fn hypertable(&self) -> bool {
         matches!(&self.features, Ok(Features { positions: PositionsTable::Hypertable { .. }, .. }))
@@ -48,10 +48,10 @@ fn schema(schema: &Result<Schema, (ErrorClass, String)>) -> Finding {
             "the database has migrations that this version does not know",
             "use the odograph that made it, or a later one",
         ),
-        Err((ErrorClass::Refuses, wrong)) => {
-            check.wrong(wrong, "grant the role what docs/database.md lists under Roles")
+        Err((ErrorClass::Refuses, error)) => {
+            check.wrong(error, "grant the role what docs/database.md lists under Roles")
         }
-        Err((ErrorClass::Unavailable, wrong)) => check.unknown(wrong),
+        Err((ErrorClass::Unavailable, error)) => check.unknown(error),
     }
 }
 
@@ -59,8 +59,8 @@ fn privileges(lacking: &Answer<Vec<String>>, owner: &Answer<bool>, drops: bool) 
     let check = Check::Privileges;
     let remedy = "as the tables' owner, grant what docs/database.md lists under Roles";
     match (lacking, owner) {
-        (Err(wrong), _) | (_, Err(wrong)) if wrong.starts_with("42501") => check.wrong(wrong, remedy),
-        (Err(wrong), _) | (_, Err(wrong)) => check.unknown(wrong),
+        (Err(error), _) | (_, Err(error)) if error.starts_with("42501") => check.wrong(error, remedy),
+        (Err(error), _) | (_, Err(error)) => check.unknown(error),
         (Ok(lacking), _) if !lacking.is_empty() => {
             check.wrong(format!("the role lacks {}", lacking.join(", ")), remedy)
         }
@@ -75,7 +75,7 @@ fn privileges(lacking: &Answer<Vec<String>>, owner: &Answer<bool>, drops: bool) 
 fn licence(features: &Answer<Features>) -> Finding {
     let check = Check::Licence;
     match features {
-        Err(wrong) => check.wrong(wrong, "install TimescaleDB 2.13 or later; see docs/database.md, Builds"),
+        Err(error) => check.wrong(error, "install TimescaleDB 2.13 or later; see docs/database.md, Builds"),
         Ok(features) => match (features.lacks(), &features.positions) {
             (Some(lacks), _) => {
                 // One sentence: what is missing and what it costs, and then what helps.
@@ -107,30 +107,30 @@ const OWNER: &str =
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Note, Ok as Fine, Unknown, Wrong};
+    use super::super::CheckStatus::{Note, Ok as Fine, Unknown, Wrong};
     use super::*;
     use crate::store::Columnstore;
 
     #[test]
     fn a_schema_is_current_or_has_its_remedy() {
-        assert_eq!(schema(&Ok(Schema::Current)).verdict, Fine);
-        assert_eq!(schema(&Ok(Schema::Newer)).verdict, Note);
+        assert_eq!(schema(&Ok(Schema::Current)).status, Fine);
+        assert_eq!(schema(&Ok(Schema::Newer)).status, Note);
         let outdated = schema(&Ok(Schema::Outdated));
-        assert!(outdated.verdict == Wrong && outdated.remedy.unwrap().contains("odograph migrate"));
-        assert_eq!(schema(&Err((ErrorClass::Refuses, "42501".into()))).verdict, Wrong);
-        assert_eq!(schema(&Err((ErrorClass::Unavailable, "away".into()))).verdict, Unknown);
+        assert!(outdated.status == Wrong && outdated.remedy.unwrap().contains("odograph migrate"));
+        assert_eq!(schema(&Err((ErrorClass::Refuses, "42501".into()))).status, Wrong);
+        assert_eq!(schema(&Err((ErrorClass::Unavailable, "away".into()))).status, Unknown);
     }
 
     #[test]
     fn every_privilege_of_serve_is_needed() {
         let none = Ok(Vec::new());
-        assert_eq!(privileges(&none, &Ok(true), true).verdict, Fine);
-        assert_eq!(privileges(&none, &Ok(false), false).verdict, Fine);
-        assert_eq!(privileges(&none, &Ok(false), true).verdict, Wrong);
+        assert_eq!(privileges(&none, &Ok(true), true).status, Fine);
+        assert_eq!(privileges(&none, &Ok(false), false).status, Fine);
+        assert_eq!(privileges(&none, &Ok(false), true).status, Wrong);
         let lacking = privileges(&Ok(vec!["DELETE on positions".into()]), &Ok(true), false);
-        assert!(lacking.verdict == Wrong && lacking.found.contains("DELETE on positions"));
-        assert_eq!(privileges(&Err("42501: permission denied".into()), &Ok(true), false).verdict, Wrong);
-        assert_eq!(privileges(&Err("slow".into()), &Ok(true), false).verdict, Unknown);
+        assert!(lacking.status == Wrong && lacking.found.contains("DELETE on positions"));
+        assert_eq!(privileges(&Err("42501: permission denied".into()), &Ok(true), false).status, Wrong);
+        assert_eq!(privileges(&Err("slow".into()), &Ok(true), false).status, Unknown);
     }
 
     #[test]
@@ -138,10 +138,10 @@ mod tests {
         let hypertable = |columnstore| {
             Ok(Features { positions: PositionsTable::Hypertable { timescaledb: "2.19.3".into() }, columnstore })
         };
-        assert_eq!(licence(&hypertable(Columnstore::On)).verdict, Fine);
+        assert_eq!(licence(&hypertable(Columnstore::On)).status, Fine);
         let apache = licence(&hypertable(Columnstore::NotInThisBuild));
-        assert_eq!(apache.verdict, Note);
+        assert_eq!(apache.status, Note);
         assert!(apache.found.contains("several times the space") && apache.remedy.unwrap().contains("community build"));
-        assert_eq!(licence(&Err("too old".into())).verdict, Wrong);
+        assert_eq!(licence(&Err("too old".into())).status, Wrong);
     }
 }

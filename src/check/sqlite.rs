@@ -8,44 +8,48 @@ use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
 
 use super::database::Answer;
 use super::finding::{Check, Finding, size};
-use super::ingest::{Checkpoint, Quarantined};
+use super::ingest::{JournalCheckpoint, QuarantineCounts};
 use odograph_journal::JournalId;
 
 /// What is in the file.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
+pub(super) struct SqliteFacts {
     bytes: u64,
     migrations: i64,
-    pub(super) checkpoints: Vec<Checkpoint>,
-    pub(super) quarantined: Quarantined,
+    pub(super) checkpoints: Vec<JournalCheckpoint>,
+    pub(super) quarantined: QuarantineCounts,
     unapplied: i64,
     corrections: i64,
 }
 
 /// `None` where there is no file yet.
-pub(super) async fn ask(path: &Path) -> Answer<Option<Facts>> {
+pub(super) async fn read(path: &Path) -> Answer<Option<SqliteFacts>> {
     let Ok(file) = std::fs::metadata(path) else { return Ok(None) };
     let options =
         SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY).disable_statement_logging();
-    let mut connection = options.connect().await.map_err(|wrong| wrong.to_string())?;
-    let facts = read(&mut connection).await.map_err(|wrong| wrong.to_string())?;
-    Ok(Some(Facts { bytes: file.len(), ..facts }))
+    let mut connection = options.connect().await.map_err(|error| error.to_string())?;
+    let facts = read_tables(&mut connection).await.map_err(|error| error.to_string())?;
+    Ok(Some(SqliteFacts { bytes: file.len(), ..facts }))
 }
 
-async fn read(connection: &mut SqliteConnection) -> Result<Facts, sqlx::Error> {
+async fn read_tables(connection: &mut SqliteConnection) -> Result<SqliteFacts, sqlx::Error> {
     let one = |sql: &'static str| sqlx::query_scalar::<_, i64>(sql);
     let migrations = one("SELECT count(*) FROM _sqlx_migrations WHERE success").fetch_one(&mut *connection).await?;
     let unapplied = "SELECT count(*) FROM position_flag_ledger WHERE applied_seq < seq";
-    let mut facts = Facts {
+    let mut facts = SqliteFacts {
         migrations,
         unapplied: one(unapplied).fetch_one(&mut *connection).await?,
         corrections: one("SELECT count(*) FROM position_corrections").fetch_one(&mut *connection).await?,
-        ..Facts::default()
+        ..SqliteFacts::default()
     };
     for row in sqlx::query(CHECKPOINTS).fetch_all(&mut *connection).await? {
         let id = <[u8; 16]>::try_from(row.try_get::<&[u8], _>(0)?).unwrap_or_default();
         let position = u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0);
-        facts.checkpoints.push(Checkpoint { journal: JournalId::from_bytes(id), position, age: row.try_get(2)? });
+        facts.checkpoints.push(JournalCheckpoint {
+            journal: JournalId::from_bytes(id),
+            position,
+            age: row.try_get(2)?,
+        });
     }
     for row in sqlx::query(QUARANTINED).fetch_all(&mut *connection).await? {
         facts.quarantined.push((row.try_get(0)?, row.try_get(1)?));
@@ -54,11 +58,11 @@ async fn read(connection: &mut SqliteConnection) -> Result<Facts, sqlx::Error> {
 }
 
 /// The findings that belong to the file alone.
-pub(super) fn judge(path: &Path, facts: &Answer<Option<Facts>>) -> Vec<Finding> {
+pub(super) fn findings(path: &Path, facts: &Answer<Option<SqliteFacts>>) -> Vec<Finding> {
     let shown = path.display();
     let database = match facts {
         Ok(Some(facts)) => {
-            let Facts { bytes, migrations, unapplied, corrections, .. } = facts;
+            let SqliteFacts { bytes, migrations, unapplied, corrections, .. } = facts;
             let found = format!("SQLite file {shown}, {}, {migrations} migrations", size(*bytes));
             if unapplied + corrections > 0 {
                 let remedy = "a moment after a start of `odograph serve` it should be none";
@@ -68,8 +72,8 @@ pub(super) fn judge(path: &Path, facts: &Answer<Option<Facts>>) -> Vec<Finding> 
             }
         }
         Ok(None) => Check::Database.ok(format!("SQLite file {shown}, which the first start makes")),
-        Err(wrong) => Check::Database.wrong(
-            format!("SQLite file {shown}: {wrong}"),
+        Err(error) => Check::Database.wrong(
+            format!("SQLite file {shown}: {error}"),
             "see that it is odograph's own and whole (PRAGMA integrity_check), and that this user may read it",
         ),
     };
@@ -86,16 +90,16 @@ const QUARANTINED: &str = "SELECT reason, count(*) FROM quarantined_records
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{Note, Ok as Fine, Wrong};
+    use super::super::CheckStatus::{Note, Ok as Fine, Wrong};
     use super::*;
 
     #[test]
     fn a_file_is_there_made_later_or_broken() {
-        let judged = |facts| judge(Path::new("x.sqlite"), &facts)[0].verdict;
+        let status_of = |facts| findings(Path::new("x.sqlite"), &facts)[0].status;
         assert_eq!(
-            (judged(Ok(None)), judged(Ok(Some(Facts::default()))), judged(Err("no".into()))),
+            (status_of(Ok(None)), status_of(Ok(Some(SqliteFacts::default()))), status_of(Err("no".into()))),
             (Fine, Fine, Wrong)
         );
-        assert_eq!(judged(Ok(Some(Facts { unapplied: 1, ..Facts::default() }))), Note);
+        assert_eq!(status_of(Ok(Some(SqliteFacts { unapplied: 1, ..SqliteFacts::default() }))), Note);
     }
 }

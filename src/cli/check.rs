@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::error::CommandError;
 use super::setup::{lookup, runtime, wrong_settings};
-use crate::check::{Finding, Verdict, check, of_mistakes};
+use crate::check::{CheckStatus, Finding, check, of_mistakes};
 use crate::config::Settings;
 
 /// Check this installation: settings, this machine, the running service, the database, Redis. Changes nothing. Exit code
@@ -40,17 +40,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     } else {
         print!("{}", table(&found, arguments.quiet));
     }
-    let wrong = count(&found, Verdict::Wrong) > 0;
+    let wrong = count(&found, CheckStatus::Wrong) > 0;
     failure.or(wrong.then_some(CommandError::Reported)).map_or(Ok(()), Err)
 }
 
 fn json(found: &[Finding]) -> serde_json::Value {
     serde_json::json!({
-        "sound": count(found, Verdict::Wrong) == 0,
-        "ok": count(found, Verdict::Ok),
-        "notes": count(found, Verdict::Note),
-        "wrong": count(found, Verdict::Wrong),
-        "unknown": count(found, Verdict::Unknown),
+        "sound": count(found, CheckStatus::Wrong) == 0,
+        "ok": count(found, CheckStatus::Ok),
+        "notes": count(found, CheckStatus::Note),
+        "wrong": count(found, CheckStatus::Wrong),
+        "unknown": count(found, CheckStatus::Unknown),
         "findings": found,
     })
 }
@@ -62,17 +62,17 @@ fn table(found: &[Finding], quiet: bool) -> String {
     let mut rest = found;
     while let Some(finding) = rest.first() {
         let alike = rest.iter().take_while(|next| {
-            next.verdict == Verdict::Unknown && next.verdict == finding.verdict && next.found == finding.found
+            next.status == CheckStatus::Unknown && next.status == finding.status && next.found == finding.found
         });
         let alike = alike.count().max(1);
         let (these, later) = rest.split_at(alike);
         rest = later;
-        if quiet && finding.verdict == Verdict::Ok {
+        if quiet && finding.status == CheckStatus::Ok {
             continue;
         }
-        let (verdict, name) = (shown(finding.verdict), finding.check.as_str());
+        let (status, name) = (shown(finding.status), finding.check.as_str());
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{verdict:<8}{name:<width$}  {}", finding.found);
+        let _ = writeln!(text, "{status:<8}{name:<width$}  {}", finding.found);
         if these.len() > 1 {
             let others: Vec<_> = these.iter().skip(1).map(|finding| finding.check.as_str()).collect();
             let _ = writeln!(text, "{:<8}{:<width$}  nor {}", "", "", others.join(", "));
@@ -81,21 +81,22 @@ fn table(found: &[Finding], quiet: bool) -> String {
             let _ = writeln!(text, "{:<8}{:<width$}  -> {remedy}", "", "");
         }
     }
-    let of = |verdict| count(found, verdict);
-    let (ok, notes, wrong, unknown) = (of(Verdict::Ok), of(Verdict::Note), of(Verdict::Wrong), of(Verdict::Unknown));
+    let of = |status| count(found, status);
+    let (ok, notes, wrong, unknown) =
+        (of(CheckStatus::Ok), of(CheckStatus::Note), of(CheckStatus::Wrong), of(CheckStatus::Unknown));
     let _ = writeln!(text, "{ok} ok, {notes} to note, {wrong} wrong, {unknown} unknown");
     text
 }
 
-fn shown(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Ok => "ok",
-        Verdict::Note => "note",
-        Verdict::Wrong => "WRONG",
-        Verdict::Unknown => "unknown",
+fn shown(status: CheckStatus) -> &'static str {
+    match status {
+        CheckStatus::Ok => "ok",
+        CheckStatus::Note => "note",
+        CheckStatus::Wrong => "WRONG",
+        CheckStatus::Unknown => "unknown",
     }
 }
 
-fn count(found: &[Finding], verdict: Verdict) -> usize {
-    found.iter().filter(|finding| finding.verdict == verdict).count()
+fn count(found: &[Finding], status: CheckStatus) -> usize {
+    found.iter().filter(|finding| finding.status == status).count()
 }

@@ -169,7 +169,7 @@ async fn flags_of_directus_that_never_reach_the_stream_are_named() {
              INSERT INTO devices VALUES ('6f1c1c0e-4a53-4bb4-9a3e-3f4c9d0f7b11', '356307042441013')",
         )
         .await;
-    Report::new(&settings).names("flag-tables", "not all", "odograph migrate --directus");
+    Report::new(&settings).names("flag-tables", "missing", "odograph migrate --directus");
     let options = MigrateOptions { directus: true, ..MigrateOptions::default() };
     migrate(&DatabaseUrl::parse(&url).unwrap(), &options).await.unwrap();
     let installed = Report::new(&settings);
@@ -187,6 +187,18 @@ async fn flags_of_directus_that_never_reach_the_stream_are_named() {
     assert_eq!(report.verdict("flag-outbox"), "ok", "the relay has a minute");
     database.execute("ALTER TABLE position_flags DISABLE TRIGGER odograph_flag_changed").await;
     Report::new(&settings).names("flag-tables", "triggers", "odograph migrate --directus");
+    migrate(&DatabaseUrl::parse(&url).unwrap(), &options).await.unwrap();
+    database.execute("ALTER TABLE position_flags ENABLE TRIGGER odograph_flag_changed").await;
+    assert_eq!(Report::new(&settings).verdict("flag-tables"), "ok");
+    // As earlier versions installed it.
+    for weakened in [
+        "GRANT EXECUTE ON FUNCTION odograph_flag_changed() TO public",
+        "ALTER FUNCTION odograph_flag_changed() SET search_path = \"$user\", public",
+    ] {
+        database.execute(weakened).await;
+        Report::new(&settings).names("flag-tables", "older version", "odograph migrate --directus");
+        migrate(&DatabaseUrl::parse(&url).unwrap(), &options).await.unwrap();
+    }
 }
 
 #[tokio::test]
