@@ -13,7 +13,7 @@ use super::entry::Entry;
 use super::error::OpenError;
 use super::group::Header;
 use super::identity::{self, Identity};
-use super::segment::{self, SegmentHeader, Step, Walk};
+use super::segment::{self, GroupScanner, ScanStep, SegmentHeader};
 use super::storage::{Storage, StorageFile};
 use crate::position::{JournalId, Position};
 
@@ -84,8 +84,8 @@ impl Archive {
             Err(OpenError::Damaged { .. }) => true,
             Err(error) => return Err(error),
         };
-        let walk = Walk::new(Arc::clone(&file), self.identity.origin, number);
-        Ok(Some(Scan { name, file, size, walk, current: None, damage: header_damaged.then_some(0) }))
+        let scanner = GroupScanner::new(Arc::clone(&file), self.identity.origin, number);
+        Ok(Some(Scan { name, file, size, scanner, current: None, damage: header_damaged.then_some(0) }))
     }
 
     /// Reads the wanted entries of all segments, oldest first.
@@ -111,7 +111,7 @@ pub struct Scan {
     name: String,
     file: Arc<dyn StorageFile>,
     size: u64,
-    walk: Walk,
+    scanner: GroupScanner,
     current: Option<Header>,
     /// Damage that was found and not told yet.
     damage: Option<u64>,
@@ -156,24 +156,24 @@ impl Scan {
         if let Some(offset) = self.damage.take() {
             return Ok(Some(ScanItem::Damage { offset }));
         }
-        let group = match self.walk.step_again(self.size).map_err(failed)? {
-            Step::Group(header) => header,
-            Step::Nothing => {
-                let offset = self.walk.offset();
-                match self.walk.search(self.size).map_err(failed)? {
-                    Step::Nothing => return Ok(None),
+        let group = match self.scanner.step_again(self.size).map_err(failed)? {
+            ScanStep::Group(header) => header,
+            ScanStep::Nothing => {
+                let offset = self.scanner.offset();
+                match self.scanner.search(self.size).map_err(failed)? {
+                    ScanStep::Nothing => return Ok(None),
                     // What was being written before may be whole by now: then nothing is damaged.
-                    Step::Group(later) => match self.walk.step_back(offset, later, self.size).map_err(failed)? {
-                        Step::Group(header) => header,
-                        Step::Nothing if self.was_given_away() => return Ok(None),
-                        Step::Nothing => return Ok(Some(ScanItem::Damage { offset })),
+                    ScanStep::Group(later) => match self.scanner.step_back(offset, later, self.size).map_err(failed)? {
+                        ScanStep::Group(header) => header,
+                        ScanStep::Nothing if self.was_given_away() => return Ok(None),
+                        ScanStep::Nothing => return Ok(Some(ScanItem::Damage { offset })),
                     },
                 }
             }
         };
         self.current = Some(group);
         Ok(Some(ScanItem::Group(GroupView {
-            offset: self.walk.group_at(),
+            offset: self.scanner.group_at(),
             number: group.number,
             position: group.position,
             end: group.end(),
@@ -185,7 +185,7 @@ impl Scan {
 
     /// The entries of the group last given.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        self.current.iter().flat_map(|header| self.walk.entries(header))
+        self.current.iter().flat_map(|header| self.scanner.entries(header))
     }
 
     /// Whether the file has become another segment while it was read.
@@ -228,7 +228,7 @@ impl Entries<'_> {
                 return Ok(None);
             }
         };
-        let payload = self.scan.as_ref().map(|scan| scan.walk.payload()).unwrap_or_default();
+        let payload = self.scan.as_ref().map(|scan| scan.scanner.payload()).unwrap_or_default();
         let position = Position(self.position.0 - length as u64);
         Ok(super::entry::decode(payload.get(at..).unwrap_or_default(), position).map(|(entry, _)| entry))
     }
@@ -247,7 +247,7 @@ impl Entries<'_> {
 
     /// Where the next wanted entry of the current group is, and its length.
     fn look(&mut self) -> Option<(usize, usize)> {
-        let payload = self.scan.as_ref()?.walk.payload();
+        let payload = self.scan.as_ref()?.scanner.payload();
         loop {
             let at = self.next;
             let (entry, length) = super::entry::decode(payload.get(at..)?, self.position)?;

@@ -29,7 +29,7 @@ pub(super) struct Catalog {
     /// Files of former segments that hold nothing.
     pub(super) unused: Vec<Spare>,
     pub(super) next_number: u64,
-    pub(super) keeper: Keeper,
+    pub(super) maintenance: MaintenanceState,
     /// The writer waits for a spare.
     pub(super) stuck: bool,
     pub(super) full: Option<FullCause>,
@@ -42,14 +42,14 @@ pub(super) struct Catalog {
     pub(super) readers: Vec<Waker>,
 }
 
-/// How the doing of chores stands.
+/// How the doing of tasks stands.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Keeper {
-    /// A chore is under way.
+pub(super) struct MaintenanceState {
+    /// A task is under way.
     busy: bool,
-    /// Something changed since chores were looked for.
+    /// Something changed since tasks were looked for.
     pub(super) due: bool,
-    /// The writer has ended: no more chores.
+    /// The writer has ended: no more tasks.
     pub(super) stopped: bool,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Counts {
 
 /// Work on files that nobody waits for, if it is done in time.
 #[derive(Debug)]
-pub(super) enum Chore {
+pub(super) enum SegmentTask {
     /// Make a new file into segment `number`.
     Create { number: u64, size: u64 },
     /// Make the file of segment `old` into segment `number`.
@@ -73,9 +73,9 @@ pub(super) enum Chore {
     Remove { old: u64 },
 }
 
-/// How a chore ended.
+/// How a task ended.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(super) enum TaskOutcome {
     Spare(Spare),
     Removed,
     NoSpace,
@@ -95,7 +95,7 @@ impl Catalog {
             spares: VecDeque::new(),
             unused,
             next_number,
-            keeper: Keeper::default(),
+            maintenance: MaintenanceState::default(),
             stuck: false,
             full: None,
             no_space_until_us: None,
@@ -106,21 +106,21 @@ impl Catalog {
         }
     }
 
-    /// The most urgent chore, if any; it is under way then, until [`Self::done`].
-    pub(super) fn next_chore(&mut self, now_us: i64) -> Option<Chore> {
-        self.keeper.due = false;
-        if self.keeper.busy || self.poisoned.is_some() {
+    /// The most urgent task, if any; it is under way then, until [`Self::done`].
+    pub(super) fn next_task(&mut self, now_us: i64) -> Option<SegmentTask> {
+        self.maintenance.due = false;
+        if self.maintenance.busy || self.poisoned.is_some() {
             return None;
         }
-        let chore = self.choose(now_us);
-        self.keeper.busy = chore.is_some();
-        if chore.is_none() && self.spares.is_empty() && self.stuck && self.full.is_none() {
+        let task = self.choose(now_us);
+        self.maintenance.busy = task.is_some();
+        if task.is_none() && self.spares.is_empty() && self.stuck && self.full.is_none() {
             self.full = Some(if self.no_space_until_us.is_some() { FullCause::NoSpace } else { FullCause::Limit });
         }
-        chore
+        task
     }
 
-    fn choose(&mut self, now_us: i64) -> Option<Chore> {
+    fn choose(&mut self, now_us: i64) -> Option<SegmentTask> {
         let size = self.limits.segment_bytes();
         if let Some(unused) = self.unused.pop() {
             return self.give_away(unused.number, unused.size);
@@ -138,7 +138,7 @@ impl Catalog {
         let waits = self.no_space_until_us.is_some_and(|until| now_us < until);
         if self.files() < self.limits.files() && !waits {
             let number = self.number()?;
-            return Some(Chore::Create { number, size });
+            return Some(SegmentTask::Create { number, size });
         }
         let front = self.free()?;
         let (number, size) = (front.number, front.size);
@@ -148,12 +148,12 @@ impl Catalog {
     }
 
     /// What becomes of a file that is not needed.
-    fn give_away(&mut self, old: u64, size: u64) -> Option<Chore> {
+    fn give_away(&mut self, old: u64, size: u64) -> Option<SegmentTask> {
         if self.spares.len() < SPARES && size == self.limits.segment_bytes() && self.files() < self.limits.files() {
             let number = self.number()?;
-            return Some(Chore::Reuse { old, number, size });
+            return Some(SegmentTask::Reuse { old, number, size });
         }
-        Some(Chore::Remove { old })
+        Some(SegmentTask::Remove { old })
     }
 
     fn files(&self) -> usize {
@@ -172,23 +172,23 @@ impl Catalog {
         self.segments.front().filter(|front| front.end <= self.released && later.used > super::group::SECTOR)
     }
 
-    /// Takes note of how the chore ended.
-    pub(super) fn done(&mut self, result: Result<Done, Poisoned>, now_us: i64) {
-        self.keeper.busy = false;
+    /// Takes note of how the task ended.
+    pub(super) fn finish_task(&mut self, result: Result<TaskOutcome, Poisoned>, now_us: i64) {
+        self.maintenance.busy = false;
         match result {
-            Ok(Done::Spare(spare)) => {
+            Ok(TaskOutcome::Spare(spare)) => {
                 self.spares.push_back(spare);
                 self.no_space_until_us = None;
             }
-            Ok(Done::Removed) => self.no_space_until_us = None,
-            Ok(Done::NoSpace) => self.no_space_until_us = Some(now_us.saturating_add(NO_SPACE_PAUSE_US)),
+            Ok(TaskOutcome::Removed) => self.no_space_until_us = None,
+            Ok(TaskOutcome::NoSpace) => self.no_space_until_us = Some(now_us.saturating_add(NO_SPACE_PAUSE_US)),
             Err(poisoned) => self.poison(poisoned),
         }
     }
 
     /// Begins the next segment, if there is a file for it and the state *full* may end.
     pub(super) fn roll(&mut self, tag: i64) -> Option<Spare> {
-        self.keeper.due = true;
+        self.maintenance.due = true;
         let over = self.full == Some(FullCause::Limit) && self.uncommitted_bytes() > self.limits.max_bytes() / 10 * 9;
         let spare = if over { None } else { self.spares.pop_front() };
         let Some(spare) = spare else {
@@ -217,7 +217,7 @@ impl Catalog {
     /// Everything before `position` is committed. Positions outside of the journal count as its ends.
     pub(super) fn release(&mut self, position: Position) {
         self.released = self.released.max(position.min(self.end.position));
-        self.keeper.due = true;
+        self.maintenance.due = true;
     }
 
     /// Nothing from `position` on is committed, whatever was said before.

@@ -17,8 +17,8 @@
 //! - `Catalog` is the truth about what the journal holds: plain state, no disk, no clock. [`SharedCatalog`] is the same behind one
 //!   lock, for readers, the drain and the writer.
 //! - [`Log`] is the only writer of segments: groups in, one sync each. Time, randomness and disk ([`Storage`]) come from outside.
-//! - [`Journal`] runs a [`Log`] on two threads: a writer, and a keeper that prepares and removes segments.
-//! - `Queue` holds what sessions appended and the writer has not taken; [`Appender`] is its public face.
+//! - [`Journal`] runs a [`Log`] on two threads: a writer, and a maintenance thread that prepares and removes segments.
+//! - `Queue` holds what sessions appended and the writer has not taken; [`Appender`] and [`Ticket`] are its public face.
 //! - [`Archive`] reads the files of a journal that another process may have open.
 //!
 //! # How it behaves
@@ -29,12 +29,12 @@
 //!
 //! # Reading order
 //!
-//! `format` (bytes on disk), `group`, `segment`, `catalog`, `log`, `queue`, `writer`, `open`; then `recovery` (opening after a
+//! `format` (bytes on disk), `group`, `segment`, `catalog`, `log`, `queue`, `writer`, `threads`, `journal`; then `recovery` (opening after a
 //! crash), `history` (does a checkpoint belong to this journal?), `reader`, `archive`.
 
+mod appender;
 mod archive;
 mod catalog;
-mod chores;
 mod entry;
 mod error;
 mod files;
@@ -42,10 +42,11 @@ mod format;
 mod group;
 mod history;
 mod identity;
+mod journal;
 mod label;
 mod limits;
 mod log;
-mod open;
+mod opening_draw;
 mod options;
 mod position;
 mod queue;
@@ -54,25 +55,29 @@ mod recovery;
 mod relay;
 mod room;
 mod segment;
+mod segment_tasks;
 mod shared_catalog;
 mod status;
 mod storage;
+mod threads;
+mod ticket;
 mod wall_clock;
 mod writer;
 
+pub use appender::Appender;
 pub use archive::{Archive, Entries, Filter, GroupView, Scan, ScanItem};
 pub use entry::{ENTRY_HEADER, Entry, EntryKind, NewEntry};
 pub use error::{AppendError, OpenError, Poisoned, ReadError};
 pub use files::Files;
 pub use group::{GROUP_HEADER, GROUP_LIMIT, Group, SECTOR};
 pub use history::{History, HistoryMatch, HistoryMismatch};
+pub use journal::Journal;
 pub use label::VERSION;
 pub use limits::{InvalidLimits, Limits};
 pub use log::{Log, LogOutcome, Synced};
-pub use open::{Journal, OpeningDraw};
+pub use opening_draw::OpeningDraw;
 pub use options::{Options, RecoveryMode};
 pub use position::{JournalId, Mark, Position};
-pub use queue::{Appender, Receipt, Ticket};
 pub use reader::{Reader, Ready};
 pub use recovery::OpeningReport;
 pub use relay::Relay;
@@ -80,5 +85,6 @@ pub use room::Room;
 pub use shared_catalog::SharedCatalog;
 pub use status::{FullCause, JournalState, Status};
 pub use storage::{Storage, StorageFile};
+pub use ticket::{Receipt, Ticket};
 pub use wall_clock::{WallClock, system_us};
 pub use writer::{OnSync, Writer, WriterTurn};

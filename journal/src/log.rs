@@ -5,12 +5,18 @@
 
 use std::sync::Arc;
 
-use super::error::Poisoned;
+use super::catalog::Catalog;
+use super::error::{OpenError, Poisoned};
 use super::group::{Group, Header, SECTOR, extent};
-use super::segment::Spare;
+use super::identity::{self, Identity, Origin};
+use super::opening_draw::OpeningDraw;
+use super::options::{Options, RecoveryMode};
+use super::recovery::{OpeningReport, ReleasedPart, recover};
+use super::segment::{self, SPARE, SegmentHeader, Spare};
+use super::segment_tasks::remove_if_there;
 use super::shared_catalog::SharedCatalog;
 use super::status::FullCause;
-use super::storage::is_no_space;
+use super::storage::{Storage, is_no_space};
 use crate::position::{Mark, Position};
 
 /// Proof that everything before a mark survives a power cut. Only [`Log::commit`] makes it, after the sync.
@@ -32,7 +38,7 @@ impl Synced {
 pub enum LogOutcome {
     /// It survives a power cut.
     Synced(Synced),
-    /// Nothing was written for good; the group is as it was. Chores, a release, or time may help.
+    /// Nothing was written for good; the group is as it was. Tasks, a release, or time may help.
     NoRoom,
 }
 
@@ -55,6 +61,35 @@ struct Active {
 }
 
 impl Log {
+    /// Opens a journal without threads or lock: the caller runs the segment tasks, and commits group by group.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Damage is found before anything is changed.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        draw: OpeningDraw,
+        now_us: i64,
+    ) -> Result<(Self, OpeningReport), OpenError> {
+        let names = storage.names().map_err(|error| OpenError::io("listing", ".", error))?;
+        let (identity, trust) = identify(&*storage, &names, options.recovery, draw)?;
+        let mut found = recover(&*storage, &names, identity.origin, options.recovery, trust)?;
+        remove_if_there(&*storage, SPARE).map_err(|error| OpenError::io("removing", SPARE, error))?;
+        if found.segments.is_empty() {
+            (found.end.position, found.released) = (draw.begin, draw.begin);
+        }
+        let opened = OpeningReport { new_id: trust == ReleasedPart::None, ..found.opened };
+        let catalog = Catalog::new(options.limits, options.recovery, found);
+        let shared = Arc::new(SharedCatalog::new(storage, identity, catalog));
+        while shared.lock().spares.is_empty() && shared.run_task(now_us) {}
+        let mut log = Self::new(Arc::clone(&shared), draw.tag);
+        // The first group of this opening proves where the journal ended before it. Without room it comes later.
+        if let LogOutcome::NoRoom = log.commit(&mut Group::default())? {
+            shared.run_task(now_us);
+        }
+        Ok((log, opened))
+    }
+
     /// A log that goes on at the end of what was recovered, in a new segment, and writes `tag`.
     pub(super) fn new(shared: Arc<SharedCatalog>, tag: i64) -> Self {
         let end = shared.lock().end;
@@ -87,7 +122,7 @@ impl Log {
             let has_room = |active: &Active| active.offset + needed <= active.segment.size;
             if !self.active.as_ref().is_some_and(has_room) {
                 let rolled = catalog.roll(self.tag);
-                self.shared.chores.notify_one();
+                self.shared.tasks.notify_one();
                 let Some(segment) = rolled else { return Ok(LogOutcome::NoRoom) };
                 self.active = Some(Active { segment, offset: SECTOR, number: 0 });
             }
@@ -136,10 +171,43 @@ impl Log {
             segment.used = active.offset;
             segment.newest_us = segment.newest_us.max(group.newest_us());
         }
-        self.shared.tell(catalog);
+        self.shared.wake_readers(catalog);
     }
 
     fn poison(&self, doing: &'static str, error: std::io::Error) -> Poisoned {
         self.shared.poison(Poisoned::new(doing, error))
     }
+}
+
+/// Reads the identity of the journal, or writes a new one if there is none.
+fn identify(
+    storage: &dyn Storage,
+    names: &[String],
+    recovery: RecoveryMode,
+    draw: OpeningDraw,
+) -> Result<(Identity, ReleasedPart), OpenError> {
+    let has_segments = names.iter().any(|name| segment::number(name).is_some());
+    let origin = match Identity::read(storage, names) {
+        Ok(Some(identity)) => return Ok((identity, ReleasedPart::AsRecorded)),
+        Ok(None) if !has_segments => Origin(draw.id.to_bytes()),
+        Ok(None) if recovery == RecoveryMode::Strict => return Err(identity::missing()),
+        Err(error @ OpenError::Damaged { .. }) if recovery == RecoveryMode::Strict => return Err(error),
+        // The segments say where they come from; under a new id everything is drained again.
+        Ok(None) | Err(OpenError::Damaged { .. }) => origin_of(storage, names)?.unwrap_or(Origin(draw.id.to_bytes())),
+        Err(error) => return Err(error),
+    };
+    let identity = Identity { origin, id: draw.id };
+    identity.write(storage).map_err(|error| OpenError::io("writing", identity::FILE, error))?;
+    Ok((identity, ReleasedPart::None))
+}
+
+/// The origin that the first readable segment names.
+fn origin_of(storage: &dyn Storage, names: &[String]) -> Result<Option<Origin>, OpenError> {
+    for name in names.iter().filter(|name| segment::number(name).is_some()) {
+        let file = storage.open(name).map_err(|error| OpenError::io("reading", name, error))?;
+        if let Ok(header) = SegmentHeader::read(&*file, name, None) {
+            return Ok(Some(header.origin));
+        }
+    }
+    Ok(None)
 }

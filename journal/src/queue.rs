@@ -1,11 +1,10 @@
 //! Between sessions and writer: one buffer that gathers entries, one on its way to the disk, and a list of wakers for each.
 //!
-//! An entry is copied once, into the buffer that is written. No channel and no allocation an entry. Memory is bounded by two
-//! groups: at the bound appending waits, and so sockets are not read.
+//! An entry is copied once, into the buffer that is written. There is no channel and no allocation for an entry. Memory is
+//! bounded by two groups: at the bound appending waits, and so sockets are not read.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -13,119 +12,12 @@ use super::entry::NewEntry;
 use super::error::AppendError;
 use super::group::Group;
 use super::log::Synced;
-use super::relay::Relay;
-use super::room::Room;
 
-/// Proof that the records of one entry survive a power cut. Made only from a [`Synced`]; reading its count consumes it.
-#[derive(Debug)]
-pub struct Receipt {
-    records: u8,
-}
-
-impl Receipt {
-    /// The count that the entry was appended with: what the acknowledgement says.
-    #[must_use]
-    pub fn into_records(self) -> u8 {
-        self.records
-    }
-}
-
-/// The sessions' end. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Appender {
-    queue: Arc<Queue>,
-}
-
-impl Appender {
-    pub(super) fn new(queue: Arc<Queue>) -> Self {
-        Self { queue }
-    }
-
-    /// Takes the entry in if there is room now. The ticket becomes its receipt; dropping it does not take the entry back.
-    ///
-    /// # Errors
-    /// [`AppendError::NoRoom`], and what never passes.
-    pub fn try_append(&self, entry: &NewEntry<'_>) -> Result<Ticket, AppendError> {
-        let mut state = self.queue.state();
-        let group = self.queue.push(&mut state, entry)?;
-        self.queue.rouse(state);
-        Ok(Ticket { queue: Arc::clone(&self.queue), group, records: entry.records, slot: None })
-    }
-
-    /// A task for the runtime of the sessions, which makes receipts cheaper.
-    pub fn relay(&self) -> Relay {
-        Relay::new(Arc::clone(&self.queue))
-    }
-
-    /// Takes the entry in, after waiting for room. Dropped before it completes, nothing was taken in.
-    ///
-    /// # Errors
-    /// Never [`AppendError::NoRoom`].
-    pub async fn append(&self, entry: NewEntry<'_>) -> Result<Ticket, AppendError> {
-        loop {
-            match self.try_append(&entry) {
-                Err(AppendError::NoRoom) => self.room(entry.stored_len()).await,
-                taken => return taken,
-            }
-        }
-    }
-
-    /// Completes when an entry of `stored_len` bytes on disk may be taken in, or none ever will. Others may be faster: try, and
-    /// wait again.
-    pub fn room(&self, stored_len: usize) -> Room<'_> {
-        Room::new(&self.queue, stored_len)
-    }
-}
-
-/// Puts the waker into the list, or in place of the one that it put there before.
-fn register(list: &mut Vec<Waker>, slot: Option<usize>, context: &Context<'_>) -> usize {
-    if let Some((at, waker)) = slot.and_then(|at| Some((at, list.get_mut(at)?))) {
-        waker.clone_from(context.waker());
-        return at;
-    }
-    list.push(context.waker().clone());
-    list.len() - 1
-}
-
-/// Becomes the receipt of one entry once its group is synced.
-#[derive(Debug)]
-#[must_use = "an entry is acknowledged with the receipt that its ticket becomes"]
-pub struct Ticket {
-    queue: Arc<Queue>,
-    group: u64,
-    records: u8,
-    /// Where its waker stands in the list of its group.
-    slot: Option<usize>,
-}
-
-impl Future for Ticket {
-    type Output = Result<Receipt, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let receipt = Receipt { records: self.records };
-        if self.queue.synced.load(Ordering::Acquire) >= self.group {
-            return Poll::Ready(Ok(receipt));
-        }
-        let queue = Arc::clone(&self.queue);
-        let mut state = queue.state();
-        if queue.synced.load(Ordering::Acquire) >= self.group {
-            return Poll::Ready(Ok(receipt));
-        }
-        if let Some(ended) = &state.ended {
-            return Poll::Ready(Err(ended.clone()));
-        }
-        let gathers = self.group == state.number;
-        let list = if gathers { &mut state.gathering_wakers } else { &mut state.writing_wakers };
-        self.slot = Some(register(list, self.slot, context));
-        Poll::Pending
-    }
-}
-
-/// See the module.
+/// What sessions appended and the writer has not committed yet.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<QueueState>,
-    /// Something for the writer to do.
+    /// There may be work for the writer.
     work: Condvar,
     /// The last group that is synced, counted from 1.
     synced: AtomicU64,
@@ -142,7 +34,7 @@ struct QueueState {
     room_wakers: Vec<Waker>,
     /// Counts how often that list was emptied.
     room_round: u64,
-    /// The task that wakes others, and those whom it is to wake.
+    /// The waker of the relay task, and the wakers that it calls.
     relay: Option<Waker>,
     relayed: Vec<Waker>,
     /// The writer found no room on the disk.
@@ -150,18 +42,18 @@ struct QueueState {
     /// The writer is asleep.
     asleep: bool,
     closed: bool,
-    /// What every ticket and every later call gets.
+    /// The error of every ticket and of every later call.
     ended: Option<AppendError>,
 }
 
 /// What the writer is to do next.
 #[derive(Debug)]
-pub(super) enum Work {
-    /// Commit this group, then say [`Queue::settle`] with the number.
+pub(super) enum WriterWork {
+    /// Commit this group, then call [`Queue::settle`] with the number.
     Group(Group, u64),
-    /// Nothing came; the empty group is given back.
+    /// Nothing arrived. The empty group comes back.
     Nothing(Group),
-    /// Closed, and everything was taken.
+    /// The queue is closed, and everything is taken.
     Closed(Group),
 }
 
@@ -184,7 +76,7 @@ impl Queue {
         Self { state: Mutex::new(state), work: Condvar::new(), synced: AtomicU64::new(0), group_bytes }
     }
 
-    /// Notes whom to wake when there may be room, unless there is. `slot` is the round of waiting and the place in its list.
+    /// Completes when there may be room. `slot` is the round of waiting and the place of the waker in its list.
     pub(super) fn poll_room(
         &self,
         stored_len: usize,
@@ -203,7 +95,9 @@ impl Queue {
         Poll::Pending
     }
 
-    fn push(&self, state: &mut QueueState, entry: &NewEntry<'_>) -> Result<u64, AppendError> {
+    /// Takes the entry in if there is room now, and wakes the writer if it sleeps. Returns the number of its group.
+    pub(super) fn append(&self, entry: &NewEntry<'_>) -> Result<u64, AppendError> {
+        let mut state = self.state();
         if let Some(ended) = &state.ended {
             return Err(ended.clone());
         }
@@ -218,20 +112,40 @@ impl Queue {
             return Err(AppendError::NoRoom);
         }
         state.gathering.push(entry);
-        Ok(state.number)
-    }
-
-    /// Wakes the writer if it sleeps.
-    fn rouse(&self, mut state: MutexGuard<'_, QueueState>) {
+        let group = state.number;
         let asleep = std::mem::take(&mut state.asleep);
         drop(state);
         if asleep {
             self.work.notify_one();
         }
+        Ok(group)
     }
 
-    /// Waits for entries, at most for `patience`, and takes all of them; `empty` gathers from then on.
-    pub(super) fn take(&self, empty: Group, patience: Duration) -> Work {
+    /// Completes when a group is synced, or never will be. `slot` is the place of the waker in the list of its group.
+    pub(super) fn poll_synced(
+        &self,
+        group: u64,
+        slot: &mut Option<usize>,
+        context: &Context<'_>,
+    ) -> Poll<Result<(), AppendError>> {
+        if self.synced.load(Ordering::Acquire) >= group {
+            return Poll::Ready(Ok(()));
+        }
+        let mut state = self.state();
+        if self.synced.load(Ordering::Acquire) >= group {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(ended) = &state.ended {
+            return Poll::Ready(Err(ended.clone()));
+        }
+        let gathers = group == state.number;
+        let list = if gathers { &mut state.gathering_wakers } else { &mut state.writing_wakers };
+        *slot = Some(register(list, *slot, context));
+        Poll::Pending
+    }
+
+    /// Waits for entries, at most for `patience`, and takes all of them. `empty` gathers from then on.
+    pub(super) fn take(&self, empty: Group, patience: Duration) -> WriterWork {
         let until = Instant::now() + patience;
         let mut state = self.state();
         loop {
@@ -240,10 +154,10 @@ impl Queue {
             }
             let left = until.saturating_duration_since(Instant::now());
             if state.closed {
-                return Work::Closed(empty);
+                return WriterWork::Closed(empty);
             }
             if left.is_zero() {
-                return Work::Nothing(empty);
+                return WriterWork::Nothing(empty);
             }
             state.asleep = true;
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -254,23 +168,23 @@ impl Queue {
         std::mem::swap(gathering_wakers, writing_wakers);
         let taken = *number;
         *number = taken + 1;
-        let mut waiting = state.room();
+        let mut waiting = state.take_room_wakers();
         Self::wake(state, &mut waiting);
-        Work::Group(group, taken)
+        WriterWork::Group(group, taken)
     }
 
-    /// Turns the tickets of group `number` into receipts. Nobody has this proof before the sync.
+    /// Turns the tickets of group `number` into receipts. The proof exists only after the sync.
     pub(super) fn settle(&self, number: u64, _proof: &Synced, wakers: &mut Vec<Waker>) {
         let mut state = self.state();
         self.synced.store(number, Ordering::Release);
         std::mem::swap(&mut state.writing_wakers, wakers);
         if std::mem::take(&mut state.full) {
-            wakers.append(&mut state.room());
+            wakers.append(&mut state.take_room_wakers());
         }
         Self::wake(state, wakers);
     }
 
-    /// Wakes all of a list, through the relay where that is cheaper.
+    /// Calls all wakers of a list, through the relay if that is cheaper.
     fn wake(mut state: MutexGuard<'_, QueueState>, wakers: &mut Vec<Waker>) {
         let relay = state.relay.clone().filter(|_| wakers.len() > 1);
         if relay.is_some() {
@@ -280,7 +194,8 @@ impl Queue {
         relay.into_iter().chain(wakers.drain(..)).for_each(Waker::wake);
     }
 
-    /// Gives the relay those whom it is to wake, and notes whom to wake for the next ones; whether the journal has ended.
+    /// Gives the relay the wakers that it must call, and keeps its own waker for the next ones. Returns whether the journal
+    /// has ended.
     pub(super) fn relay(&self, relay: Option<&Waker>, wakers: &mut Vec<Waker>) -> bool {
         let mut state = self.state();
         wakers.append(&mut state.relayed);
@@ -289,22 +204,22 @@ impl Queue {
         over
     }
 
-    /// Nothing is taken in until the next group is settled.
+    /// Takes nothing in until the next group is settled.
     pub(super) fn hold(&self) {
         self.state().full = true;
     }
 
-    /// No entry is taken in any more; those that were are written.
+    /// Takes no entry in any more. Entries that were taken in are written.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        let waiting = state.room();
+        let waiting = state.take_room_wakers();
         drop(state);
         self.work.notify_one();
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Every ticket that is not settled and every later call gets this. The first one stays.
+    /// Ends every unsettled ticket and every later call with this error. The first one stays.
     pub(super) fn end(&self, how: AppendError) {
         let mut state = self.state();
         state.ended.get_or_insert(how);
@@ -325,9 +240,19 @@ impl Queue {
 }
 
 impl QueueState {
-    /// Those who wait for room, to be woken.
-    fn room(&mut self) -> Vec<Waker> {
+    /// Takes the wakers of everyone who waits for room.
+    fn take_room_wakers(&mut self) -> Vec<Waker> {
         self.room_round += 1;
         std::mem::take(&mut self.room_wakers)
     }
+}
+
+/// Puts the waker into the list, or replaces the one that it put there before. Returns its place.
+fn register(list: &mut Vec<Waker>, slot: Option<usize>, context: &Context<'_>) -> usize {
+    if let Some((at, waker)) = slot.and_then(|at| Some((at, list.get_mut(at)?))) {
+        waker.clone_from(context.waker());
+        return at;
+    }
+    list.push(context.waker().clone());
+    list.len() - 1
 }

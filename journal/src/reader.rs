@@ -11,7 +11,7 @@ use super::catalog::Catalog;
 use super::entry::{self, Entry};
 use super::error::ReadError;
 use super::options::RecoveryMode;
-use super::segment::{Step, Walk};
+use super::segment::{GroupScanner, ScanStep};
 use super::shared_catalog::SharedCatalog;
 use crate::position::{Mark, Position};
 
@@ -21,13 +21,13 @@ pub struct Reader {
     shared: Arc<SharedCatalog>,
     /// Behind the entry last given.
     cursor: Mark,
-    at: Option<At>,
+    at: Option<SegmentCursor>,
 }
 
 /// A place in a segment.
 #[derive(Debug)]
-struct At {
-    walk: Walk,
+struct SegmentCursor {
+    scanner: GroupScanner,
     /// The tag of the segment.
     tag: i64,
     /// The part of the file that is synced, as of the last look.
@@ -37,7 +37,12 @@ struct At {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<SharedCatalog>, from: Position) -> Result<Self, ReadError> {
+    /// Reads from a position on: that of an entry, or the end of the journal.
+    ///
+    /// # Errors
+    /// When the position is not kept, or is not the beginning of an entry.
+    pub fn open(catalog: &Arc<SharedCatalog>, from: Position) -> Result<Self, ReadError> {
+        let shared = Arc::clone(catalog);
         let history = shared.lock().history();
         let tag = history.tag_at(from).unwrap_or_default();
         let mut reader = Self { shared, cursor: Mark { position: from, tag }, at: None };
@@ -57,8 +62,8 @@ impl Reader {
             }
         }
         let Some(at) = &mut self.at else { return Ok(None) };
-        let (number, offset) = (at.walk.segment(), at.walk.group_at());
-        let payload = at.walk.payload().get(at.next..).unwrap_or_default();
+        let (number, offset) = (at.scanner.segment(), at.scanner.group_at());
+        let payload = at.scanner.payload().get(at.next..).unwrap_or_default();
         let Some((entry, length)) = entry::decode(payload, self.cursor.position) else {
             return Err(ReadError::Damaged { segment: number, offset });
         };
@@ -106,20 +111,20 @@ impl Reader {
     }
 
     fn is_group_done(&self) -> bool {
-        self.at.as_ref().is_none_or(|at| at.next >= at.walk.payload().len())
+        self.at.as_ref().is_none_or(|at| at.next >= at.scanner.payload().len())
     }
 
     /// Steps on the next group that holds something, in this segment or a later one; false when all is read.
     fn next_group(&mut self) -> Result<bool, ReadError> {
-        let Some(at) = &mut self.at else { return self.go_on() };
-        let segment = at.walk.segment();
-        if at.walk.offset() >= at.limit {
-            return self.go_on();
+        let Some(at) = &mut self.at else { return self.next_segment() };
+        let segment = at.scanner.segment();
+        if at.scanner.offset() >= at.limit {
+            return self.next_segment();
         }
         let failed = |source| ReadError::Io { segment, source };
-        let offset = at.walk.offset();
-        let mut step = at.walk.step(at.limit).map_err(failed)?;
-        if step == Step::Nothing {
+        let offset = at.scanner.offset();
+        let mut step = at.scanner.step(at.limit).map_err(failed)?;
+        if step == ScanStep::Nothing {
             let catalog = self.shared.lock();
             let kept = catalog.segments.iter().find(|kept| kept.number == segment).map(|kept| kept.end);
             let recovery = catalog.recovery;
@@ -128,25 +133,25 @@ impl Reader {
                 None => return Err(self.not_kept()),
                 // A segment that was not looked at when the journal was opened ends where the next one begins.
                 Some(end) if end <= self.cursor.position => {
-                    at.walk.skip_to(at.limit);
+                    at.scanner.skip_to(at.limit);
                     return Ok(true);
                 }
                 Some(_) if recovery == RecoveryMode::Strict => return Err(ReadError::Damaged { segment, offset }),
-                Some(_) => step = at.walk.search(at.limit).map_err(failed)?,
+                Some(_) => step = at.scanner.search(at.limit).map_err(failed)?,
             }
         }
         match step {
-            Step::Group(header) => {
+            ScanStep::Group(header) => {
                 at.next = 0;
                 self.skip_to(header.position);
             }
-            Step::Nothing => self.skip_segment(),
+            ScanStep::Nothing => self.skip_segment(),
         }
         Ok(true)
     }
 
     /// Looks how far this segment is synced now, and goes to the next one at its end.
-    fn go_on(&mut self) -> Result<bool, ReadError> {
+    fn next_segment(&mut self) -> Result<bool, ReadError> {
         let shared = Arc::clone(&self.shared);
         let catalog = shared.lock();
         if catalog.end.position <= self.cursor.position {
@@ -159,7 +164,7 @@ impl Reader {
             drop(catalog);
             return self.find().map(|()| true);
         };
-        let number = at.walk.segment();
+        let number = at.scanner.segment();
         let Some(index) = catalog.segments.iter().position(|segment| segment.number == number) else {
             drop(catalog);
             return self.find().map(|()| true);
@@ -167,7 +172,7 @@ impl Reader {
         match (catalog.segments.get(index), catalog.segments.get(index + 1)) {
             (Some(same), _) if same.used > at.limit => at.limit = same.used,
             (_, Some(next)) => {
-                at.walk.restart(Arc::clone(&next.file), next.number);
+                at.scanner.restart(Arc::clone(&next.file), next.number);
                 (at.tag, at.limit, at.next) = (next.tag, next.used, 0);
                 let start = next.start.position;
                 drop(catalog);
@@ -181,7 +186,7 @@ impl Reader {
     /// Finds the segment of the cursor, and the entry in it.
     fn find(&mut self) -> Result<(), ReadError> {
         let wanted = self.cursor.position;
-        let (mut walk, tag, limit, end) = {
+        let (mut scanner, tag, limit, end) = {
             let catalog = self.shared.lock();
             if wanted < catalog.begin().position || wanted > catalog.end.position {
                 drop(catalog);
@@ -191,43 +196,43 @@ impl Reader {
             let segment = catalog.segments.iter().rev().find(|segment| segment.start.position <= wanted);
             let Some(segment) = segment else { return Ok(()) };
             (
-                Walk::new(Arc::clone(&segment.file), self.shared.origin, segment.number),
+                GroupScanner::new(Arc::clone(&segment.file), self.shared.origin, segment.number),
                 segment.tag,
                 segment.used,
                 segment.end,
             )
         };
-        let segment = walk.segment();
+        let segment = scanner.segment();
         let failed = |source| ReadError::Io { segment, source };
         let mut next = 0;
         let mut at = None;
-        while walk.offset() < limit && at.is_none_or(|at| at < end) {
-            let offset = walk.offset();
-            let mut step = walk.step(limit).map_err(failed)?;
-            if step == Step::Nothing && self.shared.lock().recovery == RecoveryMode::SkipDamage {
-                step = walk.search(limit).map_err(failed)?;
+        while scanner.offset() < limit && at.is_none_or(|at| at < end) {
+            let offset = scanner.offset();
+            let mut step = scanner.step(limit).map_err(failed)?;
+            if step == ScanStep::Nothing && self.shared.lock().recovery == RecoveryMode::SkipDamage {
+                step = scanner.search(limit).map_err(failed)?;
             }
-            let Step::Group(header) = step else { return Err(ReadError::Damaged { segment, offset }) };
+            let ScanStep::Group(header) = step else { return Err(ReadError::Damaged { segment, offset }) };
             at = Some(header.end());
-            next = walk.payload().len();
+            next = scanner.payload().len();
             if header.end() <= wanted {
                 continue;
             }
             next = 0;
             while header.position.0 + (next as u64) < wanted.0 {
                 let at = Position(header.position.0 + next as u64);
-                let payload = walk.payload().get(next..).unwrap_or_default();
+                let payload = scanner.payload().get(next..).unwrap_or_default();
                 next += entry::decode(payload, at).ok_or(ReadError::Damaged { segment, offset })?.1;
             }
             if header.position.0 + (next as u64) > wanted.0 && header.position <= wanted {
                 return Err(ReadError::NoEntry { wanted });
             }
             let begins = header.position.max(wanted);
-            self.at = Some(At { walk, tag, limit, next });
+            self.at = Some(SegmentCursor { scanner, tag, limit, next });
             self.skip_to(begins);
             return Ok(());
         }
-        self.at = Some(At { walk, tag, limit, next });
+        self.at = Some(SegmentCursor { scanner, tag, limit, next });
         Ok(())
     }
 
@@ -244,9 +249,9 @@ impl Reader {
     fn skip_segment(&mut self) {
         let Some(at) = &mut self.at else { return };
         let catalog = self.shared.lock();
-        if let Some(segment) = catalog.segments.iter().find(|segment| segment.number == at.walk.segment()) {
+        if let Some(segment) = catalog.segments.iter().find(|segment| segment.number == at.scanner.segment()) {
             at.limit = segment.used;
-            at.walk.skip_to(at.limit);
+            at.scanner.skip_to(at.limit);
             self.cursor = Mark { position: segment.end, tag: segment.tag };
         }
     }

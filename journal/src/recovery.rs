@@ -12,7 +12,7 @@ use super::error::OpenError;
 use super::group::{Header, SECTOR};
 use super::identity::Origin;
 use super::options::RecoveryMode;
-use super::segment::{self, Segment, SegmentHeader, Spare, Step, Walk};
+use super::segment::{self, GroupScanner, ScanStep, Segment, SegmentHeader, Spare};
 use super::storage::{Storage, StorageFile};
 use crate::position::{Mark, Position};
 
@@ -45,18 +45,18 @@ pub(super) struct RecoveredState {
 }
 
 /// A segment file with its first whole group.
-struct Candidate {
+struct FoundSegment {
     number: u64,
     file: Arc<dyn StorageFile>,
     size: u64,
     first: Option<Header>,
 }
 
-/// Whether the journal's own word on what was released counts.
+/// Which part of the journal counts as released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Released {
-    AsNoted,
-    Nothing,
+pub(super) enum ReleasedPart {
+    AsRecorded,
+    None,
 }
 
 /// Reads a directory, and makes what it holds durable.
@@ -65,7 +65,7 @@ pub(super) fn recover(
     names: &[String],
     origin: Origin,
     mode: RecoveryMode,
-    trust: Released,
+    trust: ReleasedPart,
 ) -> Result<RecoveredState, OpenError> {
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
     numbers.sort_unstable();
@@ -76,14 +76,14 @@ pub(super) fn recover(
     let mut damage = Damage { mode, opened: &mut found.opened };
     let mut files = Vec::new();
     for number in numbers {
-        let Candidate { number, file, size, first } = look(storage, number, origin, &mut damage)?;
+        let FoundSegment { number, file, size, first } = inspect_segment(storage, number, origin, &mut damage)?;
         match first {
             Some(first) => files.push((number, file, size, first)),
             None => found.unused.push(Spare { number, file, size }),
         }
     }
     // The last group of all knows how far the journal was released, so the last segment comes first.
-    let (mut after, mut tail): (Option<Header>, Option<Last>) = (None, None);
+    let (mut after, mut tail): (Option<Header>, Option<TailGroup>) = (None, None);
     for (number, file, size, first) in files.into_iter().rev() {
         let until = after.map(|after| after.position);
         let start = Mark { position: first.position, tag: first.tag_before };
@@ -101,7 +101,7 @@ pub(super) fn recover(
             let last = verify(&mut segment, origin, until, found.released, &mut damage)?;
             if until.is_none() {
                 found.end = Mark { position: segment.end, tag: last.header.tag_at_end() };
-                if trust == Released::AsNoted {
+                if trust == ReleasedPart::AsRecorded {
                     found.released = last.header.released.min(segment.end);
                 }
                 // Only now is it known which of its entries are waiting.
@@ -132,7 +132,12 @@ pub(super) fn recover(
 }
 
 /// Looks at a segment's header and first group.
-fn look(storage: &dyn Storage, number: u64, origin: Origin, damage: &mut Damage<'_>) -> Result<Candidate, OpenError> {
+fn inspect_segment(
+    storage: &dyn Storage,
+    number: u64,
+    origin: Origin,
+    damage: &mut Damage<'_>,
+) -> Result<FoundSegment, OpenError> {
     let name = segment::name(number);
     let failed = |error| OpenError::io("reading", &name, error);
     let file = storage.open(&name).map_err(failed)?;
@@ -146,18 +151,18 @@ fn look(storage: &dyn Storage, number: u64, origin: Origin, damage: &mut Damage<
         Err(error @ OpenError::Damaged { .. }) => damage.is(error, 0)?,
         Err(error) => return Err(error),
     }
-    let mut walk = Walk::new(Arc::clone(&file), origin, number);
-    let first = match walk.step(size).map_err(failed)? {
-        Step::Group(first) => Some(first),
-        Step::Nothing => match walk.search(size).map_err(failed)? {
-            Step::Group(later) => {
+    let mut scanner = GroupScanner::new(Arc::clone(&file), origin, number);
+    let first = match scanner.step(size).map_err(failed)? {
+        ScanStep::Group(first) => Some(first),
+        ScanStep::Nothing => match scanner.search(size).map_err(failed)? {
+            ScanStep::Group(later) => {
                 damage.is(OpenError::Damaged { name: name.clone(), offset: SECTOR, what: LATER_GROUP }, 0)?;
                 Some(later)
             }
-            Step::Nothing => None,
+            ScanStep::Nothing => None,
         },
     };
-    Ok(Candidate { number, file, size, first })
+    Ok(FoundSegment { number, file, size, first })
 }
 
 /// Walks all of a segment, to where the next one goes on; gives its last group.
@@ -167,24 +172,24 @@ fn verify(
     until: Option<Position>,
     released: Position,
     damage: &mut Damage<'_>,
-) -> Result<Last, OpenError> {
+) -> Result<TailGroup, OpenError> {
     let name = segment::name(segment.number);
     let failed = |error| OpenError::io("reading", &name, error);
     let damaged = |offset, what| OpenError::Damaged { name: name.clone(), offset, what };
-    let mut walk = Walk::new(Arc::clone(&segment.file), origin, segment.number);
+    let mut scanner = GroupScanner::new(Arc::clone(&segment.file), origin, segment.number);
     let mut end = segment.start.position;
     let mut last = None;
     loop {
-        let step = walk.step(segment.size).map_err(failed)?;
-        let bad = walk.offset();
-        let step = if step == Step::Nothing { walk.search(segment.size).map_err(failed)? } else { step };
-        let Step::Group(header) = step else { break };
+        let step = scanner.step(segment.size).map_err(failed)?;
+        let bad = scanner.offset();
+        let step = if step == ScanStep::Nothing { scanner.search(segment.size).map_err(failed)? } else { step };
+        let ScanStep::Group(header) = step else { break };
         if header.position > end {
             damage.is(damaged(bad, LATER_GROUP), header.position.0 - end.0)?;
         } else if header.position < end {
             return Err(OpenError::Foreign { name, reason: "a group begins before the one before it ends" });
         }
-        let entries = walk.entries(&header);
+        let entries = scanner.entries(&header);
         let (mut read, mut whole) = (0, 0);
         for entry in entries {
             read += 1;
@@ -198,28 +203,28 @@ fn verify(
         if read != header.entries || whole != u64::from(header.length) {
             return Err(OpenError::Foreign { name, reason: "it holds entries that this version does not know" });
         }
-        (end, segment.used, segment.tag) = (header.end(), walk.offset(), header.tag);
-        last = Some((header, walk.group_at()));
+        (end, segment.used, segment.tag) = (header.end(), scanner.offset(), header.tag);
+        last = Some((header, scanner.group_at()));
     }
     if let Some(until) = until.filter(|until| *until != end) {
         if until < end {
             return Err(OpenError::Foreign { name, reason: "the next segment begins before it ends" });
         }
-        damage.is(damaged(walk.offset(), "the next segment begins later than it ends"), until.0 - end.0)?;
+        damage.is(damaged(scanner.offset(), "the next segment begins later than it ends"), until.0 - end.0)?;
     }
     segment.end = end;
     // There was a first group, so there is a last one.
     let (header, at) = last.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
-    Ok(Last { header, at, walk })
+    Ok(TailGroup { header, at, scanner })
 }
 
 /// Counts what waits in the last segment.
 fn count(segment: &Segment, origin: Origin, released: Position, opened: &mut OpeningReport) -> Result<(), OpenError> {
     let failed = |error| OpenError::io("reading", &segment::name(segment.number), error);
-    let mut walk = Walk::new(Arc::clone(&segment.file), origin, segment.number);
-    while walk.offset() < segment.used {
-        let Step::Group(header) = walk.search(segment.used).map_err(failed)? else { break };
-        for entry in walk.entries(&header).filter(|entry| entry.position >= released) {
+    let mut scanner = GroupScanner::new(Arc::clone(&segment.file), origin, segment.number);
+    while scanner.offset() < segment.used {
+        let ScanStep::Group(header) = scanner.search(segment.used).map_err(failed)? else { break };
+        for entry in scanner.entries(&header).filter(|entry| entry.position >= released) {
             opened.entries += 1;
             opened.records += u64::from(entry.entry.records);
         }
@@ -229,11 +234,11 @@ fn count(segment: &Segment, origin: Origin, released: Position, opened: &mut Ope
 
 /// Makes the last segment durable as it was read: its last group is written again, and zeros behind it. Gives the length of
 /// the torn group, as far as its header is there.
-fn secure(segment: &Segment, last: &mut Last) -> Result<u64, OpenError> {
+fn secure(segment: &Segment, last: &mut TailGroup) -> Result<u64, OpenError> {
     let name = segment::name(segment.number);
     let read = |error| OpenError::io("reading", &name, error);
     let write = |error| OpenError::io("securing the end of", &name, error);
-    let torn = last.walk.remains(segment.size).map_err(read)?.map_or(0, |header| header.extent());
+    let torn = last.scanner.remains(segment.size).map_err(read)?.map_or(0, |header| header.extent());
     let file = &segment.file;
     let mut group = vec![0; usize::try_from(segment.used - last.at).unwrap_or(0)];
     file.read_at(last.at, &mut group).map_err(read)?;
@@ -255,11 +260,11 @@ fn secure(segment: &Segment, last: &mut Last) -> Result<u64, OpenError> {
 }
 
 /// The last group of a segment.
-struct Last {
+struct TailGroup {
     header: Header,
     at: u64,
     /// Stands behind it.
-    walk: Walk,
+    scanner: GroupScanner,
 }
 
 /// Decides about damage as the operator did.

@@ -1,5 +1,5 @@
-//! Waking many sessions of one runtime costs a system call each when it is done from another thread, and nearly nothing from their
-//! own. The relay is a task beside them: the writer wakes only it, and it wakes the others.
+//! Waking many sessions of one runtime from another thread costs a system call each, and nearly nothing from their own thread.
+//! The relay is a task of that runtime: the writer wakes only the relay, and the relay wakes the sessions.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Segments: files of one size, made and filled with zeros ahead of time, used again when released. And the walk over one.
+//! Segments: files of one size, made and filled with zeros ahead of time, used again when released. And the scanner over one.
 //!
 //! A file has a segment's name only while its header, synced before, says the same.
 
@@ -103,9 +103,9 @@ pub(super) struct Segment {
     pub(super) newest_us: i64,
 }
 
-/// A walk over the groups of one segment, through one bounded buffer. It believes only what its checksum proves.
+/// A scanner over the groups of one segment, through one bounded buffer. It believes only what its checksum proves.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(super) struct GroupScanner {
     file: Arc<dyn StorageFile>,
     origin: Origin,
     segment: u64,
@@ -122,16 +122,16 @@ pub(super) struct Walk {
     payload: std::ops::Range<usize>,
 }
 
-/// What stands at the walk's place.
+/// What stands at the scanner's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// The next group; the walk stands behind it, and its entries can be read.
+pub(super) enum ScanStep {
+    /// The next group; the scanner stands behind it, and its entries can be read.
     Group(Header),
     /// No group: the end, or something that is not whole.
     Nothing,
 }
 
-impl Walk {
+impl GroupScanner {
     pub(super) fn new(file: Arc<dyn StorageFile>, origin: Origin, segment: u64) -> Self {
         Self {
             file,
@@ -154,25 +154,25 @@ impl Walk {
     }
 
     /// Steps over the next group, which must end at or before `limit` in the file.
-    pub(super) fn step(&mut self, limit: u64) -> io::Result<Step> {
+    pub(super) fn step(&mut self, limit: u64) -> io::Result<ScanStep> {
         let Some(header) = self.header(self.offset, limit)?.filter(|header| header.number == self.number) else {
-            return Ok(Step::Nothing);
+            return Ok(ScanStep::Nothing);
         };
         self.enter(self.offset, header, limit)
     }
 
     /// Looks for a group with the expected or a later number, at any sector from here to `limit`, and steps over it.
-    pub(super) fn search(&mut self, limit: u64) -> io::Result<Step> {
+    pub(super) fn search(&mut self, limit: u64) -> io::Result<ScanStep> {
         let mut at = self.offset;
         while at < limit {
             if let Some(header) = self.header(at, limit)?.filter(|header| header.number >= self.number)
-                && let Step::Group(header) = self.enter(at, header, limit)?
+                && let ScanStep::Group(header) = self.enter(at, header, limit)?
             {
-                return Ok(Step::Group(header));
+                return Ok(ScanStep::Group(header));
             }
             at += SECTOR;
         }
-        Ok(Step::Nothing)
+        Ok(ScanStep::Nothing)
     }
 
     /// Gives up on everything before `offset`.
@@ -191,30 +191,30 @@ impl Walk {
     }
 
     /// As [`Self::step`], beside a writer: what was read before may have become a group since.
-    pub(super) fn step_again(&mut self, limit: u64) -> io::Result<Step> {
+    pub(super) fn step_again(&mut self, limit: u64) -> io::Result<ScanStep> {
         match self.step(limit)? {
-            Step::Nothing => {
+            ScanStep::Nothing => {
                 self.buffer.clear();
                 self.step(limit)
             }
-            group @ Step::Group(_) => Ok(group),
+            group @ ScanStep::Group(_) => Ok(group),
         }
     }
 
     /// After a search from `offset` found `later`: steps over the group at `offset` if it is whole by now, else stands before
     /// `later` again.
-    pub(super) fn step_back(&mut self, offset: u64, later: Header, limit: u64) -> io::Result<Step> {
+    pub(super) fn step_back(&mut self, offset: u64, later: Header, limit: u64) -> io::Result<ScanStep> {
         let found_at = self.group_at;
         self.buffer.clear();
         if let Some(header) = self.header(offset, limit)?
             && header.number <= later.number
-            && let Step::Group(header) = self.enter(offset, header, limit)?
+            && let ScanStep::Group(header) = self.enter(offset, header, limit)?
         {
-            return Ok(Step::Group(header));
+            return Ok(ScanStep::Group(header));
         }
         (self.offset, self.number) = (found_at, later.number);
         self.payload = 0..0;
-        Ok(Step::Nothing)
+        Ok(ScanStep::Nothing)
     }
 
     /// Where the group last stepped on begins in the file.
@@ -256,16 +256,16 @@ impl Walk {
     }
 
     /// Steps over the group at `at` if it is whole.
-    fn enter(&mut self, at: u64, header: Header, limit: u64) -> io::Result<Step> {
+    fn enter(&mut self, at: u64, header: Header, limit: u64) -> io::Result<ScanStep> {
         let length = GROUP_HEADER + header.length as usize;
         match self.bytes(at, length, limit)? {
             Some(group) if is_intact(group) => {}
-            _ => return Ok(Step::Nothing),
+            _ => return Ok(ScanStep::Nothing),
         }
         let begin = usize::try_from(at - self.buffer_at).unwrap_or(usize::MAX);
         self.payload = begin + GROUP_HEADER..begin + length;
         (self.group_at, self.offset, self.number) = (at, at + header.extent(), header.number + 1);
-        Ok(Step::Group(header))
+        Ok(ScanStep::Group(header))
     }
 
     /// `length` bytes of the file from `at`, read in large pieces; `None` where the file ends before.

@@ -1,13 +1,12 @@
-//! What an open journal holds, for those who read, release and compare. The writer shares it.
+//! What an open journal holds, behind one lock: for the writer, and for everything that reads, releases and compares.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::catalog::Catalog;
-use super::chores;
-use super::error::{Poisoned, ReadError};
+use super::error::Poisoned;
 use super::history::History;
 use super::identity::{Identity, Origin};
-use super::reader::Reader;
+use super::segment_tasks;
 use super::status::Status;
 use super::storage::Storage;
 use crate::position::{JournalId, Position};
@@ -21,8 +20,8 @@ pub struct SharedCatalog {
     catalog: Mutex<Catalog>,
     /// Entries were synced, or never will be.
     pub(super) synced: Condvar,
-    /// There may be a chore.
-    pub(super) chores: Condvar,
+    /// There may be a segment task.
+    pub(super) tasks: Condvar,
     /// There may be room.
     pub(super) room: Condvar,
 }
@@ -35,32 +34,24 @@ impl SharedCatalog {
             identity: Mutex::new(identity),
             catalog: Mutex::new(catalog),
             synced: Condvar::new(),
-            chores: Condvar::new(),
+            tasks: Condvar::new(),
             room: Condvar::new(),
         }
     }
 
-    /// Reads on from a position: that of an entry, or the end of the journal.
-    ///
-    /// # Errors
-    /// When the position is not kept, or is none.
-    pub fn reader(self: &Arc<Self>, from: Position) -> Result<Reader, ReadError> {
-        Reader::new(Arc::clone(self), from)
-    }
-
-    /// Everything before `position` is committed: it is kept only for replay, and only while there is room and time.
+    /// Notes that everything before `position` is committed. It is kept only for replay, as long as there is room and time.
     ///
     /// # Errors
     /// When the journal failed.
     pub fn release(&self, position: Position) -> Result<(), Poisoned> {
         self.lock_healthy()?.release(position);
-        self.chores.notify_one();
+        self.tasks.notify_one();
         self.room.notify_one();
         Ok(())
     }
 
-    /// Nothing from `position` on is committed, whatever was released before: the database went back. It survives a restart
-    /// with the next group.
+    /// Notes that nothing from `position` on is committed, whatever was released before: the database went back. The note is
+    /// durable with the next group.
     ///
     /// # Errors
     /// When the journal failed.
@@ -69,13 +60,13 @@ impl SharedCatalog {
         Ok(())
     }
 
-    /// The name that the database knows this journal by.
+    /// The id under which the database knows this journal.
     #[must_use]
     pub fn id(&self) -> JournalId {
         self.identity().id
     }
 
-    /// Takes a new id, durable before it returns, and holds everything that is kept for draining again. Positions stay.
+    /// Takes a new id, which is durable before this returns, and keeps everything for draining again. Positions stay.
     ///
     /// # Errors
     /// When the identity cannot be written; the journal has failed then.
@@ -88,7 +79,7 @@ impl SharedCatalog {
         Ok(())
     }
 
-    /// What it can vouch for, to compare a checkpoint with.
+    /// What the journal holds evidence for, to compare with a checkpoint.
     #[must_use]
     pub fn history(&self) -> History {
         self.lock().history()
@@ -102,28 +93,28 @@ impl SharedCatalog {
         segment.map_or(catalog.begin().position, |segment| segment.start.position)
     }
 
-    /// Bound of the directory.
+    /// Maximum size of the directory.
     #[must_use]
     pub fn max_bytes(&self) -> u64 {
         self.lock().limits.max_bytes()
     }
 
-    /// How it stands.
+    /// The state of the journal.
     #[must_use]
     pub fn status(&self) -> Status {
         self.lock().status()
     }
 
-    /// Does the most urgent chore, such as making a segment ahead of time; false when there is none. A journal with threads
-    /// does its chores itself.
-    pub fn chore(&self, now_us: i64) -> bool {
-        let Some(chore) = self.lock().next_chore(now_us) else { return false };
-        let done = chores::run(&*self.storage, self.origin, &chore);
+    /// Runs the most urgent segment task, such as creating a segment ahead of time. Returns false if there is none. A journal with threads
+    /// does its tasks itself.
+    pub fn run_task(&self, now_us: i64) -> bool {
+        let Some(task) = self.lock().next_task(now_us) else { return false };
+        let done = segment_tasks::run(&*self.storage, self.origin, &task);
         let mut catalog = self.lock();
-        catalog.done(done, now_us);
+        catalog.finish_task(done, now_us);
         let failed = catalog.poisoned.is_some();
         if failed {
-            self.tell(catalog);
+            self.wake_readers(catalog);
         } else {
             drop(catalog);
         }
@@ -135,18 +126,18 @@ impl SharedCatalog {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first failure stays; everybody who waits is told.
+    /// Keeps the first failure, and wakes everyone who waits.
     pub(super) fn poison(&self, poisoned: Poisoned) -> Poisoned {
         let mut catalog = self.lock();
         catalog.poison(poisoned.clone());
-        self.tell(catalog);
-        self.chores.notify_one();
+        self.wake_readers(catalog);
+        self.tasks.notify_one();
         self.room.notify_one();
         poisoned
     }
 
-    /// Tells those who wait to read.
-    pub(super) fn tell(&self, mut catalog: MutexGuard<'_, Catalog>) {
+    /// Wakes everyone who waits to read.
+    pub(super) fn wake_readers(&self, mut catalog: MutexGuard<'_, Catalog>) {
         let readers = std::mem::take(&mut catalog.readers);
         drop(catalog);
         self.synced.notify_all();

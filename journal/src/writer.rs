@@ -1,96 +1,21 @@
-//! The two threads of a journal. The writer takes what is waiting, writes it, syncs once, answers all. The keeper makes segments
-//! ahead of time and gives old ones away, so that the writer waits for neither.
+//! The writer takes the waiting entries as a group, writes it, syncs once, and answers all of them.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::task::Waker;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use super::appender::Appender;
 use super::error::{AppendError, Poisoned};
 use super::group::Group;
 use super::log::{Log, LogOutcome};
-use super::queue::{Appender, Queue, Work};
-use super::shared_catalog::SharedCatalog;
-use crate::wall_clock::system_us;
+use super::queue::{Queue, WriterWork};
 
-/// Told how long each write with its sync took; called on the writer's thread.
+/// Called on the writer's thread with the time of each write with its sync.
 pub type OnSync = Box<dyn Fn(Duration) + Send>;
 
-/// Both threads; dropping them closes the journal: what was taken in is written first.
-pub(super) struct Threads {
-    shared: Arc<SharedCatalog>,
-    queue: Arc<Queue>,
-    writer: Option<JoinHandle<()>>,
-    keeper: Option<JoinHandle<()>>,
-}
-
-impl Threads {
-    pub(super) fn start(log: Log, group_bytes: u32, on_sync: OnSync) -> io::Result<Self> {
-        let shared = Arc::clone(log.catalog());
-        let writer = Writer::new(log, group_bytes, on_sync);
-        let queue = Arc::clone(&writer.queue);
-        let mut threads = Self { shared: Arc::clone(&shared), queue: Arc::clone(&queue), writer: None, keeper: None };
-        let keeper = thread::Builder::new().name("odograph-keeper".to_owned());
-        threads.keeper = Some(keeper.spawn({
-            let queue = Arc::clone(&queue);
-            move || keep(&shared, &queue)
-        })?);
-        let thread = thread::Builder::new().name("odograph-journal".to_owned());
-        threads.writer = Some(thread.spawn(move || writer.run())?);
-        Ok(threads)
-    }
-
-    pub(super) fn stop_taking(&self) {
-        self.queue.close();
-        self.shared.room.notify_one();
-    }
-
-    pub(super) fn appender(&self) -> Appender {
-        Appender::new(Arc::clone(&self.queue))
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.stop_taking();
-        // The writer may need the keeper until its end. A thread that panicked has left its entries unanswered.
-        let _ = self.writer.take().map(JoinHandle::join);
-        self.shared.lock().keeper.stopped = true;
-        self.shared.chores.notify_one();
-        let _ = self.keeper.take().map(JoinHandle::join);
-    }
-}
-
-impl fmt::Debug for Threads {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Threads").finish_non_exhaustive()
-    }
-}
-
-/// The keeper: does chores until the writer has ended.
-fn keep(shared: &SharedCatalog, queue: &Queue) {
-    loop {
-        if shared.chore(system_us()) {
-            continue;
-        }
-        let catalog = shared.lock();
-        if let Some(poisoned) = catalog.poisoned.clone() {
-            drop(catalog);
-            return queue.end(poisoned.into());
-        }
-        if catalog.keeper.stopped {
-            return;
-        }
-        if !catalog.keeper.due {
-            drop(shared.chores.wait_timeout(catalog, IDLE));
-        }
-    }
-}
-
-/// The writer without its thread: takes what is waiting, writes it, syncs once, answers all. Dropping it leaves nobody waiting for a
-/// receipt in vain.
+/// The writer without its thread. Dropping it ends all waits for receipts.
 pub struct Writer {
     log: Log,
     queue: Arc<Queue>,
@@ -102,16 +27,16 @@ pub struct Writer {
     closed: bool,
 }
 
-/// What came of a turn of the writer.
+/// How a turn of the writer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriterTurn {
     /// Nothing was waiting.
     Nothing,
-    /// So many entries survive a power cut now, and their tickets became receipts.
+    /// This number of entries survives a power cut now, and their tickets became receipts.
     Synced(u32),
-    /// There is no room for the group that is under way. A chore, a release or time may help.
+    /// There is no room for the group that is under way. A task, a release or time may help.
     NoRoom,
-    /// Nothing more will come: everything was written that there was room for.
+    /// Nothing more will come. Everything is written that there was room for.
     Closed,
 }
 
@@ -123,30 +48,34 @@ impl Writer {
         Self { log, queue, on_sync, under_way: None, spare, wakers: Vec::new(), closed: false }
     }
 
-    /// For sessions.
+    pub(super) fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    /// Returns where sessions append.
     #[must_use]
     pub fn appender(&self) -> Appender {
         Appender::new(Arc::clone(&self.queue))
     }
 
-    /// No entry is taken in any more. Those that were are written.
+    /// Takes no more entries. Entries that were taken in are written.
     pub fn stop_taking(&self) {
         self.queue.close();
     }
 
-    /// Takes what is waiting as the group that is under way, unless there is one; waits for entries at most for `patience`.
+    /// Takes the waiting entries as the group under way, unless there is one. Waits for entries at most for `patience`.
     pub fn take(&mut self, patience: Duration) {
         if self.under_way.is_some() || self.closed {
             return;
         }
         match self.queue.take(std::mem::take(&mut self.spare), patience) {
-            Work::Group(group, number) => self.under_way = Some((group, number)),
-            Work::Nothing(group) => self.spare = group,
-            Work::Closed(group) => (self.spare, self.closed) = (group, true),
+            WriterWork::Group(group, number) => self.under_way = Some((group, number)),
+            WriterWork::Nothing(group) => self.spare = group,
+            WriterWork::Closed(group) => (self.spare, self.closed) = (group, true),
         }
     }
 
-    /// Writes the group that is under way, or else what is waiting now. Waits for nothing but the disk.
+    /// Writes the group under way, or the entries that wait now. Waits only for the disk.
     ///
     /// # Errors
     /// [`Poisoned`], and every ticket says so.
@@ -188,7 +117,7 @@ impl Writer {
     }
 
     /// Turns until the journal is closed or has failed.
-    fn run(mut self) {
+    pub(super) fn run(mut self) {
         let mut last = None;
         loop {
             gather(last);
@@ -218,8 +147,8 @@ impl fmt::Debug for Writer {
     }
 }
 
-/// Where several entries came at a time, lets more of them gather before the next sync: syncs that follow each other at once cost
-/// a core half of its time, and what then waits for that core is the next answer. One tracker alone never waits.
+/// If several entries came at a time, lets more of them gather before the next sync. Syncs that follow each other at once
+/// cost half the time of a core, and the next answer waits for that core. A single tracker never waits.
 fn gather(last: Option<(Instant, u32)>) {
     if let Some((begun, entries)) = last
         && entries >= SEVERAL
@@ -232,7 +161,7 @@ fn gather(last: Option<(Instant, u32)>) {
 }
 
 impl Drop for Writer {
-    /// Whatever ends the writer, a panic included, nobody waits for a receipt in vain.
+    /// However the writer ends, also by a panic, no wait for a receipt goes on.
     fn drop(&mut self) {
         self.queue.end(AppendError::Closed);
     }
@@ -241,7 +170,7 @@ impl Drop for Writer {
 const SEVERAL: u32 = 2;
 /// From the beginning of one sync to that of the next.
 const GATHER: Duration = Duration::from_micros(400);
-/// How long a thread sleeps when nobody wakes it.
+/// How long the writer sleeps if nobody wakes it.
 const IDLE: Duration = Duration::from_secs(1);
-/// How often a writer without room looks again when nobody wakes it.
+/// How often a writer without room tries again if nobody wakes it.
 const STUCK: Duration = Duration::from_millis(100);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use odograph_journal::Position;
 use odograph_journal::{
     Archive, EntryKind, Files, Filter, FullCause, Journal, JournalState, Limits, NewEntry, OpenError, OpeningReport,
-    Options, RecoveryMode,
+    Options, Reader, RecoveryMode,
 };
 use teltonika_codecs::Imei;
 
@@ -41,7 +41,7 @@ fn new_entry(number: u64, bytes: &str) -> NewEntry<'_> {
 
 /// Reads everything, and wants the entries 0, 1, 2 and so on, whole; gives how many.
 fn count(journal: &Journal) -> u64 {
-    let mut reader = journal.catalog().reader(Position(0)).unwrap();
+    let mut reader = Reader::open(journal.catalog(), Position(0)).unwrap();
     let mut next = 0;
     while let Some(entry) = reader.next().unwrap() {
         assert_eq!(entry.entry, new_entry(next, &bytes(next)));
@@ -261,7 +261,7 @@ fn readers_beside_a_writer_see_every_entry_once_and_in_order() {
     let total = 30_000;
     let catalog = Arc::clone(journal.catalog());
     let drain = std::thread::spawn(move || {
-        let mut reader = catalog.reader(Position(0)).unwrap();
+        let mut reader = Reader::open(&catalog, Position(0)).unwrap();
         let mut next = 0;
         while next < total {
             assert!(reader.wait(Duration::from_secs(20)), "{:?}", catalog.status());

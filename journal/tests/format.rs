@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use odograph_journal::{
-    EntryKind, Files, Group, Limits, Log, LogOutcome, NewEntry, OpenError, OpeningDraw, Options, RecoveryMode,
+    EntryKind, Files, Group, Limits, Log, LogOutcome, NewEntry, OpenError, OpeningDraw, Options, Reader, RecoveryMode,
 };
 use odograph_journal::{JournalId, Position};
 use teltonika_codecs::Imei;
@@ -81,7 +81,7 @@ fn write(directory: &Path) {
                 });
             }
             assert!(matches!(log.commit(&mut bytes), Ok(LogOutcome::Synced(_))));
-            let mut reader = log.catalog().reader(Position(0)).unwrap();
+            let mut reader = Reader::open(log.catalog(), Position(0)).unwrap();
             reader.next().unwrap();
             log.catalog().release(reader.cursor().position).unwrap();
         }
@@ -127,7 +127,7 @@ fn the_sample_opens() {
     assert_eq!(log.catalog().id(), JournalId::from_bytes(*b"sample of v1 ..."));
     assert_eq!((opened.entries, opened.records, opened.torn_bytes, opened.new_id), (3, 2, 0, false));
     let history = log.catalog().history();
-    let mut reader = log.catalog().reader(Position(0)).unwrap();
+    let mut reader = Reader::open(log.catalog(), Position(0)).unwrap();
     for (at, (kind, imei, records, received_at_us, hex)) in ENTRIES.into_iter().enumerate() {
         let (imei, bytes) = (Imei::try_from(imei).unwrap(), from_hex(hex));
         assert_eq!(
@@ -226,7 +226,7 @@ fn no_content_of_the_files_can_surprise() {
             Err(_) => outcomes[0] += 1,
             Ok((log, _)) => {
                 let begin = log.catalog().history().begin().position;
-                let mut reader = log.catalog().reader(begin).unwrap();
+                let mut reader = Reader::open(log.catalog(), begin).unwrap();
                 let mut found = Vec::new();
                 while let Some(entry) = reader.next().unwrap() {
                     found.push((entry.entry.imei.get(), entry.entry.bytes.to_vec()));

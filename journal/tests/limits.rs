@@ -10,7 +10,7 @@ use std::time::Duration;
 use odograph_faulty_disk::{Faults, FaultyDisk};
 use odograph_journal::{
     FullCause, HistoryMatch, HistoryMismatch, InvalidLimits, JournalState, Limits, Log, LogOutcome, Options, ReadError,
-    RecoveryMode,
+    Reader, RecoveryMode,
 };
 use odograph_journal::{JournalId, Position};
 use support::{commit, draw, limits, must_commit, numbers, open, options};
@@ -39,7 +39,7 @@ fn a_full_journal_goes_on_below_nine_tenths() {
     assert_eq!(status.keep_shortened, 0, "nothing that is not committed is given up");
 
     // A segment's worth is released, then another: room comes when a tenth is free.
-    let mut reader = log.catalog().reader(Position(0)).unwrap();
+    let mut reader = Reader::open(log.catalog(), Position(0)).unwrap();
     let mut released = 0;
     while !matches!(commit(&mut log, [refused]).unwrap(), LogOutcome::Synced(_)) {
         assert!(state(&log) != JournalState::Open);
@@ -93,8 +93,8 @@ fn a_full_file_system_is_no_failure_and_passes() {
     // Space helps, after a pause.
     let refused = fill(&mut log, refused + 1);
     disk.set_faults(Faults::default());
-    assert!(!log.catalog().chore(999_999), "not before the pause is over");
-    assert!(log.catalog().chore(2_000_000));
+    assert!(!log.catalog().run_task(999_999), "not before the pause is over");
+    assert!(log.catalog().run_task(2_000_000));
     must_commit(&mut log, [refused]);
 }
 
@@ -112,7 +112,7 @@ fn a_journal_opens_on_a_full_file_system() {
     assert_eq!(numbers(log.catalog()), [1, 2]);
     let end = log.catalog().history().end();
     log.catalog().release(end.position).unwrap();
-    while log.catalog().chore(9_000_000) {}
+    while log.catalog().run_task(9_000_000) {}
     drop(log);
     disk.set_faults(Faults::default());
     let (log, _) = open(&disk, 10).unwrap();
@@ -155,21 +155,21 @@ fn committed_segments_are_kept_for_their_time_and_then_used_again() {
         group.push(&odograph_journal::NewEntry { kind, imei, received_at_us: at_us, records: 1, bytes: &bytes });
         assert!(matches!(log.commit(&mut group), Ok(LogOutcome::Synced(_))));
         log.catalog().release(log.catalog().history().end().position).unwrap();
-        while log.catalog().chore(at_us) {}
-        let mut reader = log.catalog().reader(log.catalog().history().begin().position).unwrap();
+        while log.catalog().run_task(at_us) {}
+        let mut reader = Reader::open(log.catalog(), log.catalog().history().begin().position).unwrap();
         let oldest = reader.next().unwrap().unwrap().entry.received_at_us;
         assert!(at_us - oldest < 14_000_000, "a segment holds four, so the oldest is not much older than ten seconds");
         assert!(at_us < 10_000_000 || at_us - oldest >= 9_000_000, "and not younger");
     }
     assert_eq!(log.catalog().status().keep_shortened, 0);
-    assert!(matches!(log.catalog().reader(Position(0)), Err(ReadError::NotKept { .. })));
+    assert!(matches!(Reader::open(log.catalog(), Position(0)), Err(ReadError::NotKept { .. })));
 }
 
 #[test]
 fn a_reader_whose_segment_was_given_away_says_so() {
     let disk = FaultyDisk::new(6);
     let (mut log, _) = open(&disk, 1).unwrap();
-    let mut reader = log.catalog().reader(Position(0)).unwrap();
+    let mut reader = Reader::open(log.catalog(), Position(0)).unwrap();
     let refused = fill(&mut log, 0);
     reader.next().unwrap().unwrap();
     log.catalog().release(log.catalog().history().end().position).unwrap();
@@ -186,7 +186,7 @@ fn what_was_released_is_remembered_and_can_be_taken_back() {
     let disk = FaultyDisk::new(7);
     let (mut log, _) = open(&disk, 1).unwrap();
     must_commit(&mut log, [1, 2]);
-    let mut reader = log.catalog().reader(Position(0)).unwrap();
+    let mut reader = Reader::open(log.catalog(), Position(0)).unwrap();
     reader.next().unwrap();
     let first = reader.cursor().position;
     log.catalog().release(log.catalog().history().end().position).unwrap();
@@ -237,25 +237,25 @@ fn after_a_failed_sync_every_call_says_so() {
         let after = disk.operations();
         assert!(after.writes <= operations.writes + 1 && after.syncs == operations.syncs);
 
-        let mut reader = catalog.reader(Position(0)).unwrap();
+        let mut reader = Reader::open(catalog, Position(0)).unwrap();
         assert!(reader.next().unwrap().is_some(), "what was synced can be read");
         assert!(matches!(reader.next(), Err(ReadError::Poisoned(_))), "and then it says so");
         assert!(reader.wait(Duration::ZERO));
         assert_eq!(catalog.release(Position(0)).unwrap_err().doing, doing);
         assert_eq!(catalog.rewind(Position(0)).unwrap_err().doing, doing);
         assert_eq!(catalog.reidentify(JournalId::random()).unwrap_err().doing, doing);
-        assert!(!catalog.chore(0));
+        assert!(!catalog.run_task(0));
         assert_eq!(commit(&mut log, [3]).unwrap_err().doing, doing);
         assert_eq!(disk.operations(), after, "nothing is tried again");
     }
 }
 
 #[test]
-fn a_chore_that_fails_poisons_too() {
+fn a_segment_task_that_fails_poisons_too() {
     let disk = FaultyDisk::new(10);
     let (mut log, _) = open(&disk, 1).unwrap();
     disk.set_faults(Faults { fail_sync_after: Some(0), ..Faults::default() });
-    assert!(log.catalog().chore(0));
+    assert!(log.catalog().run_task(0));
     assert_eq!(log.commit(&mut odograph_journal::Group::default()).unwrap_err().doing, "making a segment");
 }
 

@@ -66,7 +66,7 @@ impl Run {
             0..50 => self.commit(),
             50..60 => self.release(),
             60..65 => self.check_all(),
-            65..72 => while self.log.catalog().chore(0) {},
+            65..72 => while self.log.catalog().run_task(0) {},
             72..80 => self.crash(),
             80..90 => {
                 let after = Some(self.rng.u64(0..12));
@@ -104,7 +104,7 @@ impl Run {
                 self.model.promise(numbers, at, self.tag);
             }
             Ok(LogOutcome::NoRoom) => {
-                while self.log.catalog().chore(0) {}
+                while self.log.catalog().run_task(0) {}
                 self.tally.full += u64::from(matches!(self.log.catalog().status().state, JournalState::Full(_)));
             }
             Err(_) => {
@@ -116,7 +116,7 @@ impl Run {
             }
         }
         if self.rng.bool() {
-            self.log.catalog().chore(0);
+            self.log.catalog().run_task(0);
         }
         if self.log.catalog().status().state == JournalState::Poisoned {
             self.crash();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use odograph_faulty_disk::{Faults, FaultyDisk};
 use odograph_journal::Position;
-use odograph_journal::{Journal, Log, LogOutcome, OpenError, ReadError, Storage as _};
+use odograph_journal::{Journal, Log, LogOutcome, OpenError, ReadError, Reader, Storage as _};
 use support::{commit, draw, last_segment, must_commit, numbers, open, open_skipping_damage, options};
 
 /// A journal of three groups in one segment: entries 1, 2; 3; 4, 5.
@@ -164,7 +164,7 @@ fn damage_met_while_reading_stops_or_is_skipped_as_the_operator_said() {
     let image = disk.image(2);
     let (log, _) = open(&image, 2).unwrap();
     assert!(image.flip(&name, (begin + 90) * 8));
-    let mut reader = log.catalog().reader(Position(0)).unwrap();
+    let mut reader = Reader::open(log.catalog(), Position(0)).unwrap();
     assert!(reader.next().unwrap().is_some() && reader.next().unwrap().is_some());
     let cursor = reader.cursor();
     assert!(matches!(reader.next(), Err(ReadError::Damaged { offset, .. }) if offset == begin));

@@ -1,4 +1,4 @@
-//! Sessions, writer and keeper together: tickets, receipts, room, closing, and what happens when the disk fails under them.
+//! Sessions, writer and maintenance thread together: tickets, receipts, room, closing, and what happens when the disk fails under them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::Position;
 use odograph_journal::{
-    AppendError, EntryKind, FullCause, Journal, JournalState, Limits, NewEntry, OpenError, Options, Storage,
+    AppendError, EntryKind, FullCause, Journal, JournalState, Limits, NewEntry, OpenError, Options, Reader, Storage,
 };
 use support::gated::{GatedDisk, OpenAtEnd};
 use support::options;
@@ -44,7 +44,7 @@ fn there_is_no_receipt_and_nothing_to_read_before_the_sync() {
     let _open = OpenAtEnd(Arc::clone(&disk.gate));
     disk.gate.close();
     let appender = journal.appender();
-    let mut reader = journal.catalog().reader(Position(0)).unwrap();
+    let mut reader = Reader::open(journal.catalog(), Position(0)).unwrap();
     let mut first = pin!(appender.try_append(&entry(7, b"first")).unwrap());
     assert!(poll_once(first.as_mut()).is_pending());
     disk.gate.wait_for_sync();
@@ -126,7 +126,7 @@ fn many_sessions_each_get_their_own_count() {
         }
         taken
     });
-    let mut reader = journal.catalog().reader(Position(0)).unwrap();
+    let mut reader = Reader::open(journal.catalog(), Position(0)).unwrap();
     let mut next = [(0, 0); 200];
     let mut read = 0;
     while let Some(entry) = reader.next().unwrap() {
@@ -175,7 +175,7 @@ fn a_full_journal_holds_sessions_until_it_drains() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(!writer.is_finished());
-        let mut reader = catalog.reader(Position(0)).unwrap();
+        let mut reader = Reader::open(&catalog, Position(0)).unwrap();
         let mut read = 0;
         while read < 80 {
             reader.ready().await;
@@ -230,7 +230,7 @@ fn a_failed_sync_answers_nobody_and_says_so_to_everybody() {
         assert!(matches!(waits.await, Err(AppendError::Poisoned(_))));
         assert!(matches!(appender.append(entry(1, b"later")).await, Err(AppendError::Poisoned(_))));
     });
-    let mut reader = journal.catalog().reader(Position(0)).unwrap();
+    let mut reader = Reader::open(journal.catalog(), Position(0)).unwrap();
     assert!(reader.wait(Duration::ZERO) && reader.next().is_err());
     assert_eq!(journal.catalog().status().state, JournalState::Poisoned);
     assert_eq!(journal.close().unwrap_err().doing, "syncing a group");

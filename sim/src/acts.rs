@@ -140,21 +140,21 @@ impl World {
         Ok(!waits)
     }
 
-    /// The journal's keeper does what is most urgent.
-    pub fn chore_one(&mut self) -> bool {
-        self.journaling().is_some_and(|process| self.chore(process))
+    /// The journal runs its most urgent segment task.
+    pub fn run_one_task(&mut self) -> bool {
+        self.journaling().is_some_and(|process| self.run_task(process))
     }
 
-    pub fn chore(&mut self, process: usize) -> bool {
+    pub fn run_task(&mut self, process: usize) -> bool {
         let Some(journal) = self.processes[process].running.as_ref().and_then(|running| running.journal.as_ref())
         else {
             return false;
         };
-        if !journal.catalog.chore(super::clock::wall()) {
+        if !journal.catalog.run_task(super::clock::wall()) {
             return false;
         }
         let failed = journal.catalog.status().state == odograph_journal::JournalState::Poisoned;
-        self.note(Step::Chore { process });
+        self.note(Step::SegmentTask { process });
         if failed {
             self.end_process(process);
         }

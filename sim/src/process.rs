@@ -21,7 +21,7 @@ use odograph::store::{COMMIT_ORDER, FLAG_ORDER, FlagLedger, Lane};
 use crate::database::SimDatabase;
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::{
-    Entry, Limits, Log, NewEntry, OpenError, OpeningDraw, Options, RecoveryMode, SharedCatalog, Storage, Writer,
+    Entry, Limits, Log, NewEntry, OpenError, OpeningDraw, Options, Reader, RecoveryMode, SharedCatalog, Storage, Writer,
 };
 use odograph_journal::{JournalId, Position};
 use tokio_util::sync::CancellationToken;
@@ -209,7 +209,7 @@ impl Running {
 impl Journal {
     /// Reads what was synced since the last time. What was not sent must not be there.
     pub fn read(&mut self, sent: &Sent) -> Result<(), String> {
-        let Ok(mut reader) = self.catalog.reader(self.read_to) else { return Ok(()) };
+        let Ok(mut reader) = Reader::open(&self.catalog, self.read_to) else { return Ok(()) };
         while let Ok(Some(Entry { position, entry })) = reader.next() {
             let NewEntry { imei, bytes, .. } = entry;
             let Some(items) = sent.of_entry(imei.get(), bytes) else {
@@ -230,7 +230,7 @@ pub fn held_by(image: FaultyDisk, plan: &Plan, sent: &Sent) -> Result<Vec<bool>,
     let opened = Log::open(Arc::new(image), options, draw, wall());
     let (log, _) = opened.map_err(|e| format!("what a power cut leaves cannot be opened: {e}"))?;
     let catalog = log.catalog();
-    let reader = catalog.reader(catalog.status().begin);
+    let reader = Reader::open(catalog, catalog.status().begin);
     let mut reader = reader.map_err(|e| format!("what a power cut leaves cannot be read: {e}"))?;
     while let Some(found) = reader.next().map_err(|e| format!("what a power cut leaves cannot be read: {e}"))? {
         let items = sent.of_entry(found.entry.imei.get(), found.entry.bytes).ok_or("bytes that no tracker sent")?;

@@ -87,7 +87,7 @@ impl World {
             busy = true;
         }
         for process in 0..self.processes.len() {
-            while self.write(process)? || self.chore(process) {
+            while self.write(process)? || self.run_task(process) {
                 busy = true;
             }
         }

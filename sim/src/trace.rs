@@ -15,7 +15,7 @@ pub enum Step {
     Noticed { backend: u64, commits: bool },
     Take { process: usize },
     Wrote { process: usize, turn: Result<WriterTurn, &'static str> },
-    Chore { process: usize },
+    SegmentTask { process: usize },
     Connect { tracker: usize, process: usize },
     Send { tracker: usize, what: &'static str, records: Vec<usize> },
     Hangup { tracker: usize, cut: bool },

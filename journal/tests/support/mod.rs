@@ -10,7 +10,7 @@ use std::time::Duration;
 use odograph_faulty_disk::FaultyDisk;
 use odograph_journal::{
     EntryKind, Group, Limits, Log, LogOutcome, NewEntry, OpenError, OpeningDraw, OpeningReport, Options, Poisoned,
-    RecoveryMode, SharedCatalog,
+    Reader, RecoveryMode, SharedCatalog,
 };
 use odograph_journal::{JournalId, Position};
 use teltonika_codecs::Imei;
@@ -65,7 +65,7 @@ pub fn commit(log: &mut Log, numbers: impl IntoIterator<Item = u64>) -> Result<L
         push(&mut group, number);
     }
     let outcome = log.commit(&mut group);
-    while log.catalog().chore(0) {}
+    while log.catalog().run_task(0) {}
     outcome
 }
 
@@ -76,7 +76,7 @@ pub fn must_commit(log: &mut Log, numbers: impl IntoIterator<Item = u64>) {
 
 /// The numbers of all entries from `from` on, each checked against what was put in; with their positions.
 pub fn read(catalog: &Arc<SharedCatalog>, from: Position) -> Vec<(u64, Position)> {
-    let mut reader = catalog.reader(from).unwrap();
+    let mut reader = Reader::open(catalog, from).unwrap();
     let mut numbers = Vec::new();
     while let Some(entry) = reader.next().unwrap() {
         let number = u64::from_le_bytes(*entry.entry.bytes.first_chunk().unwrap());

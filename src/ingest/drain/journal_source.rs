@@ -40,9 +40,10 @@ impl JournalSource {
         let lane = Lane { journal: progress.catalog.id(), number, lanes: progress.lanes() };
         let settled = progress.catalog.status().released;
         // For the age of the oldest entry, in case the database is down for long.
-        let oldest_us = progress.catalog.reader(settled)?.next()?.map(|Entry { entry, .. }| entry.received_at_us);
+        let oldest_us =
+            Reader::open(&progress.catalog, settled)?.next()?.map(|Entry { entry, .. }| entry.received_at_us);
         progress.lane_waits(number, oldest_us);
-        let reader = progress.catalog.reader(settled)?;
+        let reader = Reader::open(&progress.catalog, settled)?;
         Ok(Self {
             progress,
             lane,
@@ -70,7 +71,7 @@ impl JournalSource {
             }
             HistoryMatch::Reidentify(why) => return Ok(Err(why)),
         };
-        match self.progress.catalog.reader(place) {
+        match Reader::open(&self.progress.catalog, place) {
             Err(ReadError::NoEntry { .. }) => Ok(Err(HistoryMismatch::OtherHistory)),
             Err(error) => Err(error.into()),
             Ok(_) => Ok(Ok(place)),
@@ -94,7 +95,7 @@ impl JournalSource {
         builder.remembered();
         self.progress.tally.committed(0, stored, Default::default());
         self.settled = place;
-        (self.cursor, self.reader, self.oldest_us) = (at, catalog.reader(place)?, None);
+        (self.cursor, self.reader, self.oldest_us) = (at, Reader::open(&catalog, place)?, None);
         self.progress.lane_waits(self.lane.number, None);
         Ok(())
     }
@@ -108,7 +109,7 @@ impl JournalSource {
         newest: Position,
         builder: &mut BatchBuilder,
     ) -> Result<u64, ReadError> {
-        let (mut reader, mut stored) = (self.progress.catalog.reader(from)?, 0);
+        let (mut reader, mut stored) = (Reader::open(&self.progress.catalog, from)?, 0);
         while reader.cursor().position < place
             && let Some(entry) = reader.next()?
         {
@@ -129,7 +130,7 @@ impl JournalSource {
 
     /// Counts settled records from `place` on as waiting again, because the database lost them.
     fn count_again(&self, place: Position) -> Result<(), SourceError> {
-        let (mut reader, mut lost) = (self.progress.catalog.reader(place)?, 0);
+        let (mut reader, mut lost) = (Reader::open(&self.progress.catalog, place)?, 0);
         while reader.cursor().position < self.settled
             && let Some(entry) = reader.next()?
         {
@@ -237,7 +238,7 @@ impl EntrySource for JournalSource {
     }
 
     fn abandon(&mut self) -> Result<(), SourceError> {
-        self.reader = self.progress.catalog.reader(self.settled)?;
+        self.reader = Reader::open(&self.progress.catalog, self.settled)?;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use super::gap::GapFile;
 use super::journal_metrics::JournalMetrics;
 use crate::health::{Health, Reason};
 use crate::metrics::Tally;
-use odograph_journal::{HistoryMismatch, JournalId, Poisoned, Position, ReadError, SharedCatalog, WallClock};
+use odograph_journal::{HistoryMismatch, JournalId, Poisoned, Position, ReadError, Reader, SharedCatalog, WallClock};
 
 /// How far one journal is drained.
 pub struct JournalProgress {
@@ -233,7 +233,8 @@ impl JournalProgress {
         let mut tries = 0;
         loop {
             let done = self.committed_up_to().ok_or(OldestUnknown::Beginning)?;
-            let first = || self.catalog.reader(done)?.next().map(|entry| entry.map(|entry| entry.entry.received_at_us));
+            let first =
+                || Reader::open(&self.catalog, done)?.next().map(|entry| entry.map(|entry| entry.entry.received_at_us));
             match first() {
                 // It was committed, released and removed meanwhile.
                 Err(ReadError::NotKept { .. }) if tries < TRIES => tries += 1,

@@ -184,18 +184,18 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     type Stream = <MakeRustlsConnect as MakeTlsConnect<S>>::Stream;
-    type TlsConnect = Connect<<MakeRustlsConnect as MakeTlsConnect<S>>::TlsConnect>;
+    type TlsConnect = TlsHandshake<<MakeRustlsConnect as MakeTlsConnect<S>>::TlsConnect>;
     type Error = Infallible;
 
     fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Infallible> {
-        <MakeRustlsConnect as MakeTlsConnect<S>>::make_tls_connect(&mut self.0, host).map(Connect)
+        <MakeRustlsConnect as MakeTlsConnect<S>>::make_tls_connect(&mut self.0, host).map(TlsHandshake)
     }
 }
 
 /// A handshake whose errors distinguish certificates from networks.
-pub struct Connect<C>(C);
+pub struct TlsHandshake<C>(C);
 
-impl<S, C> TlsConnect<S> for Connect<C>
+impl<S, C> TlsConnect<S> for TlsHandshake<C>
 where
     C: TlsConnect<S, Error = std::io::Error>,
     C::Future: Send + 'static,

@@ -1,34 +1,36 @@
-//! Chores on files: making segments ahead of time, using files again, removing them. Nobody waits while they are done in time.
+//! Tasks on segment files: creating them ahead of time, using them again, removing them.
 //!
-//! The order of steps keeps one rule through every power cut: a file has a segment's name only while its synced header says so,
-//! and every name on the way there is [`SPARE`], which opening removes.
+//! The order of their steps keeps one rule through every power cut: a file has the name of a segment only while its synced
+//! header says so. Until then its name is [`SPARE`], which opening removes.
 
 use std::io;
 
-use super::catalog::{Chore, Done};
+use super::catalog::{SegmentTask, TaskOutcome};
 use super::error::Poisoned;
 use super::identity::Origin;
 use super::segment::Spare;
 use super::segment::{SPARE, SegmentHeader, name};
 use super::storage::{Storage, is_no_space};
 
-/// Does a chore.
+/// Runs a task.
 ///
 /// # Errors
 /// A disk that fails, other than by having no space.
-pub(super) fn run(storage: &dyn Storage, origin: Origin, chore: &Chore) -> Result<Done, Poisoned> {
-    let (doing, result) = match *chore {
-        Chore::Create { number, size } => ("making a segment", create(storage, SegmentHeader { origin, number, size })),
-        Chore::Reuse { old, number, size } => {
+pub(super) fn run(storage: &dyn Storage, origin: Origin, task: &SegmentTask) -> Result<TaskOutcome, Poisoned> {
+    let (doing, result) = match *task {
+        SegmentTask::Create { number, size } => {
+            ("making a segment", create(storage, SegmentHeader { origin, number, size }))
+        }
+        SegmentTask::Reuse { old, number, size } => {
             ("reusing a segment", reuse(storage, old, SegmentHeader { origin, number, size }))
         }
-        Chore::Remove { old } => ("removing a segment", remove(storage, &name(old))),
+        SegmentTask::Remove { old } => ("removing a segment", remove(storage, &name(old))),
     };
     match result {
         Err(error) if is_no_space(&error) => {
-            // What was made so far only takes up space.
+            // The incomplete file only takes up space.
             remove_if_there(storage, SPARE).map_err(|error| Poisoned::new("removing a spare segment", error))?;
-            Ok(Done::NoSpace)
+            Ok(TaskOutcome::NoSpace)
         }
         result => result.map_err(|error| Poisoned::new(doing, error)),
     }
@@ -42,7 +44,7 @@ pub(super) fn remove_if_there(storage: &dyn Storage, name: &str) -> io::Result<(
     }
 }
 
-fn create(storage: &dyn Storage, header: SegmentHeader) -> io::Result<Done> {
+fn create(storage: &dyn Storage, header: SegmentHeader) -> io::Result<TaskOutcome> {
     remove_if_there(storage, SPARE)?;
     let file = storage.create(SPARE)?;
     file.reserve(header.size)?;
@@ -61,28 +63,28 @@ fn create(storage: &dyn Storage, header: SegmentHeader) -> io::Result<Done> {
     label(storage, header)
 }
 
-fn reuse(storage: &dyn Storage, old: u64, header: SegmentHeader) -> io::Result<Done> {
+fn reuse(storage: &dyn Storage, old: u64, header: SegmentHeader) -> io::Result<TaskOutcome> {
     storage.rename(&name(old), SPARE)?;
-    // Else a power cut could leave the new header under the old name.
+    // Otherwise a power cut could leave the new header under the old name.
     storage.sync_names()?;
     label(storage, header)
 }
 
 /// Makes the spare file into a segment: the header first, then the name.
-fn label(storage: &dyn Storage, header: SegmentHeader) -> io::Result<Done> {
+fn label(storage: &dyn Storage, header: SegmentHeader) -> io::Result<TaskOutcome> {
     let SegmentHeader { number, size, .. } = header;
     let file = storage.open(SPARE)?;
     file.write_at(0, &header.encode())?;
     file.sync()?;
     storage.rename(SPARE, &name(number))?;
     storage.sync_names()?;
-    Ok(Done::Spare(Spare { number, file, size }))
+    Ok(TaskOutcome::Spare(Spare { number, file, size }))
 }
 
-fn remove(storage: &dyn Storage, name: &str) -> io::Result<Done> {
+fn remove(storage: &dyn Storage, name: &str) -> io::Result<TaskOutcome> {
     storage.remove(name)?;
     storage.sync_names()?;
-    Ok(Done::Removed)
+    Ok(TaskOutcome::Removed)
 }
 
 const ZEROS: usize = 1 << 20;
