@@ -35,6 +35,7 @@ pub mod cli;
 pub mod config;
 pub mod flags;
 pub mod health;
+mod hex;
 pub mod ingest;
 pub mod lane;
 mod log_output;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::finding::{Check, Finding, span};
 use crate::config::Settings;
-use crate::ingest::drain::{WrongClock, check_clock};
+use crate::ingest::drain::{ImplausibleClock, check_clock};
 
 /// Judges what can be asked without waiting.
 pub(super) fn findings(settings: &Settings, newest_us: Option<i64>) -> Vec<Finding> {
@@ -47,8 +47,8 @@ fn clock(now_us: i64, newest_us: Option<i64>) -> Finding {
                   --accept-clock` goes on";
     match check_clock(now_us, newest_us) {
         None => Check::Clock.ok("after the build of this program and the journal's newest entry"),
-        Some(WrongClock::BeforeBuild) => Check::Clock.wrong("before the build of this program", remedy),
-        Some(WrongClock::BeforeJournal { behind }) => {
+        Some(ImplausibleClock::BeforeBuild) => Check::Clock.wrong("before the build of this program", remedy),
+        Some(ImplausibleClock::BeforeJournal { behind }) => {
             Check::Clock.wrong(format!("{} before the journal's newest entry", span(behind)), remedy)
         }
     }

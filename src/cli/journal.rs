@@ -9,6 +9,7 @@ use teltonika_codecs::{Imei, crc16};
 
 use super::error::CommandError;
 use super::setup::{lookup, settings};
+use super::time_argument::format_time;
 use odograph_journal::{Archive, EntryKind, Files, Filter, GroupView, OpenError, ScanItem};
 
 #[derive(clap::Args)]
@@ -140,7 +141,7 @@ fn inspect(archive: &Archive, print_groups: bool, out: &mut impl io::Write) -> R
             )?;
         }
         if let Some((first, last)) = times {
-            write!(out, ", received {} to {}", time(first), time(last))?;
+            write!(out, ", received {} to {}", format_time(first), format_time(last))?;
         }
         writeln!(out)?;
     }
@@ -203,14 +204,3 @@ fn micros(time: SystemTime) -> i64 {
         Err(before) => -after(before.duration()),
     }
 }
-
-fn time(us: i64) -> String {
-    let beyond = u64::try_from(us).ok().filter(|us| *us < LAST_PRINTED_US);
-    match beyond {
-        Some(us) => humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_micros(us)).to_string(),
-        None => format!("{us} us"),
-    }
-}
-
-/// The end of the year 9999, beyond which no calendar prints.
-const LAST_PRINTED_US: u64 = 253_402_300_800_000_000;

@@ -3,11 +3,12 @@
 use std::io::{self, Write as _};
 
 use super::filter::{FilterArguments, open};
-use super::output::{SHORT_ID, hex, object, written};
+use super::output::{SHORT_ID, object, written};
 use crate::cli::error::CommandError;
 use crate::cli::live::grouped;
 use crate::cli::setup::runtime;
 use crate::cli::time_argument::format_time;
+use crate::hex;
 use crate::store::{QuarantineEntry, QuarantineTotal};
 
 #[derive(clap::Args)]
@@ -46,7 +47,7 @@ fn table(records: &[QuarantineEntry], totals: &[QuarantineTotal], out: &mut impl
         writeln!(out, "{:12}  {:24}  {:15}  {:>6}  {:11}  detail", "id", "first received", "imei", "seen", "reason")?;
     }
     for QuarantineEntry { imei, digest, reason, detail, received_at_us, seen, record_index, .. } in records {
-        let id = hex(digest);
+        let id = hex::text(digest);
         let id = id.get(..SHORT_ID).unwrap_or_default();
         let whole = if record_index.is_none() { " (a whole frame)" } else { "" };
         writeln!(out, "{id}  {:24}  {imei}  {seen:>6}  {reason:11}  {detail}{whole}", format_time(*received_at_us))?;

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::cli::error::CommandError;
 use crate::cli::time_argument::format_time;
+use crate::hex;
 use crate::store::QuarantineEntry;
 
 /// Ends a command that printed. A reader that closed the pipe early has what it wanted: not a failure.
@@ -12,10 +13,6 @@ pub(super) fn written(outcome: io::Result<()>) -> Result<(), CommandError> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome.map_err(|e| CommandError::from_error(&e)),
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// One object for scripts.
@@ -34,9 +31,9 @@ pub(super) fn object(entry: &QuarantineEntry) -> serde_json::Value {
         seen,
     } = entry;
     serde_json::json!({
-        "id": hex(digest), "imei": imei.to_string(), "reason": reason, "detail": detail,
+        "id": hex::text(digest), "imei": imei.to_string(), "reason": reason, "detail": detail,
         "received_at": format_time(*received_at_us), "seen": seen, "journal": journal.to_string(),
-        "position": position.0, "record_index": record_index, "codec": codec, "hex": hex(bytes),
+        "position": position.0, "record_index": record_index, "codec": codec, "hex": hex::text(bytes),
     })
 }
 

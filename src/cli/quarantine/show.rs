@@ -5,11 +5,12 @@ use std::io::{self, Write as _};
 use teltonika_codecs::{AvlData, Message, MessageCodec, Rejection};
 
 use super::filter::{FilterArguments, open};
-use super::output::{SHORT_ID, hex, object, written};
+use super::output::{SHORT_ID, object, written};
 use crate::cli::error::CommandError;
 use crate::cli::json::{DecodedItem, Refusal};
 use crate::cli::setup::runtime;
 use crate::cli::time_argument::format_time;
+use crate::hex;
 use crate::replay::alone;
 use crate::store::QuarantineEntry;
 
@@ -36,7 +37,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         open(&settings).await?.newest(&filter, AMBIGUITY_MAX).await.map_err(|e| CommandError::from_error(&e))
     })?;
     let [entry] = found.as_slice() else {
-        let ids = found.iter().map(|entry| format!("\n  {} of {}", hex(&entry.digest), entry.imei)).collect::<String>();
+        let ids =
+            found.iter().map(|entry| format!("\n  {} of {}", hex::text(&entry.digest), entry.imei)).collect::<String>();
         return Err(CommandError::Failed(match found.len() {
             0 => "no such record is in quarantine".to_owned(),
             _ => format!("several records match; give more digits of the id, or --imei:{ids}"),
@@ -95,7 +97,7 @@ fn table(entry: &QuarantineEntry, decoded: &str, out: &mut impl io::Write) -> io
         Some(index) => format!("record {index} of a frame, counted from 0"),
         None => "a whole frame: its data field, from codec id to second count".to_owned(),
     };
-    writeln!(out, "id              {}", hex(digest))?;
+    writeln!(out, "id              {}", hex::text(digest))?;
     writeln!(out, "imei            {imei}")?;
     writeln!(out, "reason          {reason}: {detail}")?;
     writeln!(out, "first received  {}", format_time(*received_at_us))?;
@@ -103,7 +105,7 @@ fn table(entry: &QuarantineEntry, decoded: &str, out: &mut impl io::Write) -> io
     writeln!(out, "what            {what}")?;
     writeln!(out, "codec           0x{codec:02X}")?;
     writeln!(out, "in the journal  {journal} at position {position}")?;
-    writeln!(out, "bytes           {}", hex(bytes))?;
+    writeln!(out, "bytes           {}", hex::text(bytes))?;
     writeln!(out, "{decoded}")
 }
 

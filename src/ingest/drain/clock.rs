@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Why the clock is implausible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WrongClock {
+pub enum ImplausibleClock {
     /// It shows a time before this program was built: a board without a battery that has no network time yet.
     BeforeBuild,
     /// It shows a time well before the newest entry of the journal.
@@ -17,12 +17,12 @@ pub enum WrongClock {
 
 /// Checks the clock. `newest_us` is the newest receive time in the journal, microseconds since 1970-01-01 UTC.
 #[must_use]
-pub fn check(now_us: i64, newest_us: Option<i64>) -> Option<WrongClock> {
+pub fn check(now_us: i64, newest_us: Option<i64>) -> Option<ImplausibleClock> {
     if now_us < BUILT_US {
-        return Some(WrongClock::BeforeBuild);
+        return Some(ImplausibleClock::BeforeBuild);
     }
     let behind = Duration::from_micros(u64::try_from(newest_us?.saturating_sub(now_us)).unwrap_or(0));
-    (behind > TOLERANCE).then_some(WrongClock::BeforeJournal { behind })
+    (behind > TOLERANCE).then_some(ImplausibleClock::BeforeJournal { behind })
 }
 
 const fn built_us() -> i64 {
@@ -53,9 +53,9 @@ mod tests {
         let now = BUILT_US + 1_000 * minute;
         assert_eq!(check(now, None), None);
         assert_eq!(check(now, Some(now + 4 * minute)), None);
-        assert_eq!(check(BUILT_US - 1, None), Some(WrongClock::BeforeBuild));
+        assert_eq!(check(BUILT_US - 1, None), Some(ImplausibleClock::BeforeBuild));
         let behind = Duration::from_mins(6);
-        assert_eq!(check(now, Some(now + 6 * minute)), Some(WrongClock::BeforeJournal { behind }));
+        assert_eq!(check(now, Some(now + 6 * minute)), Some(ImplausibleClock::BeforeJournal { behind }));
         assert!(odograph_journal::system_us() > BUILT_US, "it was built before it runs");
     }
 }

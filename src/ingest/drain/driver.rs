@@ -119,7 +119,7 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
     /// Waits until the schema is writable and the lane is ours, then moves the source to the checkpoint. The database may be
     /// down at the start, and outdated when it comes.
     async fn seek(&mut self) -> Result<(), SourceError> {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::starting_at(FIRST_RETRY);
         while !self.schema_is_writable(&mut backoff).await {}
         loop {
             let lane = self.source.lane();
@@ -223,7 +223,7 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
     /// Compares our checkpoint with the database's. On an idle lane this is the only way to notice that the database was
     /// restored.
     async fn checkpoint_is_unchanged(&mut self) -> Result<bool, SourceError> {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::starting_at(FIRST_RETRY);
         while !self.schema_is_writable(&mut backoff).await {}
         match self.store.open_lane().await {
             Ok(at) if at == self.source.checkpoint() => {
@@ -242,7 +242,7 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
 
     /// Commits the batch, however long it takes. A batch that the database refuses while it answers is divided.
     async fn commit(&mut self) -> Result<NextStep, SourceError> {
-        let (mut backoff, mut refusals) = (Backoff::default(), 0);
+        let (mut backoff, mut refusals) = (Backoff::starting_at(FIRST_RETRY), 0);
         loop {
             let error = match self.offer().await {
                 Ok(CommitOutcome::Committed(committed)) => {
@@ -387,6 +387,8 @@ fn grown(frames: usize) -> usize {
 
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// The pause after the first failed commit: a database that restarts takes longer anyway.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
 const CLOCK_RETRY: Duration = Duration::from_millis(500);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Consecutive failures of a batch with a database that answers, before the batch is divided. One is ordinary: the database

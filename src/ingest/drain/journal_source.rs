@@ -260,9 +260,9 @@ impl EntrySource for JournalSource {
         let error = clock::check((self.progress.wall)(), newest_us);
         let held = self.progress.health.holds(Reason::Clock);
         self.progress.health.set(Reason::Clock, self.lane.number, error.is_some());
-        if let (Some(wrong), false) = (error, held) {
+        if let (Some(implausible), false) = (error, held) {
             tracing::error!(
-                ?wrong,
+                wrong = ?implausible,
                 "this machine's clock is implausible; nothing is written to the database until it is right. If the journal is wrong instead, run `odograph serve --accept-clock`"
             );
         }

@@ -41,7 +41,7 @@ mod source;
 mod store_health;
 
 pub use builder::{BatchBuilder, Frame, TimeWindow, open as open_frame, stored as stored_message};
-pub use clock::{BUILT_US, WrongClock, check as check_clock};
+pub use clock::{BUILT_US, ImplausibleClock, check as check_clock};
 pub use direct_source::DirectSource;
 pub use driver::LaneDriver;
 pub use duplicates::{DeviceFilter, DuplicateFilter, Familiarity, FilterSizes};

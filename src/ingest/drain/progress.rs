@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::clock::{self, WrongClock};
+use super::clock::{self, ImplausibleClock};
 use super::gap::GapFile;
 use super::journal_metrics::JournalMetrics;
 use crate::health::{Health, Reason};
@@ -32,7 +32,7 @@ pub struct JournalProgress {
 pub enum OldestUnknown {
     /// Receive times are meaningless with such a clock.
     #[error("this machine's clock is implausible: {0:?}")]
-    Clock(WrongClock),
+    Clock(ImplausibleClock),
     /// Not every lane has asked the database yet. It may be behind what the journal has released.
     #[error("not every lane knows its checkpoint yet")]
     Beginning,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use teltonika_codecs::{AvlCodec, Element, Imei, Record, Rejection, Value};
 
+use crate::hex;
 use crate::store::{ELEMENTS, Row, Spans, TypedElements, column_of};
 use odograph_journal::Position;
 
@@ -145,9 +146,7 @@ fn write_io<'a>(elements: impl Iterator<Item = Element<'a>>, text: &mut String) 
 
 fn write_hex(id: u16, bytes: &[u8], text: &mut String) -> std::fmt::Result {
     write!(text, "\"{id}\":\"")?;
-    for byte in bytes {
-        write!(text, "{byte:02x}")?;
-    }
+    hex::push(text, bytes);
     text.push('"');
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The last frames with a wrong checksum, as files for the operator who has to find out where the bytes were damaged.
 //! The oldest file makes room. No session waits for the disk: a frame that comes too fast is not kept.
 
+use crate::hex;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -47,11 +48,7 @@ fn write(path: &Path, frame: &[u8]) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
-    let mut line = String::with_capacity(frame.len() * 2 + 1);
-    for byte in frame {
-        use std::fmt::Write as _;
-        let _ = write!(line, "{byte:02x}");
-    }
+    let mut line = hex::text(frame);
     line.push('\n');
     std::fs::File::create(path)?.write_all(line.as_bytes())
 }

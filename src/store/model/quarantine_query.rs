@@ -50,7 +50,7 @@ pub(crate) fn conditions(
         and(format!("{} LIKE '{}%'", dialect.digest_hex, digits.to_ascii_lowercase()));
     }
     if let Some((received_at_us, imei, digest)) = after {
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = crate::hex::text(&digest);
         let time = (dialect.time)(received_at_us);
         and(format!("received_at >= {time}"));
         and(format!("(received_at, imei, digest) > ({time}, {}, {})", imei.get(), (dialect.bytes)(&hex)));
