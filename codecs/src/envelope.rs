@@ -8,6 +8,8 @@ use crate::rejection::{Rejection, RejectionReason};
 
 /// Bytes of a frame around its data field: preamble, length and CRC.
 pub const ENVELOPE_LEN: usize = 12;
+/// Shortest data field: the codec id and two counts.
+pub const MIN_DATA: usize = 3;
 /// Longest data field of a codec that carries records, and of an unknown codec. Field frames reach 1,280 bytes.
 pub const MAX_AVL_DATA: usize = 16 * 1024;
 /// Longest data field of a message codec; camera pieces and long answers exceed AVL frames.
@@ -28,7 +30,7 @@ impl<'a> Frame<'a> {
     /// Opens one whole frame, from preamble to CRC.
     ///
     /// # Errors
-    /// `bad_preamble`, `too_large`, `truncated`, `crc_mismatch`, `unsupported_codec`, `count_mismatch`, `bad_structure`,
+    /// `bad_preamble`, `too_large`, `too_short`, `truncated`, `crc_mismatch`, `unsupported_codec`, `count_mismatch`, `bad_structure`,
     /// checked in this order; bytes behind the frame are `bad_structure`.
     pub fn open(bytes: &'a [u8]) -> Result<Self, Rejection> {
         let head = head(bytes)?;
@@ -82,6 +84,10 @@ pub(crate) fn head(bytes: &[u8]) -> Result<FrameHead, Rejection> {
     let too_large = Rejection::new(RejectionReason::TooLarge, LENGTH_AT, "length of the data field");
     if length > MAX_MESSAGE_DATA {
         return Err(too_large);
+    }
+    if length < MIN_DATA {
+        // Zero padding between frames looks like this, and nothing behind it can be trusted.
+        return Err(Rejection::new(RejectionReason::TooShort, LENGTH_AT, "length of the data field"));
     }
     if length > MAX_AVL_DATA {
         // Only a message codec may be this long, and the codec id is the next byte.

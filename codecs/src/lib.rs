@@ -60,7 +60,7 @@ pub use codec::{AvlCodec, MessageCodec};
 pub use crc::crc16;
 pub use datagram::Datagram;
 pub use element::{Element, Elements, Value};
-pub use envelope::{ENVELOPE_LEN, Frame, MAX_AVL_DATA, MAX_MESSAGE_DATA};
+pub use envelope::{ENVELOPE_LEN, Frame, MAX_AVL_DATA, MAX_MESSAGE_DATA, MIN_DATA};
 pub use imei::{Imei, InvalidImei};
 pub use message::Message;
 pub use record::Record;

@@ -11,6 +11,8 @@ pub enum RejectionReason {
     BadPreamble,
     /// The length field is over the limit of its codec (section 1.7).
     TooLarge,
+    /// The length field is below what any data field has: a codec id and two counts (section 1.3).
+    TooShort,
     /// The item ends before its own length says so.
     Truncated,
     /// CRC-16/ARC over the data field differs from the four bytes behind it (section 1.3).
@@ -25,10 +27,11 @@ pub enum RejectionReason {
 
 impl RejectionReason {
     /// Every reason, in the order in which they are checked.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::BadImei,
         Self::BadPreamble,
         Self::TooLarge,
+        Self::TooShort,
         Self::Truncated,
         Self::CrcMismatch,
         Self::UnsupportedCodec,
@@ -43,6 +46,7 @@ impl RejectionReason {
             Self::BadImei => "bad_imei",
             Self::BadPreamble => "bad_preamble",
             Self::TooLarge => "too_large",
+            Self::TooShort => "too_short",
             Self::Truncated => "truncated",
             Self::CrcMismatch => "crc_mismatch",
             Self::UnsupportedCodec => "unsupported_codec",

@@ -113,8 +113,6 @@ fn broken_frames_can_be_skipped_and_name_reason_and_offset() {
         (changed(data.len() - 1, 3), RejectionReason::CountMismatch, 8 + data.len() - 1),
         (changed(28, 200), RejectionReason::BadStructure, 0),
         (extra_byte, RejectionReason::BadStructure, 8 + data.len() - 1),
-        (framed(&[]), RejectionReason::BadStructure, 8),
-        (framed(&[0x08, 0x00]), RejectionReason::BadStructure, 10),
     ] {
         match next_item(&frame, StreamPhase::Frames) {
             NextItem::Item { item: StreamItem::Rejected(wrong), consumed } => {
@@ -125,6 +123,19 @@ fn broken_frames_can_be_skipped_and_name_reason_and_offset() {
             }
             other => panic!("{other:?} instead of {reason}"),
         }
+    }
+}
+
+#[test]
+fn a_length_below_any_data_field_is_lost_framing() {
+    for data in [&[][..], &[0x08], &[0x08, 0x00], &[0x0C, 0x00]] {
+        let frame = framed(data);
+        // Known as soon as the length is there.
+        for bytes in [&frame[..8], &frame] {
+            let NextItem::Fatal(rejection) = next_item(bytes, StreamPhase::Frames) else { panic!("{data:?}") };
+            assert_eq!((rejection.reason, rejection.offset), (RejectionReason::TooShort, 4));
+        }
+        assert_eq!(Frame::open(&frame).unwrap_err().reason, RejectionReason::TooShort);
     }
 }
 

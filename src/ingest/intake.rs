@@ -202,7 +202,7 @@ impl Intake {
                     mpsc::error::TrySendError::Full(()) => SubmitError::NoRoom,
                     mpsc::error::TrySendError::Closed(()) => SubmitError::Closed,
                 })?;
-                let budget = self.try_reserve(entry.bytes.len()).ok_or(SubmitError::NoRoom)?;
+                let budget = self.try_reserve(entry.bytes.len() + ENTRY_COST).ok_or(SubmitError::NoRoom)?;
                 Ok(self.send(slot, entry, budget))
             }
         }
@@ -247,5 +247,8 @@ fn lane_in(lanes: &[mpsc::Sender<QueuedFrame>], imei: Imei) -> &mpsc::Sender<Que
     &lanes[usize::from(lane_of(imei, count))]
 }
 
+/// What an entry costs in memory beside its bytes, at most: its place in a queue, its answer, or its row of the quarantine
+/// with a reason.
+pub(crate) const ENTRY_COST: usize = 256;
 /// How many frames may wait for a lane. Bytes are bounded separately. If a queue is full, sessions wait.
 const QUEUE_LEN: usize = 65_536;

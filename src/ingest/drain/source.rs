@@ -1,6 +1,7 @@
 //! Where a lane's entries come from: the journal, or the intake itself if there is no journal.
 
 use super::builder::BatchBuilder;
+use crate::ingest::intake::ENTRY_COST;
 use crate::lane::Lane;
 use crate::store::{Checkpoint, Committed};
 use odograph_journal::Mark;
@@ -87,7 +88,7 @@ impl BatchLoad {
     pub(super) fn add(&mut self, entry: &NewEntry<'_>) {
         self.frames += 1;
         self.rows += usize::from(entry.records);
-        self.bytes += entry.bytes.len();
+        self.bytes += entry.bytes.len() + ENTRY_COST;
     }
 
     /// Lets nothing else into the batch.
@@ -111,5 +112,31 @@ pub enum SourceError {
     Poisoned(#[from] Poisoned),
 }
 
-/// Maximum bytes of frames in a batch: frames full of rare elements must not grow it without bound.
+/// Maximum cost of the entries of a batch in bytes: neither frames full of rare elements nor a flood of tiny ones may grow
+/// it without bound.
 const BATCH_BYTES: usize = 32 << 20;
+
+#[cfg(test)]
+mod tests {
+    use teltonika_codecs::Imei;
+
+    use super::*;
+    use odograph_journal::EntryKind;
+
+    #[test]
+    fn tiny_entries_fill_a_batch_too() {
+        let imei = Imei::try_from(1).unwrap();
+        let taken = |bytes: &[u8]| {
+            let entry = NewEntry { kind: EntryKind::Undecodable, imei, received_at_us: 0, records: 0, bytes };
+            let mut load = BatchLoad::new(usize::MAX, 50_000);
+            while !load.is_full() {
+                load.add(&entry);
+            }
+            load.frames
+        };
+        assert!(taken(&[]) <= BATCH_BYTES / ENTRY_COST);
+        assert!(taken(&[0; 1_000]) < taken(&[0; 10]));
+        // Frames with one record each reach the default of rows first.
+        assert!(taken(&[0; 60]) > 50_000);
+    }
+}

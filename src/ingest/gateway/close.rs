@@ -108,7 +108,7 @@ impl CloseReason {
     pub(crate) const fn for_rejection(rejection: RejectionReason) -> Self {
         match rejection {
             RejectionReason::BadImei => Self::BadImei,
-            RejectionReason::BadPreamble | RejectionReason::Truncated => Self::FramingLost,
+            RejectionReason::BadPreamble | RejectionReason::TooShort | RejectionReason::Truncated => Self::FramingLost,
             RejectionReason::TooLarge => Self::TooLarge,
             // What cannot be decoded behind a right checksum does not end a session.
             RejectionReason::CrcMismatch

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use teltonika_codecs::Imei;
 use tokio::time::Instant;
 
-use crate::ingest::intake::{Budget, Intake, IntakeClosed, PendingReceipt};
+use crate::ingest::intake::{Budget, ENTRY_COST, Intake, IntakeClosed, PendingReceipt};
 use odograph_journal::{EntryKind, NewEntry};
 
 /// A wait for room. It allocates, but only sessions that find no room wait.
@@ -48,9 +48,10 @@ impl BlockedEntry {
         Box::pin(async move {
             let Self { kind, imei, records, received_at_us, bytes, budget, complete } = self;
             let entry = NewEntry { kind, imei, received_at_us, records: records.unwrap_or(0), bytes: &bytes };
-            let budget = match budget.filter(|budget| budget.bytes() >= bytes.len()) {
+            let cost = bytes.len() + ENTRY_COST;
+            let budget = match budget.filter(|budget| budget.bytes() >= cost) {
                 Some(budget) => budget,
-                None => intake.reserve(bytes.len()).await?,
+                None => intake.reserve(cost).await?,
             };
             let receipt = intake.submit(&entry, budget).await?;
             Ok(if records.is_some() { RoomGrant::Submitted(receipt, complete) } else { RoomGrant::Message })
