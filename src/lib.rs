@@ -38,6 +38,7 @@ pub mod health;
 mod hex;
 pub mod ingest;
 pub mod lane;
+mod log_limit;
 mod log_output;
 pub mod metrics;
 pub mod replay;

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Stdio};
 
-use odograph_testkit::{Launch, SmallDisk, TestDatabase, Tracker, eventually, frame, imei, metric, record};
+use odograph_testkit::{Launch, SmallDisk, TestDatabase, Tracker, eventually, frame, framed, imei, metric, record};
 use serde_json::Value as Json;
 
 use crate::ODOGRAPH;
@@ -115,4 +115,31 @@ async fn a_full_log_disk_costs_lines_and_says_how_many() {
     eventually("the number of lost lines", said).await;
     sessions(process.trackers, 20).await;
     assert_eq!(process.terminate(), Some(0));
+}
+
+#[tokio::test]
+async fn a_peer_causes_a_few_log_lines_and_no_more() {
+    let database = TestDatabase::sqlite();
+    let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[]);
+    let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
+    for _ in 0..300 {
+        // Codec 8 says one record, and none is there.
+        assert_eq!(tracker.deliver(&framed(&[0x08, 1, 1])).await, 1);
+    }
+    for request in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"] {
+        let mut stranger = Tracker::connect(process.trackers).await;
+        stranger.send(request).await;
+        assert!(stranger.is_closed_unanswered().await);
+    }
+    process.settled().await;
+    let logs = async || {
+        let logs = process.logs();
+        let named = |name: &str| logs.iter().filter(|line| line.contains(name)).count();
+        (named("\"looks_like\":\"HTTP\"") == 1 && named("\"looks_like\":\"TLS\"") == 1)
+            .then(|| named("cannot be decoded; it goes to quarantine"))
+    };
+    let lines = eventually("a line about each stranger", logs).await;
+    assert!((1..=20).contains(&lines), "{lines} lines about 300 frames");
+    let seen = database.rows("SELECT seen FROM quarantined_records").await;
+    assert_eq!(seen[0]["seen"], 300);
 }

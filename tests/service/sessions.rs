@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use odograph_testkit::{Service, TestDatabase, Tracker, count, eventually, frame, imei, metric, record};
+use odograph_testkit::{Service, TestDatabase, Tracker, count, eventually, frame, framed, imei, metric, record};
 use teltonika_codecs::encode;
 use tokio::io::AsyncWriteExt as _;
 
@@ -110,6 +110,8 @@ async fn a_frame_that_cannot_be_read_is_not_acknowledged_and_counted_by_reason()
         ("too_large", "too_large", [&[0; 4][..], &0x4001_u32.to_be_bytes(), &[0x8E]].concat()),
         ("too_large", "too_large", [&[0; 4][..], &u32::MAX.to_be_bytes()].concat()),
         ("bad_preamble", "framing_lost", vec![0, 0, 0, 1, 0, 0]),
+        ("too_short", "framing_lost", framed(&[])),
+        ("too_short", "framing_lost", framed(&[0x08, 0x00])),
     ] {
         let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
         tracker.send(&bytes).await;
@@ -134,6 +136,36 @@ async fn frames_before_a_broken_frame_are_stored_and_acknowledged() {
     assert!(tracker.is_closed_unanswered().await);
     service.settled().await;
     assert_eq!(database.positions().await, 1);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_stranger_that_only_pings_is_closed() {
+    let (_database, service) = sqlite().await;
+    let mut stranger = Tracker::connect(service.trackers).await;
+    stranger.send(&[0xFF; 65]).await;
+    assert!(stranger.is_closed_unanswered().await);
+    counted(&service, "odograph_connections_closed_total{reason=\"not_a_tracker\"}").await;
+    // Sixty-four are fine, as is any number after the login.
+    let mut tracker = Tracker::connect(service.trackers).await;
+    let login = [&[0, 15][..], imei(1).to_string().as_bytes()].concat();
+    tracker.send(&[&[0xFF; 64][..], &login, &[0xFF; 1_000], &frame(&[record(T, 1)])].concat()).await;
+    assert_eq!(tracker.receive::<5>().await.unwrap(), [1, 0, 0, 0, 1]);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn zero_padding_behind_a_frame_is_neither_answered_nor_quarantined() {
+    let (database, service) = sqlite().await;
+    let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    let padded = [frame(&[record(T, 1)]), vec![0; 120_000]].concat();
+    tracker.send(&padded).await;
+    assert_eq!(tracker.receive::<4>().await.unwrap(), [0, 0, 0, 1]);
+    assert!(tracker.is_closed_unanswered().await);
+    service.settled().await;
+    assert_eq!(database.positions().await, 1);
+    assert_eq!(database.rows("SELECT * FROM quarantined_records").await.len(), 0);
+    counted(&service, "odograph_frames_total{codec=\"unknown\",result=\"too_short\"}").await;
     service.stop().await;
 }
 

@@ -10,6 +10,7 @@ use teltonika_codecs::{AvlData, Imei, Message, MessageCodec, Record, Rejection};
 use super::duplicates::{DuplicateFilter, Familiarity};
 use super::latest::LatestPositions;
 use super::row::{AcceptedFrameError, BuiltRow};
+use crate::log_limit::LogLimit;
 use crate::store::{Batch, Committed, Message as StoredMessage, QuarantineReason, Quarantined};
 use odograph_journal::Position;
 use odograph_journal::{EntryKind, NewEntry};
@@ -50,6 +51,7 @@ pub struct BatchBuilder {
     newest_ms: Vec<i64>,
     /// Reused for the latest positions of remembered frames.
     io: String,
+    log_limit: LogLimit,
 }
 
 impl BatchBuilder {
@@ -65,6 +67,7 @@ impl BatchBuilder {
             undecodable: 0,
             newest_ms: Vec::new(),
             io: String::new(),
+            log_limit: LogLimit::default(),
         }
     }
 
@@ -75,7 +78,12 @@ impl BatchBuilder {
                 let NewEntry { imei, received_at_us, records, bytes, .. } = *entry;
                 // The session opened the same bytes, perhaps in another version of this program.
                 if let Err(error) = self.frame(&Frame { imei, received_at_us, position, data: bytes, records }) {
-                    tracing::error!(%position, error = %error, "cannot decode an accepted frame; it goes to quarantine");
+                    if let Some(left_out) = self.log_limit.allow() {
+                        tracing::error!(
+                            %position, error = %error, left_out,
+                            "cannot decode an accepted frame; it goes to quarantine"
+                        );
+                    }
                     self.whole_frame(position, entry, error.to_string());
                 }
             }

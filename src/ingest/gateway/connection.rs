@@ -39,6 +39,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         buffer: Vec::new(),
         outgoing: Vec::new(),
         outgoing_since: now,
+        read_in_turn: 0,
     };
     let reason = {
         let (deadline, _) = connection.deadline();
@@ -58,8 +59,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     if reason.closes_gracefully() {
         connection.close_gracefully().await;
     }
-    if reason.refuses_data() {
-        tracing::warn!(session = number, %reason, "session refused data and was closed");
+    if reason.refuses_data()
+        && let Some(left_out) = gateway.log_limits.closed.allow()
+    {
+        let peer = peer.map(tracing::field::display);
+        tracing::warn!(session = number, peer, %reason, left_out, "session refused data and was closed");
     }
     let imei = connection.handover.imei().map(tracing::field::display);
     tracing::debug!(session = number, imei, %reason, "session ended");
@@ -78,11 +82,14 @@ struct Connection<'a, S> {
     outgoing: Vec<u8>,
     /// Since when the socket has not taken them.
     outgoing_since: Instant,
+    /// Bytes read since other sessions had their turn.
+    read_in_turn: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Answers, takes and reads until it has to wait. `sleep` wakes it at the deadline.
     fn poll(&mut self, context: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<CloseReason> {
+        self.read_in_turn = 0;
         loop {
             if !self.state.is_closing() && !self.handover.is_registered(context.waker()) {
                 // What was handed over is answered, and nothing more is taken.
@@ -110,7 +117,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     }
                 }
                 ConnectionState::Reading { missing } => {
-                    if self.takes_more() {
+                    if self.read_in_turn >= TURN_LEN {
+                        // A peer that sends without pause gets its next turn after all others.
+                        context.waker().wake_by_ref();
+                    } else if self.takes_more() {
                         match self.read(missing, context) {
                             Poll::Ready(Ok(())) => continue,
                             Poll::Ready(Err(reason)) => return Poll::Ready(reason),
@@ -241,6 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 return Poll::Ready(Ok(()));
             }
             self.gateway.metrics.received_bytes.increment(read.len() as u64);
+            self.read_in_turn += read.len();
             if self.buffer.is_empty() {
                 self.take_or_keep(read);
             } else {
@@ -299,6 +310,8 @@ thread_local! {
 
 /// Longer than any item, so that a socket that was read empty is known to be.
 const SCRATCH_LEN: usize = 128 * 1024;
+/// Bytes that a session may read in one turn.
+const TURN_LEN: usize = 64 * 1024;
 /// The longest response timeout of a tracker is 300 s (section 1.6). After it, nobody listens.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(310);
 /// An answer of a few bytes fits any socket buffer. A peer that does not take it for so long is stuck.

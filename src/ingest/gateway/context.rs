@@ -8,6 +8,7 @@ use super::session::Timeouts;
 use super::sockets::Sockets;
 use crate::ingest::admission::Admission;
 use crate::ingest::intake::Intake;
+use crate::log_limit::LogLimit;
 use crate::metrics::Tally;
 use odograph_journal::WallClock;
 
@@ -21,6 +22,16 @@ pub struct Gateway {
     pub(super) crc_dump: Option<CrcDump>,
     pub(super) admission: Option<Arc<Admission>>,
     pub(super) wall: WallClock,
+    pub(super) log_limits: LogLimits,
+}
+
+/// Bounds on the log lines that peers can cause, by kind.
+#[derive(Default)]
+pub(super) struct LogLimits {
+    pub(super) undecodable: LogLimit,
+    pub(super) refused: LogLimit,
+    pub(super) closed: LogLimit,
+    pub(super) strangers: LogLimit,
 }
 
 impl Gateway {
@@ -36,6 +47,7 @@ impl Gateway {
         admission: Option<Arc<Admission>>,
         wall: WallClock,
     ) -> Self {
-        Self { intake, timeouts, metrics, tally, sockets: Arc::default(), crc_dump, admission, wall }
+        let (sockets, log_limits) = (Arc::default(), LogLimits::default());
+        Self { intake, timeouts, metrics, tally, sockets, crc_dump, admission, wall, log_limits }
     }
 }

@@ -18,6 +18,7 @@ use super::room::{self, BlockedEntry, RoomGrant};
 use super::session::{SessionStep, TrackerSession};
 use super::sockets::{SocketEntry, Sockets};
 use super::state::ConnectionState;
+use super::stranger;
 use crate::ingest::admission::{LoginDecision, RegisteredSession};
 use crate::ingest::intake::{Budget, IntakeClosed, SubmitError};
 use odograph_journal::{EntryKind, NewEntry};
@@ -169,10 +170,12 @@ impl<'a> Handover<'a> {
     ) -> Option<ConnectionState> {
         let codec = data.first().copied();
         self.gateway.metrics.undecodable(FrameCodec::of(codec), rejection.reason);
-        tracing::error!(
-            session = self.number, codec, reason = %rejection.reason, offset = rejection.offset,
-            "a frame with a right checksum cannot be decoded; it goes to quarantine: {}", rejection.detail
-        );
+        if let Some(left_out) = self.gateway.log_limits.undecodable.allow() {
+            tracing::error!(
+                session = self.number, codec, reason = %rejection.reason, offset = rejection.offset, left_out,
+                "a frame with a right checksum cannot be decoded; it goes to quarantine: {}", rejection.detail
+            );
+        }
         tracing::debug!(%imei, session = self.number, "sent by this tracker");
         // Messages are never answered with a count.
         let is_message = codec.and_then(MessageCodec::from_id).is_some();
@@ -211,13 +214,30 @@ impl<'a> Handover<'a> {
     /// Counts and logs what ends the session unanswered.
     fn refuse(&self, reason: CloseReason, rejection: Option<Rejection>, unread: &[u8]) {
         match (self.session.imei(), rejection) {
-            (None, _) => self.gateway.metrics.login(LoginResult::Refused),
+            (None, _) => {
+                self.gateway.metrics.login(LoginResult::Refused);
+                if let Some(looks_like) = stranger::looks_like(unread)
+                    && let Some(left_out) = self.gateway.log_limits.strangers.allow()
+                {
+                    let peer = self.peer.map(tracing::field::display);
+                    tracing::warn!(
+                        session = self.number,
+                        peer,
+                        looks_like,
+                        left_out,
+                        "this peer is not a tracker: it speaks another protocol on the port for trackers"
+                    );
+                }
+            }
             (Some(imei), Some(rejection)) => {
                 self.gateway.metrics.refused(rejection.reason);
-                tracing::warn!(
-                    session = self.number, reason = %rejection.reason, offset = rejection.offset,
-                    "frame refused: {}", rejection.detail
-                );
+                if let Some(left_out) = self.gateway.log_limits.refused.allow() {
+                    let peer = self.peer.map(tracing::field::display);
+                    tracing::warn!(
+                        session = self.number, peer, reason = %rejection.reason, offset = rejection.offset, left_out,
+                        "frame refused: {}", rejection.detail
+                    );
+                }
                 tracing::debug!(%imei, session = self.number, "sent by this tracker");
                 if let (CloseReason::CrcMismatch, Some(crc_dump)) = (reason, &self.gateway.crc_dump) {
                     crc_dump.keep(unread);
@@ -337,9 +357,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_without_room_is_handed_over_once_there_is_some() {
-        let (gateway, mut queue) = gateway(100);
+        let (gateway, mut queue) = gateway(500);
         let mut handover = logged_in(&gateway);
-        let all = gateway.intake.try_reserve(100).unwrap();
+        let all = gateway.intake.try_reserve(500).unwrap();
         let (taken, state) = handover.take_items(&[FRAME, FRAME].concat());
         assert_eq!(taken, FRAME.len(), "the second frame stays in the buffer");
         assert!(queue.try_recv().is_err());

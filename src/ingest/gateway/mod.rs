@@ -26,6 +26,7 @@ mod room;
 mod session;
 mod sockets;
 mod state;
+mod stranger;
 
 pub use close::CloseReason;
 pub use connection::serve;

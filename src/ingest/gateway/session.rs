@@ -31,6 +31,8 @@ pub(super) struct TrackerSession {
     last_item: Instant,
     /// Since when an item has been incomplete.
     incomplete_since: Option<Instant>,
+    /// Pings before the login.
+    early_pings: u8,
 }
 
 /// What to do next. Every step except `Wait` and `Close` names the bytes to drop before the next one.
@@ -100,7 +102,7 @@ pub(super) enum SessionStep<'a> {
 impl TrackerSession {
     /// A session that was opened at `now` and waits for a login.
     pub(super) fn new(timeouts: Timeouts, now: Instant) -> Self {
-        Self { imei: None, timeouts, opened: now, last_item: now, incomplete_since: None }
+        Self { imei: None, timeouts, opened: now, last_item: now, incomplete_since: None, early_pings: 0 }
     }
 
     /// Decides about the head of the unread bytes. Call it again until it returns `Wait` or `Close`.
@@ -164,6 +166,11 @@ impl TrackerSession {
     fn item<'a>(&mut self, item: StreamItem<'a>, consumed: usize) -> SessionStep<'a> {
         let close = |reason| SessionStep::Close { reason, rejection: None };
         match (item, self.imei) {
+            (StreamItem::Ping, None) if self.early_pings == MAX_EARLY_PINGS => close(CloseReason::NotATracker),
+            (StreamItem::Ping, None) => {
+                self.early_pings += 1;
+                SessionStep::Ping { consumed }
+            }
             (StreamItem::Ping | StreamItem::Frame(Frame::EmptyMessage(_)), _) => SessionStep::Ping { consumed },
             (StreamItem::Login(imei), Some(known)) if imei != known => close(CloseReason::ImeiChanged),
             (StreamItem::Login(imei), _) => SessionStep::Login { imei, consumed },
@@ -185,3 +192,6 @@ impl TrackerSession {
         }
     }
 }
+
+/// No tracker pings before its login; a stranger could do it all day.
+const MAX_EARLY_PINGS: u8 = 64;
