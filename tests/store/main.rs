@@ -8,6 +8,7 @@ mod store_fence;
 mod store_refusals;
 mod store_remedies;
 mod store_retention;
+mod store_sessions;
 mod store_sqlite;
 mod store_timescale;
 mod store_tls;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::session::failed;
+use super::session_settings;
 use super::url::PostgresUrl;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
@@ -81,6 +82,9 @@ impl DeviceSession {
             .await
             .map_err(|_| StoreError::timed_out(LISTENING, PATIENCE))?
             .map_err(failed(LISTENING))?;
+        timeout(PATIENCE, session_settings::verify(&session.client))
+            .await
+            .map_err(|_| StoreError::timed_out(LISTENING, PATIENCE))??;
         Ok(session)
     }
 

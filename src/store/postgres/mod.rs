@@ -18,6 +18,7 @@ pub(crate) mod replay;
 mod replay_sql;
 pub(crate) mod retain;
 pub(crate) mod session;
+mod session_settings;
 mod sql;
 mod store;
 pub(crate) mod tls;

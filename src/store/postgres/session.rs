@@ -3,6 +3,7 @@
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
+use super::session_settings;
 use super::url::PostgresUrl;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
@@ -19,6 +20,9 @@ pub async fn connect(url: &PostgresUrl, doing: &'static str) -> Result<Client, S
         .map_err(failed(doing))?;
     // Ends with the client, which also returns its errors.
     tokio::spawn(connection);
+    tokio::time::timeout(url.connect_timeout(), session_settings::verify(&client))
+        .await
+        .map_err(|_| StoreError::timed_out(doing, url.connect_timeout()))??;
     Ok(client)
 }
 

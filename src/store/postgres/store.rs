@@ -3,12 +3,14 @@
 use deadpool_postgres::{Manager, Object, Pool, Runtime};
 
 use super::connection::Connection;
+use super::session_settings;
 use super::url::PostgresUrl;
 use crate::lane::Lane;
 use crate::store::commit::lane_writer::LaneWriter;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::flag_ledger::FlagLedger;
+use crate::store::session::bounded;
 use crate::store::statements::Connect;
 
 /// Writes one lane to PostgreSQL over one connection, which is made when it is needed.
@@ -60,6 +62,8 @@ impl Connect for PostgresConnect {
     async fn connect(&mut self) -> Result<Connection, StoreError> {
         let object = self.0.get().await;
         let object = object.map_err(|error| StoreError::postgres_connect("connecting to the database", error))?;
-        Ok(Connection::new(Object::take(object)))
+        let client = Object::take(object);
+        bounded("checking the settings of the session", session_settings::verify(&client)).await?;
+        Ok(Connection::new(client))
     }
 }

@@ -63,17 +63,22 @@ impl PostgresUrl {
         Ok(Self { config, options, tls })
     }
 
-    /// The configuration of a connection that writes batches: every wait is bounded.
+    /// The configuration of a connection that writes batches: every wait is bounded. Of several hosts, it selects one that
+    /// accepts writes.
     #[must_use]
     pub fn config(&self) -> tokio_postgres::Config {
-        self.with_options(&WRITER_OPTIONS)
+        self.writable(self.with_options(&WRITER_OPTIONS))
     }
 
-    /// The configuration for migrations and other tools: a statement may take as long as it needs. Of several hosts, it
-    /// selects one that accepts writes.
+    /// The configuration for migrations and other tools: a statement may take as long as it needs. Of several hosts, it selects
+    /// one that accepts writes.
     #[must_use]
     pub fn maintenance_config(&self) -> tokio_postgres::Config {
-        let mut config = self.with_options(&MIGRATION_OPTIONS);
+        self.writable(self.with_options(&MIGRATION_OPTIONS))
+    }
+
+    /// Of several hosts, one that accepts writes, unless the URL asks for another.
+    fn writable(&self, mut config: tokio_postgres::Config) -> tokio_postgres::Config {
         if self.targets() > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
@@ -251,8 +256,16 @@ const WRITER_OPTIONS: [(&str, &str); 9] = [
 /// Making a hypertable moves all rows, however long that takes. But waiting for an exclusive lock behind a long reader
 /// stops every other session, so that wait is bounded.
 const MIGRATION_OPTIONS: [(&str, &str); 2] = [("lock_timeout", "60s"), ("statement_timeout", "0")];
-/// Durability depends on the first: a commit that was answered survives a crash of the server.
-const FIXED_OPTIONS: [(&str, &str); 2] = [("synchronous_commit", "on"), ("TimeZone", "UTC")];
+/// Correctness rests on these, whatever the role or the database sets:
+/// - `synchronous_commit`: a commit that was answered survives a crash of the server.
+/// - `default_transaction_isolation`: a transaction that waited for a lock must see what the other one committed.
+/// - `row_security`: with `off`, a policy that would hide rows is an error.
+const FIXED_OPTIONS: [(&str, &str); 4] = [
+    ("synchronous_commit", "on"),
+    ("TimeZone", "UTC"),
+    ("default_transaction_isolation", "read committed"),
+    ("row_security", "off"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -282,7 +295,9 @@ mod tests {
         let config = url.maintenance_config();
         assert_eq!(config.get_hosts(), [Host::Tcp("a".to_owned()), Host::Tcp("b".to_owned())]);
         assert_eq!(config.get_ports(), [5432, 6000]);
-        assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+        for config in [config, url.config()] {
+            assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+        }
         assert_eq!(url.connect_timeout(), 2 * CONNECT_TIMEOUT);
         assert!(matches!(PostgresUrl::parse("postgres://u@a/db?port=1,2,3"), Err(InvalidPostgresUrl::Hosts)));
         assert!(matches!(PostgresUrl::parse("postgres:///db"), Err(InvalidPostgresUrl::NoHost)));
@@ -305,7 +320,7 @@ mod tests {
         assert!(text.contains(r"-c x.y=a\ b "));
         let maintenance = url.maintenance_config();
         assert!(maintenance.get_options().unwrap().contains(r"-c x.y=a\ b "));
-        assert!(maintenance.get_options().unwrap().ends_with("-c synchronous_commit=on -c TimeZone=UTC"));
+        assert!(maintenance.get_options().unwrap().contains("-c synchronous_commit=on -c TimeZone=UTC"));
         assert!(matches!(PostgresUrl::parse("postgres://h/db?options=-d"), Err(InvalidPostgresUrl::Options)));
     }
 
