@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs in the database's container when its volume is new: creates the roles of db-init/roles.sql with their passwords.
+# Runs in the database's container when its volume is new: creates the roles of db-init/server/roles.sql with their passwords.
 set -eu
 psql --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" --set ON_ERROR_STOP=1 --file /odograph/roles.sql
 psql --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" --set ON_ERROR_STOP=1 \

@@ -1,4 +1,4 @@
-//! The roles of db-init/roles.sql are enough for each command, and not more.
+//! The roles of db-init/server/roles.sql are enough for each command, and not more.
 
 use odograph_testkit::{PrivateServer, Tracker, frame, imei, record, until};
 
@@ -9,7 +9,7 @@ const NOON: u64 = 1_777_723_200_000;
 #[tokio::test]
 async fn the_roles_of_the_compose_file_are_enough_and_no_superusers() {
     let server = PrivateServer::new("roles");
-    let roles = include_str!("../../db-init/roles.sql");
+    let roles = include_str!("../../db-init/server/roles.sql");
     for _ in 0..2 {
         server.connect().await.batch_execute(roles).await.unwrap();
     }
