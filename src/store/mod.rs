@@ -41,7 +41,7 @@ pub use flags::intervals::FlagInterval;
 pub use flags::script::{APPLY_ORDER, FLAG_ORDER, FlagOrder, FlagStep, RECORD_ORDER};
 pub use model::batch::{Batch, Message, QuarantineReason, Quarantined};
 pub use model::columns::{ColumnType, ELEMENT_COLUMNS, ELEMENTS, ElementColumn, column_of};
-pub use model::committed::{Committed, WritePath};
+pub use model::committed::{Committed, Reduced, WritePath};
 pub use model::devices::Devices;
 pub use model::features::{Columnstore, Features, PositionsTable};
 pub use model::fence::{BatchSpan, Checkpoint, CommitOutcome, StoredCheckpoint};

@@ -1,6 +1,6 @@
 //! Only the rows that a database refuses go to quarantine, and all others are committed.
 
-use odograph::store::{Batch, Committed, ErrorClass, Message, QuarantineReason, Quarantined, WritePath};
+use odograph::store::{Batch, Committed, ErrorClass, Message, QuarantineReason, Quarantined, Reduced, WritePath};
 use odograph_journal::Position;
 use odograph_testkit::{
     IMEI, NOON, OTHER, PostgresFixture, Sample, SmallDisk, SqliteFixture, StoreFixture, batch, counts, fleet,
@@ -234,4 +234,88 @@ async fn a_column_that_no_row_can_fill_is_the_operators_matter() {
     database.execute("ALTER TABLE positions ADD COLUMN note text NOT NULL").await;
     assert_eq!(database.store.commit(&batch(&fleet(5, 4))).await.unwrap_err().class, ErrorClass::Refuses);
     assert_eq!(database.count("quarantined_records").await, 0);
+}
+
+/// A table refuses texts with "no", payloads that begin with 0xDE, and everything of type 99. Each statement is for one
+/// backend.
+const REFUSING: [[&str; 2]; 2] = [
+    [
+        "ALTER TABLE device_messages ADD CONSTRAINT own CHECK \
+         (position(E'no' IN coalesce(text, '')) = 0 AND substring(bytes FOR 1) <> '\\xde' AND type <> 99)",
+        "ALTER TABLE quarantined_records ADD CONSTRAINT own CHECK \
+         (position('no' IN detail) = 0 AND substring(bytes FOR 1) <> '\\xde' AND codec <> 99)",
+    ],
+    [
+        "CREATE TRIGGER own_messages BEFORE INSERT ON device_messages \
+         WHEN NEW.text LIKE '%no%' OR hex(substr(NEW.bytes, 1, 1)) = 'DE' OR NEW.type = 99 \
+         BEGIN SELECT RAISE(ABORT, 'own'); END",
+        "CREATE TRIGGER own_records BEFORE INSERT ON quarantined_records \
+         WHEN NEW.detail LIKE '%no%' OR hex(substr(NEW.bytes, 1, 1)) = 'DE' OR NEW.codec = 99 \
+         BEGIN SELECT RAISE(ABORT, 'own'); END",
+    ],
+];
+
+#[tokio::test]
+async fn one_refused_message_holds_up_nothing_in_timescale() {
+    one_refused_message_holds_up_nothing(PostgresFixture::new().await, REFUSING[0]).await;
+}
+
+#[tokio::test]
+async fn one_refused_message_holds_up_nothing_in_sqlite() {
+    one_refused_message_holds_up_nothing(SqliteFixture::new().await, REFUSING[1]).await;
+}
+
+async fn one_refused_message_holds_up_nothing(mut database: impl StoreFixture, refusing: [&str; 2]) {
+    for statement in refusing {
+        database.execute(statement).await;
+    }
+    let imei = Imei::from_ascii(IMEI.as_bytes()).unwrap();
+    let message = |frame, message_type, bytes: &[u8], text: &str| Message {
+        imei,
+        received_at_us: NOON * 1000,
+        frame: Position(frame),
+        codec: 12,
+        message_type,
+        bytes: bytes.to_vec(),
+        text: Some(text.to_owned()),
+    };
+    let record = |frame, codec, bytes: &[u8], detail: &str| Quarantined {
+        imei,
+        reason: QuarantineReason::Undecodable,
+        detail: detail.to_owned(),
+        received_at_us: NOON * 1000,
+        frame: Position(frame),
+        record_index: None,
+        codec,
+        bytes: bytes.to_vec(),
+    };
+    let refused = Batch {
+        messages: vec![
+            message(1, 6, &[1], "yes"),
+            message(2, 6, &[2], "no"),
+            message(3, 6, &[0xDE, 3], "no"),
+            message(4, 99, &[4], "yes"),
+            message(5, 6, &[5], "yes"),
+        ],
+        quarantined: vec![
+            record(6, 8, &[6], "yes"),
+            record(7, 8, &[7], "no"),
+            record(8, 8, &[0xDE, 8], "no"),
+            record(9, 99, &[9], "yes"),
+        ],
+        ..batch(&[row(IMEI, NOON, 1)])
+    };
+    let committed = database.store().commit(&refused).await.unwrap();
+    assert_eq!(all_counts(&committed), (1, 0, 0));
+    assert_eq!(committed.reduced(), Reduced { partly: 4, left_out: 2 });
+    let bytes = database.hex_of_bytes();
+    let messages = database.texts("device_messages", &["position", bytes, "coalesce(text, '-')"]).await;
+    let messages: Vec<_> = messages.iter().map(|row| row.join(" ").to_lowercase()).collect();
+    assert_eq!(messages, ["1 01 yes", "2 02 -", "3  -", "5 05 yes"]);
+    let records = database.texts("quarantined_records", &["position", bytes, "detail"]).await;
+    let records: Vec<_> = records.iter().map(|row| row.join(" ").to_lowercase()).collect();
+    assert_eq!(records, ["6 06 yes", "7 07 ", "8  "]);
+    // The lane goes on the fast way.
+    let next = database.store().commit(&batch(&[row(IMEI, NOON + 1, 1)])).await.unwrap();
+    assert_eq!(all_counts(&next), (1, 0, 0));
 }

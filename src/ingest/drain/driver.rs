@@ -15,7 +15,9 @@ use super::source::{BatchLoad, EntrySource, SourceError};
 use super::store_health::{LaneReports, SLOW_RETRY, StoreHealth};
 use crate::backoff::Backoff;
 use crate::health::Reason;
-use crate::store::{BatchSpan, Checkpoint, CommitOutcome, Committed, QuarantineReason, Schema, Store, StoreError};
+use crate::store::{
+    BatchSpan, Checkpoint, CommitOutcome, Committed, QuarantineReason, Reduced, Schema, Store, StoreError,
+};
 use odograph_journal::system_us;
 
 /// Drives one lane of the drain.
@@ -351,6 +353,15 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
         let mut quarantined = self.builder.quarantined();
         quarantined[QuarantineReason::Refused as usize] += refused;
         metrics.quarantine_capped.increment(committed.capped());
+        let reduced = committed.reduced();
+        if reduced != Reduced::default() {
+            metrics.partly_written.increment(reduced.partly);
+            metrics.left_out.increment(reduced.left_out);
+            tracing::error!(
+                partly_written = reduced.partly, left_out = reduced.left_out, before = %to.mark.position,
+                "the database refuses messages or quarantined records; the journal has their bytes for as long as it keeps them"
+            );
+        }
         let now_ms = system_us() / 1_000;
         for newest_ms in self.builder.newest_ms() {
             let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);

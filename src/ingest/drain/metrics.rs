@@ -15,6 +15,8 @@ pub struct DrainMetrics {
     pub(super) freshness: Histogram,
     store_errors: [Counter; ErrorClass::ALL.len()],
     pub(super) quarantine_capped: Counter,
+    pub(super) partly_written: Counter,
+    pub(super) left_out: Counter,
     pub(super) store_retries: Counter,
     pub(super) store_up: Gauge,
 }
@@ -30,6 +32,8 @@ impl DrainMetrics {
             freshness: histogram!("odograph_freshness_seconds"),
             store_errors: ErrorClass::ALL.map(|c| counter!("odograph_store_errors_total", "class" => c.as_str())),
             quarantine_capped: counter!("odograph_quarantine_capped_total"),
+            partly_written: counter!("odograph_entries_reduced_total", "result" => "partly_written"),
+            left_out: counter!("odograph_entries_reduced_total", "result" => "left_out"),
             store_retries: counter!("odograph_store_retries_total"),
             store_up: gauge!("odograph_store_up"),
         })

@@ -2,6 +2,8 @@
 
 pub(crate) mod bisect;
 pub(crate) mod lane_writer;
+pub(crate) mod quarantine;
 pub(crate) mod quarantine_input;
+pub(crate) mod reduce;
 pub(crate) mod script;
 pub(crate) mod write_strategy;

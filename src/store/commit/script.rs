@@ -4,14 +4,16 @@
 //! it the transaction.
 
 use super::bisect::{self, LatestParts, PositionParts};
-use super::quarantine_input::{QuarantineCap, inputs};
+use super::quarantine::write_quarantine;
+use super::quarantine_input::QuarantineCap;
+use super::reduce;
 use super::write_strategy::WriteStrategy;
 use crate::lane::Lane;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::batch::{self, CoveredKeys};
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
-use crate::store::model::committed::{Committed, WritePath};
+use crate::store::model::committed::{Committed, Reduced, WritePath};
 use crate::store::model::fence::{BatchSpan, CommitInDoubt, CommitOutcome, FenceDecision, decide};
 use crate::store::session::OpenSession;
 use crate::store::statements::BatchSession;
@@ -93,12 +95,13 @@ pub(super) struct Findings {
     /// Rows that the database refused.
     refused: Vec<Quarantined>,
     covered: CoveredKeys,
+    reduced: Reduced,
 }
 
 impl Default for Findings {
     fn default() -> Self {
         let committed = Committed::new(0, 0, Vec::new(), WritePath::Copy);
-        Self { committed, refused: Vec::new(), covered: CoveredKeys::default() }
+        Self { committed, refused: Vec::new(), covered: CoveredKeys::default(), reduced: Reduced::default() }
     }
 }
 
@@ -188,18 +191,30 @@ impl<S: BatchSession> BatchTransaction<'_, S> {
     }
 
     async fn quarantine(&mut self) -> Result<(), StoreError> {
-        let mut capped = 0;
+        let (mut capped, session, lane, cap) = (0, &mut self.open.session, self.lane, self.cap);
         for records in [&self.batch.quarantined, &self.findings.refused] {
-            capped += write_quarantine(&mut self.open.session, self.lane, records, self.cap).await?;
+            if self.strategy == WriteStrategy::Bisect && !records.is_empty() {
+                let (reduced, over) = reduce::records(session, lane, records, cap).await?;
+                self.findings.reduced.add(reduced);
+                capped += over;
+            } else {
+                capped += write_quarantine(session, lane, records, cap).await?;
+            }
         }
         self.findings.committed = self.findings.committed.clone().with_capped(capped);
         Ok(())
     }
 
     async fn messages(&mut self) -> Result<(), StoreError> {
-        if !self.batch.messages.is_empty() {
-            self.open.session.write_messages(self.lane, &self.batch.messages).await?;
+        let (session, lane, messages) = (&mut self.open.session, self.lane, &self.batch.messages);
+        if messages.is_empty() {
+            return Ok(());
         }
+        if self.strategy != WriteStrategy::Bisect {
+            return session.write_messages(lane, messages).await.map(drop);
+        }
+        let reduced = reduce::messages(session, lane, messages).await?;
+        self.findings.reduced.add(reduced);
         Ok(())
     }
 
@@ -233,6 +248,7 @@ impl<S: BatchSession> BatchTransaction<'_, S> {
     }
 
     async fn commit(&mut self) -> Result<(), StoreError> {
+        self.findings.committed = self.findings.committed.clone().with_reduced(self.findings.reduced);
         let committed = self.findings.committed.clone();
         *self.doubt = Some(CommitInDoubt { to: self.span.to.mark, committed });
         if let Err(error) = self.open.session.commit("committing").await {
@@ -254,17 +270,6 @@ pub(crate) async fn refuse_if_rows_can_vanish(session: &mut impl BatchSession) -
     }
     let remedy = "positions has a trigger before each inserted row, or a rule, which could drop rows unseen: drop it";
     Err(StoreError::new(ErrorClass::Refuses, "looking for triggers and rules on positions", remedy))
-}
-
-/// Writes records into quarantine, each once. Returns how many were over the cap.
-pub(crate) async fn write_quarantine(
-    session: &mut impl BatchSession,
-    lane: Lane,
-    records: &[Quarantined],
-    cap: QuarantineCap,
-) -> Result<u64, StoreError> {
-    let (inputs, over) = inputs(records, cap);
-    if inputs.is_empty() { Ok(over) } else { Ok(over + session.write_quarantine(lane, &inputs, cap).await?) }
 }
 
 /// The result of the rows, if the database inserted no more than were offered.

@@ -20,6 +20,7 @@ use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::FlagCache;
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::column_set::{ColumnSet, decoded_columns, decoded_of, decoded_wins};
+use crate::store::model::committed::Reduced;
 use crate::store::model::digest::digest;
 use crate::store::model::migration::Schema;
 use crate::store::model::retention::CLEARING_QUARANTINE;
@@ -124,9 +125,10 @@ impl SqliteRewriter {
             let query = sqlx::query(RESOLVE).bind(imei).bind(digest.to_vec());
             cleared += query.execute(&mut *transaction).await.map_err(failed(CLEARING_QUARANTINE))?.rows_affected();
         }
-        let messages = messages(&mut transaction, lane, &replay.messages).await?;
+        let reduced = &mut Reduced::default();
+        let messages = messages(&mut transaction, lane, &replay.messages, reduced).await?;
         let lost = not_stored_anywhere(&mut transaction, quarantined).await?;
-        quarantine(&mut transaction, lane, &lost, None).await?;
+        quarantine(&mut transaction, lane, &lost, None, reduced).await?;
         transaction.commit().await.map_err(failed("committing"))?;
         counts.add(missing(&changed, &refused), written);
         counts.resolved += cleared;

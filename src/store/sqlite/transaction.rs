@@ -23,12 +23,14 @@ use super::insert::{Insert, Statements};
 use super::session::failed;
 use crate::lane::Lane;
 use crate::store::commit::quarantine_input::{HOUR_US, QuarantineCap, QuarantineInput, inputs};
+use crate::store::commit::reduce::{message_forms, record_forms};
 use crate::store::error::class::ErrorClass;
+use crate::store::error::classify::SqlErrorKind;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::FlagCache;
 use crate::store::model::batch::{Batch, Message, QuarantineReason, Quarantined};
 use crate::store::model::column_set::ColumnSet;
-use crate::store::model::committed::{Committed, WritePath};
+use crate::store::model::committed::{Committed, Reduced, WritePath};
 use crate::store::model::fence::{
     BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, FenceDecision, StoredCheckpoint, decide, starting_checkpoint,
 };
@@ -85,15 +87,17 @@ impl Transaction<'_> {
             write_latest(&statements.latest, &mut transaction, &rows).await?;
             flag_batch::repair_covered_latest(&mut transaction, &covered).await?;
         }
-        let mut capped = quarantine(&mut transaction, lane, &batch.quarantined, cap).await?;
-        capped += quarantine(&mut transaction, lane, &quarantined, cap).await?;
-        messages(&mut transaction, lane, &batch.messages).await?;
+        let mut reduced = Reduced::default();
+        let mut capped = quarantine(&mut transaction, lane, &batch.quarantined, cap, &mut reduced).await?;
+        capped += quarantine(&mut transaction, lane, &quarantined, cap, &mut reduced).await?;
+        messages(&mut transaction, lane, &batch.messages, &mut reduced).await?;
         sqlx::query("RELEASE batch").execute(&mut *transaction).await.map_err(failed("ending a batch"))?;
         checkpoint(&mut transaction, lane, &step.to).await?;
 
         let refused = u64::try_from(keys.len()).unwrap_or(u64::MAX);
         let duplicates = batch.offered().saturating_sub(inserted).saturating_sub(refused);
-        let committed = Committed::new(inserted, duplicates, keys, WritePath::Conflict).with_capped(capped);
+        let committed =
+            Committed::new(inserted, duplicates, keys, WritePath::Conflict).with_capped(capped).with_reduced(reduced);
         *doubt = Some(CommitInDoubt { to: step.to.mark, committed: committed.clone() });
         transaction.commit().await.map_err(failed("committing"))?;
         *doubt = None;
@@ -216,6 +220,7 @@ pub(super) async fn quarantine(
     lane: Lane,
     records: &[Quarantined],
     cap: QuarantineCap,
+    reduced: &mut Reduced,
 ) -> Result<u64, StoreError> {
     let failed = failed("writing into quarantine");
     let again = "UPDATE quarantined_records SET seen = seen + ? WHERE imei = ? AND digest = ?";
@@ -250,50 +255,86 @@ pub(super) async fn quarantine(
             }
             *room -= 1;
         }
-        sqlx::query(insert)
-            .bind(imei)
-            .bind(digest)
-            .bind(record.reason.as_str())
-            .bind(&record.detail)
-            .bind(record.received_at_us)
-            .bind(journal(lane))
-            .bind(record.frame.0.cast_signed())
-            .bind(record.record_index.map(i64::from))
-            .bind(i64::from(record.codec))
-            .bind(&record.bytes)
-            .bind(seen)
-            .execute(&mut *connection)
-            .await
-            .map_err(failed)?;
+        let mut forms = record_forms(record).into_iter().enumerate();
+        let written = loop {
+            let Some((form, record)) = forms.next() else { break None };
+            let inserted = sqlx::query(insert)
+                .bind(imei)
+                .bind(&digest)
+                .bind(record.reason.as_str())
+                .bind(&record.detail)
+                .bind(record.received_at_us)
+                .bind(journal(lane))
+                .bind(record.frame.0.cast_signed())
+                .bind(record.record_index.map(i64::from))
+                .bind(i64::from(record.codec))
+                .bind(&record.bytes)
+                .bind(seen)
+                .execute(&mut *connection)
+                .await
+                .map_err(failed);
+            match inserted {
+                Ok(_) => break Some(form),
+                // Only this statement is undone.
+                Err(error) if error.kind() == SqlErrorKind::Row => {}
+                Err(error) => return Err(error),
+            }
+        };
+        reduced.count(written);
     }
     Ok(over)
 }
 
 /// Returns the number of messages that were new.
+/// Writes messages. One that the database refuses is written without its text, then without its bytes, then left out.
+/// Returns the number of new ones.
 pub(super) async fn messages(
     connection: &mut SqliteConnection,
     lane: Lane,
     messages: &[Message],
+    reduced: &mut Reduced,
 ) -> Result<u64, StoreError> {
-    let insert = "INSERT INTO device_messages (journal_id, position, imei, received_at, codec, type, bytes, text) \
-                  VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (journal_id, position) DO NOTHING";
     let mut new = 0;
-    for message in messages {
-        new += sqlx::query(insert)
-            .bind(journal(lane))
-            .bind(message.frame.0.cast_signed())
-            .bind(message.imei.get().cast_signed())
-            .bind(message.received_at_us)
-            .bind(i64::from(message.codec))
-            .bind(i64::from(message.message_type))
-            .bind(&message.bytes)
-            .bind(&message.text)
-            .execute(&mut *connection)
-            .await
-            .map_err(failed("writing messages"))?
-            .rows_affected();
+    for whole in messages {
+        match message(connection, lane, whole).await {
+            Ok(written) => new += written,
+            Err(error) if error.kind() == SqlErrorKind::Row => {
+                let mut forms = message_forms(whole).into_iter().enumerate().skip(1);
+                let written = loop {
+                    let Some((form, smaller)) = forms.next() else { break None };
+                    match message(connection, lane, &smaller).await {
+                        Ok(written) => {
+                            new += written;
+                            break Some(form);
+                        }
+                        Err(error) if error.kind() == SqlErrorKind::Row => {}
+                        Err(error) => return Err(error),
+                    }
+                };
+                reduced.count(written);
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(new)
+}
+
+/// Writes a message. If the database refuses it, only this statement is undone.
+async fn message(connection: &mut SqliteConnection, lane: Lane, message: &Message) -> Result<u64, StoreError> {
+    let insert = "INSERT INTO device_messages (journal_id, position, imei, received_at, codec, type, bytes, text) \
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (journal_id, position) DO NOTHING";
+    let written = sqlx::query(insert)
+        .bind(journal(lane))
+        .bind(message.frame.0.cast_signed())
+        .bind(message.imei.get().cast_signed())
+        .bind(message.received_at_us)
+        .bind(i64::from(message.codec))
+        .bind(i64::from(message.message_type))
+        .bind(&message.bytes)
+        .bind(&message.text)
+        .execute(&mut *connection)
+        .await;
+    Ok(written.map_err(failed("writing messages"))?.rows_affected())
 }
 
 fn journal(lane: Lane) -> Vec<u8> {
