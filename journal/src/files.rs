@@ -3,9 +3,12 @@
 use std::any::Any;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
 
 use super::storage::{Storage, StorageFile};
 
@@ -13,6 +16,8 @@ use super::storage::{Storage, StorageFile};
 #[derive(Debug)]
 pub struct Files {
     directory: PathBuf,
+    /// The open directory: what is locked, because no cleaning of files can take it away.
+    handle: File,
     access: Access,
 }
 
@@ -35,13 +40,15 @@ impl Files {
             }
         }
         let directory = directory.canonicalize()?;
-        Ok(Self { directory, access: Access::Write })
+        let handle = File::open(&directory)?;
+        Ok(Self { directory, handle, access: Access::Write })
     }
 
     /// For looking into a journal, also beside a running writer. Nothing can be changed through it.
     pub fn read_only(directory: &Path) -> io::Result<Self> {
         fs::read_dir(directory)?;
-        Ok(Self { directory: directory.to_owned(), access: Access::Read })
+        let handle = File::open(directory)?;
+        Ok(Self { directory: directory.to_owned(), handle, access: Access::Read })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -51,12 +58,12 @@ impl Files {
 
 impl Storage for Files {
     fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let directory = File::open(&self.directory)?;
+        locked(&directory)?;
+        // The file is what earlier versions lock.
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path("lock"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        locked(&file)?;
+        Ok(Box::new((directory, file)))
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
@@ -83,19 +90,44 @@ impl Storage for Files {
         fs::rename(self.path(from), self.path(to))
     }
 
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.path(from), self.path(to));
+        match rustix::fs::renameat_with(rustix::fs::CWD, &from, rustix::fs::CWD, &to, RenameFlags::NOREPLACE) {
+            // Some file systems cannot do it in one step. The lock keeps others away in between.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if to.try_exists()? => {
+                Err(io::ErrorKind::AlreadyExists.into())
+            }
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(from, to),
+            done => Ok(done?),
+        }
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path(name))
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
+        // A directory that was deleted and made again is another one: nothing of this journal is in it.
+        let (ours, there) = (self.handle.metadata()?, fs::metadata(&self.directory)?);
+        if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) {
+            return Err(io::Error::other("the directory of the journal was replaced"));
+        }
+        self.handle.sync_all()
     }
+}
+
+/// Locks an open file or directory for this process.
+fn locked(file: &File) -> io::Result<()> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+        TryLockError::Error(error) => error,
+    })
 }
 
 impl StorageFile for File {
     fn reserve(&self, size: u64) -> io::Result<()> {
         match rustix::fs::fallocate(self, rustix::fs::FallocateFlags::KEEP_SIZE, 0, size) {
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             done => Ok(done?),
         }
     }

@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `identity` | a label: magic `odojrnl\0`; content: origin (16 bytes), id (16 bytes) |
 //! | `NNNNNNNNNNNNNNNNNNNN.seg` | segment number N in 20 decimal digits, from 1; no number is used twice |
-//! | `lock` | locked (`flock`) by the process that has the journal open; empty |
+//! | `lock` | locked (`flock`) by the process that has the journal open, together with the directory itself; empty |
 //! | `identity.new`, `spare.tmp` | left over from a crash; without meaning |
 //!
 //! Readers ignore every other file. The *origin* is drawn when the journal is created and never changes. The *id* is the name that

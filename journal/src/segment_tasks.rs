@@ -64,7 +64,7 @@ fn create(storage: &dyn Storage, header: SegmentHeader) -> io::Result<TaskOutcom
 }
 
 fn reuse(storage: &dyn Storage, old: u64, header: SegmentHeader) -> io::Result<TaskOutcome> {
-    storage.rename(&name(old), SPARE)?;
+    storage.rename_new(&name(old), SPARE)?;
     // Otherwise a power cut could leave the new header under the old name.
     storage.sync_names()?;
     label(storage, header)
@@ -76,7 +76,7 @@ fn label(storage: &dyn Storage, header: SegmentHeader) -> io::Result<TaskOutcome
     let file = storage.open(SPARE)?;
     file.write_at(0, &header.encode())?;
     file.sync()?;
-    storage.rename(SPARE, &name(number))?;
+    storage.rename_new(SPARE, &name(number))?;
     storage.sync_names()?;
     Ok(TaskOutcome::Spare(Spare { number, file, size }))
 }

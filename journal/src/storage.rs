@@ -28,6 +28,12 @@ pub trait Storage: Debug + Send + Sync {
     /// Renames a file, over another if there is one. Open handles stay with the file.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
+    /// Renames a file to a name that nothing has. Open handles stay with the file.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the name is taken; nothing is changed then.
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()>;
+
     /// Removes a name. Open handles stay usable.
     fn remove(&self, name: &str) -> io::Result<()>;
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use odograph_journal::Position;
 use odograph_journal::{
-    Archive, EntryKind, Files, Filter, FullCause, Journal, JournalState, Limits, NewEntry, OpenError, OpeningReport,
-    Options, Reader, RecoveryMode,
+    AppendError, Archive, EntryKind, Files, Filter, FullCause, Journal, JournalState, Limits, NewEntry, OpenError,
+    OpeningReport, Options, Reader, RecoveryMode, Storage as _,
 };
 use teltonika_codecs::Imei;
 
@@ -327,7 +327,50 @@ fn a_directory_is_locked_between_processes() {
         seen.push_str(&String::from_utf8_lossy(&piece[..read]));
     }
     assert!(matches!(open(directory.path(), 64 << 20), Err(OpenError::Locked)));
+    // As `find -type f -empty -delete` does.
+    std::fs::remove_file(directory.path().join("lock")).unwrap();
+    assert!(matches!(open(directory.path(), 64 << 20), Err(OpenError::Locked)), "the lock is not that file alone");
     running.kill().unwrap();
     running.wait().unwrap();
     assert!(open(directory.path(), 64 << 20).is_ok(), "a lock ends with its process");
+}
+
+#[test]
+fn a_directory_that_was_replaced_under_a_writer_is_noticed() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("journal");
+    let (journal, _) = open(&directory, 64 << 20).unwrap();
+    let appender = journal.appender();
+    let text = bytes(1);
+    runtime().block_on(async { appender.append(new_entry(1, &text)).await.unwrap().await.unwrap() });
+    std::fs::rename(&directory, parent.path().join("moved")).unwrap();
+    let (other, _) = open(&directory, 64 << 20).unwrap();
+    // The next new segment has to sync the names of its directory, and finds another one.
+    let ended = runtime().block_on(async {
+        loop {
+            let ticket = match appender.append(new_entry(2, &text)).await {
+                Ok(ticket) => ticket,
+                Err(error) => break error,
+            };
+            if let Err(error) = ticket.await {
+                break error;
+            }
+        }
+    });
+    assert!(matches!(ended, AppendError::Poisoned(_)), "{ended:?}");
+    assert!(journal.close().is_err());
+    other.close().unwrap();
+}
+
+#[test]
+fn a_segment_never_replaces_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = Files::new(directory.path()).unwrap();
+    for name in ["one", "two"] {
+        files.create(name).unwrap().write_at(0, name.as_bytes()).unwrap();
+    }
+    assert_eq!(files.rename_new("one", "two").unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(std::fs::read(directory.path().join("two")).unwrap(), b"two");
+    files.rename_new("one", "three").unwrap();
+    assert_eq!(std::fs::read(directory.path().join("three")).unwrap(), b"one");
 }

@@ -95,6 +95,9 @@ impl Storage for GatedDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.disk.rename(from, to)
     }
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename_new(from, to)
+    }
     fn remove(&self, name: &str) -> io::Result<()> {
         self.disk.remove(name)
     }
