@@ -131,6 +131,12 @@ fn directory(facts: &DirectoryFacts) -> Finding {
     if mode & 0o002 != 0 {
         return check.wrong(format!("everybody may write to {shown}"), format!("chmod 700 {shown}"));
     }
+    if mode & 0o007 != 0 {
+        return check.note(
+            format!("every user of this machine may look into {shown}, which has positions and IMEIs"),
+            format!("chmod -R o= {shown}"),
+        );
+    }
     if facts.us != owner {
         let remedy = "run this as the service's user, so that it sees what the service sees";
         return check.note(format!("{shown} belongs to uid {owner}, and this runs as uid {}", facts.us), remedy);
@@ -289,6 +295,8 @@ mod tests {
             (Some((7, 0o700)), true, None, Fine),
             (Some((7, 0o700)), false, None, Wrong),
             (Some((7, 0o777)), true, None, Wrong),
+            (Some((7, 0o755)), true, None, Note),
+            (Some((7, 0o750)), true, None, Fine),
             (Some((8, 0o700)), true, None, Note),
             (Some((7, 0o700)), true, Some("journal/lock"), Wrong),
             (None, true, None, Note),

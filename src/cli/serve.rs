@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::CommandError;
-use super::setup::{lookup, runtime, settings, start_logging};
+use super::setup::{keep_files_private, lookup, runtime, settings, start_logging};
 use crate::app::{self, StartError, StartOptions};
 use odograph_journal::RecoveryMode;
 
@@ -34,6 +34,7 @@ enum RecoveryArgument {
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let lookup = lookup(arguments.config.as_ref());
     let settings = settings(&lookup)?;
+    keep_files_private();
     let log = start_logging(&settings);
     for name in lookup.unknown_variables() {
         tracing::warn!(name, "this variable is not a setting of this version and has no effect");

@@ -63,6 +63,11 @@ pub(super) fn start_logging(settings: &Settings) -> LogOutput {
     output
 }
 
+/// Keeps the files that this process makes from other users of the machine: they hold positions and IMEIs.
+pub(super) fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+}
+
 /// The runtime of a command. It has one thread: measured to be the fastest.
 pub(super) fn runtime() -> Result<Runtime, CommandError> {
     Builder::new_current_thread().enable_all().build().map_err(|e| CommandError::from_error(&e))

@@ -208,3 +208,29 @@ async fn a_port_in_use_is_reported_plainly() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains(&format!("cannot listen on {listen}")) && said.contains("in use"), "{said}");
 }
+
+#[tokio::test]
+async fn files_of_the_data_directory_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let data = tempfile::tempdir().unwrap();
+    let directory = data.path().join("new");
+    let url = format!("sqlite:{}", directory.join("odograph.sqlite").display());
+    let own = ("ODOGRAPH_DATA_DIR", directory.to_str().unwrap());
+    let process = ODOGRAPH.serve(&url, "127.0.0.1:0", &[own]);
+    let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
+    assert_eq!(tracker.deliver(&frame(&[record(T, 1)])).await, 1);
+    process.settled().await;
+    assert_eq!(process.terminate(), Some(0));
+    let (mut found, mut directories) = (0, vec![directory]);
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap().map(Result::unwrap) {
+            let (path, metadata) = (entry.path(), entry.metadata().unwrap());
+            assert_eq!(metadata.permissions().mode() & 0o077, 0, "{}", path.display());
+            found += 1;
+            if metadata.is_dir() {
+                directories.push(path);
+            }
+        }
+    }
+    assert!(found > 4, "{found} files");
+}
