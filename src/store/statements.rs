@@ -99,8 +99,8 @@ pub trait BatchSession: MarkSession {
         lane: Lane,
     ) -> impl Future<Output = Result<Option<StoredCheckpoint>, StoreError>> + Send;
 
-    /// Whether the database could drop a row of `positions` silently: it would pass for a duplicate.
-    fn rows_can_vanish(&mut self) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    /// What about the tables could lose a row silently, or store it twice, with the remedy.
+    fn silent_loss(&mut self) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
 
     /// Copies rows that are new straight into `positions`. Returns their number.
     fn copy_rows(&mut self, rows: &Rows) -> impl Future<Output = Result<u64, StoreError>> + Send;

@@ -211,6 +211,49 @@ async fn a_trigger_that_could_drop_rows_unseen_stops_the_store() {
 }
 
 #[tokio::test]
+async fn tables_that_could_lose_or_double_rows_stop_the_store() {
+    let mut database = PostgresFixture::new().await;
+    let batch = batch(&fleet(5, 4));
+    database
+        .execute(
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+             CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
+        )
+        .await;
+    let key = "ALTER TABLE positions ADD CONSTRAINT positions_pkey PRIMARY KEY (imei, ts, fingerprint)";
+    for (broken, repaired, words) in [
+        ("ALTER TABLE positions DROP CONSTRAINT positions_pkey CASCADE", key, "no primary key"),
+        (
+            "CREATE TRIGGER keep BEFORE UPDATE ON positions FOR EACH ROW EXECUTE FUNCTION keep()",
+            "DROP TRIGGER keep ON positions",
+            "trigger",
+        ),
+        (
+            "CREATE TRIGGER keep BEFORE INSERT ON latest_positions FOR EACH ROW EXECUTE FUNCTION keep()",
+            "DROP TRIGGER keep ON latest_positions",
+            "trigger",
+        ),
+        (
+            "ALTER TABLE quarantined_records SET UNLOGGED",
+            "ALTER TABLE quarantined_records SET LOGGED",
+            "not a permanent table",
+        ),
+    ] {
+        database.execute(broken).await;
+        let error = database.store.commit(&batch).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Refuses, "{broken}");
+        assert!(error.source.to_string().contains(words), "{broken}: {error:?}");
+        assert_eq!(database.count("positions").await, 0);
+        database.execute(repaired).await;
+    }
+    // A trigger after the row cannot take it away.
+    database
+        .execute("CREATE TRIGGER watch AFTER INSERT ON latest_positions FOR EACH ROW EXECUTE FUNCTION watch()")
+        .await;
+    assert_eq!(counts(database.store.commit(&batch).await.unwrap()), (20, 0));
+}
+
+#[tokio::test]
 async fn sqlite_triggers_that_could_lose_rows_stop_the_store() {
     let mut database = SqliteFixture::new().await;
     let batch = batch(&fleet(5, 4));

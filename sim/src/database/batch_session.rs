@@ -47,10 +47,10 @@ impl BatchSession for SimSession {
         .await
     }
 
-    async fn rows_can_vanish(&mut self) -> Result<bool, StoreError> {
-        self.statement("looking for triggers and rules on positions", |server, backend| {
+    async fn silent_loss(&mut self) -> Result<Option<String>, StoreError> {
+        self.statement("inspecting the tables", |server, backend| {
             server.backend(backend).is_guarded = true;
-            Ok(server.drops_rows)
+            Ok(server.drops_rows.then(|| "a trigger drops rows".to_owned()))
         })
         .await
     }

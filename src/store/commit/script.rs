@@ -27,7 +27,7 @@ pub enum CommitStep {
     Begin,
     /// Reads the checkpoint under its lock and decides whether this lane may write. Settles a commit in doubt.
     Fence,
-    /// Refuses to write if the database could drop rows silently.
+    /// Refuses to write if the database could drop rows silently, or store them twice.
     Guard,
     /// Writes the rows by the batch's strategy.
     Rows,
@@ -116,7 +116,7 @@ impl<S: BatchSession> BatchTransaction<'_, S> {
                         return Ok(outcome);
                     }
                 }
-                CommitStep::Guard => refuse_if_rows_can_vanish(&mut self.open.session).await?,
+                CommitStep::Guard => refuse_silent_loss(&mut self.open.session).await?,
                 CommitStep::Rows => self.findings.committed = self.rows().await?,
                 CommitStep::Quarantine => self.quarantine().await?,
                 CommitStep::Messages => self.messages().await?,
@@ -263,13 +263,12 @@ impl<S: BatchSession> BatchTransaction<'_, S> {
     }
 }
 
-/// Fails if the database could drop a row silently.
-pub(crate) async fn refuse_if_rows_can_vanish(session: &mut impl BatchSession) -> Result<(), StoreError> {
-    if !session.rows_can_vanish().await? {
-        return Ok(());
+/// Fails if the database could drop a row silently, or store it twice.
+pub(crate) async fn refuse_silent_loss(session: &mut impl BatchSession) -> Result<(), StoreError> {
+    match session.silent_loss().await? {
+        Some(cause) => Err(StoreError::new(ErrorClass::Refuses, "inspecting the tables", cause)),
+        None => Ok(()),
     }
-    let remedy = "positions has a trigger before each inserted row, or a rule, which could drop rows unseen: drop it";
-    Err(StoreError::new(ErrorClass::Refuses, "looking for triggers and rules on positions", remedy))
 }
 
 /// The result of the rows, if the database inserted no more than were offered.

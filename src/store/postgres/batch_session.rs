@@ -8,7 +8,7 @@ use super::flag_sql::{LEDGER_LIVE, LEDGER_LOCK, LEDGER_NEWER, LEDGER_VERSION, SH
 use super::mark_session::entry;
 use super::migrate;
 use super::sql::{
-    CHECKPOINT, FENCE, FORGET_LANES, LANES, LOCK_LANE, LOCK_LANES, MAKE_LANES, MESSAGES, QUARANTINE, ROWS_CAN_VANISH,
+    CHECKPOINT, FENCE, FORGET_LANES, LANES, LOCK_LANE, LOCK_LANES, MAKE_LANES, MESSAGES, QUARANTINE, SILENT_LOSS,
     StatementKind,
 };
 use crate::lane::Lane;
@@ -42,9 +42,10 @@ impl BatchSession for Connection {
         rows.first().map(|row| stored(row, 0)).transpose()
     }
 
-    async fn rows_can_vanish(&mut self) -> Result<bool, StoreError> {
-        let rows = self.query("looking for triggers and rules on positions", ROWS_CAN_VANISH, &[]).await?;
-        Ok(rows.first().and_then(|row| row.try_get(0).ok()) != Some(false))
+    async fn silent_loss(&mut self) -> Result<Option<String>, StoreError> {
+        const INSPECTING: &str = "inspecting the tables";
+        let rows = self.query(INSPECTING, SILENT_LOSS, &[]).await?;
+        rows.first().map(|row| row.try_get(0)).transpose().map_err(|error| StoreError::postgres(INSPECTING, error))
     }
 
     async fn copy_rows(&mut self, rows: &Rows) -> Result<u64, StoreError> {

@@ -23,7 +23,7 @@ use super::url::PostgresUrl;
 use crate::lane::Lane;
 use crate::store::commit::bisect::{self, PartWriter};
 use crate::store::commit::quarantine::write_quarantine;
-use crate::store::commit::script::refuse_if_rows_can_vanish;
+use crate::store::commit::script::refuse_silent_loss;
 use crate::store::commit::write_strategy::WriteStrategy;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::batch;
@@ -179,7 +179,7 @@ async fn write(
     let (connection, lane) = (&mut open.session, Lane::only(replay.journal));
     connection.need_incoming().await?;
     connection.batch("beginning a transaction", "BEGIN").await?;
-    refuse_if_rows_can_vanish(connection).await?;
+    refuse_silent_loss(connection).await?;
     let mut changed = changed_rows(connection, &replay.rows, &counts.refused).await?;
     let whole = changed.len() <= rows_max;
     changed.truncate(rows_max);

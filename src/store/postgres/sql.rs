@@ -59,12 +59,22 @@ pub(crate) const LOCK_LANE: &str = "SELECT pg_advisory_lock($1)";
 /// $1 journal, $2 lane. Waits for the backend of an earlier attempt to end.
 pub(crate) const FENCE: &str = "SELECT lanes, position, tag, latest_position FROM ingest_checkpoints \
      WHERE journal_id = $1 AND lane = $2 FOR UPDATE";
-/// Whether a trigger before each inserted row, or a rule, could drop a row silently: the row would pass for a
-/// duplicate. The bits of a trigger's type: row 1, before 2, insert 4.
-pub(crate) const ROWS_CAN_VANISH: &str = "SELECT EXISTS (SELECT FROM pg_trigger \
-         WHERE tgrelid = 'positions'::regclass AND NOT tgisinternal AND tgname <> 'ts_insert_blocker' \
-         AND tgtype & 7 = 7 AND tgenabled <> 'D') \
-     OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = 'positions'::regclass)";
+/// What about the tables of a transaction could lose a row silently, if anything. A trigger before each inserted or updated
+/// row, or a rule, could drop it; without the key the same row is stored twice; an unlogged table is empty after a crash.
+/// The bits of a trigger's type: row 1, before 2, insert 4, update 16.
+pub(crate) const SILENT_LOSS: &str = "WITH tables AS (SELECT unnest(ARRAY['positions', 'latest_positions', \
+         'ingest_checkpoints', 'quarantined_records', 'device_messages', 'position_flag_ledger']::regclass[]) AS oid) \
+     SELECT oid::text || ' has a trigger before each row, or a rule, which could drop rows unseen: drop it' FROM tables \
+     WHERE EXISTS (SELECT FROM pg_trigger WHERE tgrelid = tables.oid AND NOT tgisinternal \
+             AND tgname <> 'ts_insert_blocker' AND tgtype & 3 = 3 AND tgtype & 20 <> 0 AND tgenabled <> 'D') \
+         OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = tables.oid) \
+     UNION ALL \
+     SELECT oid::text || ' has no primary key, so resent records would be stored twice: `odograph migrate` names the key' FROM tables \
+     WHERE NOT EXISTS (SELECT FROM pg_index WHERE indrelid = tables.oid AND indisprimary AND indisvalid AND indisready) \
+     UNION ALL \
+     SELECT c.oid::regclass::text || ' is not a permanent table: ALTER TABLE … SET LOGGED' FROM tables \
+         JOIN pg_class c ON c.oid = tables.oid WHERE c.relpersistence <> 'p' \
+     LIMIT 1";
 /// $1 journal, $2 lane, $3 position, $4 tag, $5 latest position.
 pub(crate) const CHECKPOINT: &str = "UPDATE ingest_checkpoints \
      SET position = $3, tag = $4, latest_position = $5, updated_at = now() WHERE journal_id = $1 AND lane = $2";
