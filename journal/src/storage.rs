@@ -59,7 +59,10 @@ pub trait StorageFile: Debug + Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Whether an error says that there is no space, which passes, rather than that the disk fails, which does not.
+/// Whether an error says that there is no room, which passes, rather than that the disk fails, which does not: no space, or no
+/// file handle or memory in the process or in the system.
 pub(super) fn is_no_space(error: &io::Error) -> bool {
+    let exhausted = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOMEM];
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

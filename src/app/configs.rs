@@ -50,9 +50,22 @@ pub(super) fn timeouts(settings: &Settings) -> Timeouts {
 /// Limits of the listener. `file_limit` gives the number of connections if the settings name none.
 pub(super) fn limits(settings: &Settings, file_limit: impl FnOnce() -> usize) -> Limits {
     Limits {
-        connections: settings.max_connections.unwrap_or_else(file_limit),
+        connections: connections(settings.max_connections, file_limit()),
         per_address: settings.max_connections_per_ip,
     }
+}
+
+/// The connections asked for, as far as the file limit has room for them: without a file left, the journal could not go on.
+fn connections(asked: Option<usize>, possible: usize) -> usize {
+    let connections = asked.unwrap_or(possible).min(possible);
+    if let Some(asked) = asked.filter(|asked| *asked > connections) {
+        tracing::warn!(
+            asked,
+            connections,
+            "the file limit of this process allows fewer connections than ODOGRAPH_MAX_CONNECTIONS: raise LimitNOFILE"
+        );
+    }
+    connections
 }
 
 pub(super) fn flags(settings: &Settings) -> FlagConfig {

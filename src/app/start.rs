@@ -17,7 +17,7 @@ use crate::config::{AckAfter, Settings};
 use crate::flags::{self, FlagMetrics};
 use crate::health::{self, Health, Reason};
 use crate::ingest::admission;
-use crate::ingest::gateway::{self, CrcDump, Gateway, GatewayMetrics};
+use crate::ingest::gateway::{self, ConnectionSlots, CrcDump, Gateway, GatewayMetrics};
 use crate::metrics::Registry;
 use crate::retention::{Retainer, RetentionMetrics};
 use odograph_journal::system_us;
@@ -66,7 +66,8 @@ pub async fn start(settings: &Settings, options: StartOptions) -> Result<Service
         system_us,
     ));
     let stop_sessions = CancellationToken::new();
-    let gateway_task = spawn(gateway::run(tracker_listener, gateway, limits, stop_sessions.clone()));
+    let slots = ConnectionSlots::new(limits.connections, &registry, &health);
+    let gateway_task = spawn(gateway::run(tracker_listener, gateway, slots, limits.per_address, stop_sessions.clone()));
 
     let upkeep = spawn(upkeep(Arc::clone(&registry)));
     let retention_metrics = RetentionMetrics::new(&registry);

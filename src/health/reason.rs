@@ -33,11 +33,13 @@ pub enum Reason {
     RedisDown,
     /// The database refuses a flag, or all flags: positions do not follow it.
     FlagsStuck,
+    /// As many trackers are connected as may be: the next one waits unanswered.
+    ConnectionLimit,
 }
 
 impl Reason {
     /// Every reason, in the order in which `/readyz` lists them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Starting,
         Self::Stopping,
         Self::JournalFull,
@@ -52,6 +54,7 @@ impl Reason {
         Self::Backlog,
         Self::RedisDown,
         Self::FlagsStuck,
+        Self::ConnectionLimit,
     ];
 
     /// The name in `/readyz`.
@@ -72,6 +75,7 @@ impl Reason {
             Self::Backlog => "backlog",
             Self::RedisDown => "redis_down",
             Self::FlagsStuck => "flags_stuck",
+            Self::ConnectionLimit => "connection_limit",
         }
     }
 
@@ -92,7 +96,8 @@ impl Reason {
             | Self::StoreDown
             | Self::Backlog
             | Self::RedisDown
-            | Self::FlagsStuck => false,
+            | Self::FlagsStuck
+            | Self::ConnectionLimit => false,
         }
     }
 

@@ -5,7 +5,8 @@ use std::process::{Command, Output};
 use odograph::config::{Lookup, Settings};
 use odograph::health::Reason;
 use odograph_testkit::{
-    PrivateServer, Service, StopMode, TestDatabase, Tracker, eventually, frame, get, imei, metric, readiness, record,
+    Launch, PrivateServer, Service, StopMode, TestDatabase, Tracker, eventually, frame, get, imei, metric, readiness,
+    record,
 };
 
 use crate::ODOGRAPH;
@@ -233,4 +234,30 @@ async fn files_of_the_data_directory_are_for_their_owner_alone() {
         }
     }
     assert!(found > 4, "{found} files");
+}
+
+#[tokio::test]
+async fn connections_leave_files_for_the_journal_whatever_the_setting_says() {
+    let database = TestDatabase::sqlite();
+    let data = tempfile::tempdir().unwrap();
+    let limited = Launch::new(ODOGRAPH, &database.url(), data.path())
+        .with("ODOGRAPH_MAX_CONNECTIONS", "1000")
+        .under(&["prlimit", "--nofile=200:300", "--"]);
+    let process = limited.start(&data.path().join("serve.log")).await;
+    assert_eq!(process.count("odograph_connections_max").await, 108);
+    // More sockets than that: the others wait, and the journal goes on.
+    let mut trackers = Vec::new();
+    for number in 0..108 {
+        trackers.push(Tracker::login(process.trackers, &imei(number).to_string()).await);
+    }
+    let waiting: Vec<_> = (0..80).map(|_| std::net::TcpStream::connect(process.trackers).unwrap()).collect();
+    process.names_reason("connection_limit").await;
+    for number in 0..100 {
+        let device = usize::try_from(number).unwrap();
+        assert_eq!(trackers[device].deliver(&frame(&[record(T + number, 1)])).await, 1);
+    }
+    drop((waiting, trackers));
+    process.settled().await;
+    assert_eq!(process.terminate(), Some(0));
+    assert_eq!(database.positions().await, 100);
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use odograph_testkit::{Service, TestDatabase, Tracker, count, eventually, frame, framed, imei, metric, record};
+use odograph_testkit::{
+    Service, TestDatabase, Tracker, count, eventually, frame, framed, get, imei, metric, readiness, record,
+};
 use teltonika_codecs::encode;
 use tokio::io::AsyncWriteExt as _;
 
@@ -249,8 +251,17 @@ async fn over_the_limit_in_all_a_tracker_waits_for_its_turn() {
     second.send(&encode::login(imei(2))).await;
     let answer = tokio::time::timeout(Duration::from_millis(200), second.receive::<1>()).await;
     assert!(answer.is_err(), "the connection waits in the kernel's queue");
+    assert_eq!(readiness(service.admin).await, (200, true, vec!["connection_limit".into()]));
+    assert_eq!(count(service.admin, "odograph_connections_max").await, 1);
     drop(first);
     assert_eq!(second.receive::<1>().await.unwrap(), [1]);
+    drop(second);
+    let admin = service.admin;
+    eventually("readiness", async || {
+        get(admin, "/metrics").await;
+        readiness(admin).await.2.is_empty().then_some(())
+    })
+    .await;
     service.stop().await;
 }
 

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::close::CloseReason;
 use super::connection;
+use super::connection_slots::ConnectionSlots;
 use super::context::Gateway;
 use super::metrics::GatewayMetrics;
 
@@ -29,15 +29,20 @@ pub struct Limits {
 
 /// Accepts and serves until `stop`, then waits for the sessions. An accept error does not end it, and it pauses after
 /// most of them, so that it does not spin.
-pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+pub async fn run(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    slots: ConnectionSlots,
+    per_address: Option<usize>,
+    stop: CancellationToken,
+) {
     let addresses = Arc::new(AddressCounts::default());
     let sessions = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener, &slots) => accepted,
         };
         let (permit, stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -47,7 +52,7 @@ pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, s
             }
         };
         gateway.metrics.opened.increment(1);
-        let slot = match limits.per_address {
+        let slot = match per_address {
             None => None,
             Some(most) => {
                 let slot = AddressCounts::enter(&addresses, peer, most);
@@ -77,8 +82,8 @@ pub async fn run(listener: TcpListener, gateway: Arc<Gateway>, limits: Limits, s
 type Accepted = (tokio::sync::OwnedSemaphorePermit, TcpStream, IpAddr);
 
 /// Takes a permit and accepts one connection. Cancel-safe: a permit without a connection is given back.
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<Accepted> {
-    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+async fn accept(listener: &TcpListener, slots: &ConnectionSlots) -> io::Result<Accepted> {
+    let permit = slots.take().await?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     // Mobile networks drop links silently. Keepalive notices long before the idle timeout.

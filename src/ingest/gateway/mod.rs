@@ -17,6 +17,7 @@
 mod answers;
 mod close;
 mod connection;
+mod connection_slots;
 mod context;
 mod crc_dump;
 mod handover;
@@ -30,6 +31,7 @@ mod stranger;
 
 pub use close::CloseReason;
 pub use connection::serve;
+pub use connection_slots::ConnectionSlots;
 pub use context::Gateway;
 pub use crc_dump::CrcDump;
 pub use listener::{Limits, run};
