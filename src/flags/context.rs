@@ -37,7 +37,9 @@ pub(super) enum FlagTask {
 impl FlagContext {
     /// Notes whether a task waits because the database answers and refuses all flags.
     pub(super) fn note_refusal(&self, task: FlagTask, error: Option<&StoreError>) {
-        let refuses = error.is_some_and(|error| error.class == ErrorClass::Refuses);
+        // Missing tables of flags are a part of an outdated schema, which has a reason of its own.
+        let is_outdated = self.health.holds(Reason::SchemaOutdated);
+        let refuses = error.is_some_and(|error| error.class == ErrorClass::Refuses && !is_outdated);
         self.health.set(Reason::FlagsStuck, task as u16, refuses);
     }
 }

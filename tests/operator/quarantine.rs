@@ -69,7 +69,7 @@ fn undecodable() -> Vec<(&'static str, &'static str, u32, Vec<u8>)> {
         ("unknown", "unsupported_codec", 2, changed(0, 0x04)),
         ("8E", "bad_structure", 2, changed(31, 0x70)),
         ("8E", "bad_structure", 2, framed(&data[..data.len() - 9])),
-        ("unknown", "unsupported_codec", 0, framed(&[0x99])),
+        ("unknown", "unsupported_codec", 0, framed(&[0x99, 0, 0])),
     ]
 }
 
