@@ -126,7 +126,9 @@ impl Catalog {
             return self.give_away(unused.number, unused.size);
         }
         let keep_us = i64::try_from(self.limits.keep().as_micros()).unwrap_or(i64::MAX);
-        let expired = |segment: &Segment| segment.newest_us.saturating_add(keep_us) <= now_us;
+        let expired = |segment: &Segment| {
+            self.newest_us_up_to(segment).is_some_and(|newest_us| newest_us.saturating_add(keep_us) <= now_us)
+        };
         if let Some(front) = self.free().filter(|front| expired(front)) {
             let (number, size) = (front.number, front.size);
             self.segments.pop_front();
@@ -145,6 +147,14 @@ impl Catalog {
         self.segments.pop_front();
         self.counts.keep_shortened += 1;
         self.give_away(number, size)
+    }
+
+    /// When the newest entry of the oldest segment came, at the latest. After an opening that did not read the segment this is
+    /// unknown: then no later than the newest entry of all. `None` if that is unknown too; unknown never means old.
+    fn newest_us_up_to(&self, front: &Segment) -> Option<i64> {
+        let known = |us: &i64| *us != i64::MIN;
+        let newest_of_all = || self.segments.iter().map(|segment| segment.newest_us).max();
+        Some(front.newest_us).filter(known).or_else(newest_of_all).filter(known)
     }
 
     /// What becomes of a file that is not needed.

@@ -166,6 +166,40 @@ fn committed_segments_are_kept_for_their_time_and_then_used_again() {
 }
 
 #[test]
+fn kept_segments_outlive_restarts_that_bring_no_entries() {
+    let disk = FaultyDisk::new(5);
+    let limits = Limits::with_pieces(80 << 10, 8 << 10, 3 << 10, Duration::from_hours(1)).unwrap();
+    let options = Options { limits, recovery: RecoveryMode::Strict };
+    let opened = |tag, now_us| Log::open(Arc::new(disk.clone()), options, draw(tag), now_us).unwrap().0;
+    let (mut log, mut at_us) = (opened(1, 0), 0);
+    for _ in 0..20 {
+        at_us += 1_000_000;
+        let mut group = odograph_journal::Group::default();
+        let imei = teltonika_codecs::Imei::try_from(1).unwrap();
+        let kind = odograph_journal::EntryKind::Frame;
+        let bytes = [7; 2000];
+        group.push(&odograph_journal::NewEntry { kind, imei, received_at_us: at_us, records: 1, bytes: &bytes });
+        assert!(matches!(log.commit(&mut group), Ok(LogOutcome::Synced(_))));
+        while log.catalog().run_task(at_us) {}
+    }
+    log.catalog().release(log.catalog().history().end().position).unwrap();
+    assert!(matches!(log.commit(&mut odograph_journal::Group::default()), Ok(LogOutcome::Synced(_))));
+    // The last one after the time for which entries are kept: nobody knows how old they are, so they stay.
+    for (tag, minutes) in [(2, 1), (3, 2), (4, 3), (5, 90)] {
+        drop(log);
+        let now_us = at_us + minutes * 60_000_000;
+        log = opened(tag, now_us);
+        while log.catalog().run_task(now_us) {}
+        let mut reader = Reader::open(log.catalog(), Position(0)).unwrap();
+        let mut entries = 0;
+        while reader.next().unwrap().is_some() {
+            entries += 1;
+        }
+        assert_eq!(entries, 20, "after {minutes} minutes");
+    }
+}
+
+#[test]
 fn a_reader_whose_segment_was_given_away_says_so() {
     let disk = FaultyDisk::new(6);
     let (mut log, _) = open(&disk, 1).unwrap();
