@@ -106,7 +106,8 @@ fn login(digits: &[u8]) -> Result<Imei, Rejection> {
     Imei::from_ascii(imei).map_err(|e| refuse(RejectionReason::BadImei, 2 + e.at, "digit of an IMEI"))
 }
 
-/// Converts hex of either case to bytes, or returns the index of the first character that is not a hex digit.
+/// Converts hex of either case to bytes, or returns the index of the first character that is not a hex digit. Between bytes
+/// there may be what other programs print: spaces, commas, colons, dashes, and `0x` before a byte.
 fn unhex(text: &[u8], bytes: &mut Vec<u8>) -> Result<(), usize> {
     let digit = |at: usize| match text.get(at) {
         Some(c @ b'0'..=b'9') => Ok(c - b'0'),
@@ -115,8 +116,33 @@ fn unhex(text: &[u8], bytes: &mut Vec<u8>) -> Result<(), usize> {
         _ => Err(at),
     };
     bytes.clear();
-    for at in (0..text.len()).step_by(2) {
-        bytes.push(digit(at)? << 4 | digit(at + 1)?);
+    let mut at = 0;
+    while at < text.len() {
+        if matches!(text[at], b' ' | b'\t' | b',' | b':' | b'-') {
+            at += 1;
+        } else if matches!(text[at..], [b'0', b'x' | b'X', next, ..] if next.is_ascii_hexdigit()) {
+            at += 2;
+        } else {
+            bytes.push(digit(at)? << 4 | digit(at + 1)?);
+            at += 2;
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unhex;
+
+    #[test]
+    fn hex_may_be_written_as_other_programs_print_it() {
+        let mut bytes = Vec::new();
+        for text in ["00ff1a", "00 FF 1a", "00:ff:1a", "0x00ff1a", "0x00, 0xff, 0x1A", "00-FF-1A", " 00ff  1a "] {
+            assert_eq!(unhex(text.as_bytes(), &mut bytes), Ok(()), "{text}");
+            assert_eq!(bytes, [0, 0xFF, 0x1A], "{text}");
+        }
+        for (text, at) in [("0 0ff", 1), ("00f", 3), ("00zz", 2), ("000x", 3), ("0x", 1), ("00;ff", 2)] {
+            assert_eq!(unhex(text.as_bytes(), &mut bytes), Err(at), "{text}");
+        }
+    }
 }

@@ -142,4 +142,5 @@ async fn a_peer_causes_a_few_log_lines_and_no_more() {
     assert!((1..=20).contains(&lines), "{lines} lines about 300 frames");
     let seen = database.rows("SELECT seen FROM quarantined_records").await;
     assert_eq!(seen[0]["seen"], 300);
+    assert_eq!(process.count("odograph_quarantine_entries_total").await, 300);
 }

@@ -345,6 +345,7 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
         let Some(BatchSpan { to, .. }) = self.offered else { return Ok(()) };
         let LaneReports { metrics, tally, .. } = &self.health.reports;
         let batch = self.builder.batch();
+        let quarantined_entries = u64::try_from(batch.quarantined.len()).unwrap_or(u64::MAX);
         if batch.offered() > 0 {
             #[expect(clippy::cast_precision_loss, reason = "a histogram sample is a float")]
             metrics.commit_rows.record(batch.offered() as f64);
@@ -353,6 +354,7 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
         let mut quarantined = self.builder.quarantined();
         quarantined[QuarantineReason::Refused as usize] += refused;
         metrics.quarantine_capped.increment(committed.capped());
+        metrics.quarantine_entries.increment(quarantined_entries.saturating_add(refused));
         let reduced = committed.reduced();
         if reduced != Reduced::default() {
             metrics.partly_written.increment(reduced.partly);

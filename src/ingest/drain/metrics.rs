@@ -14,6 +14,8 @@ pub struct DrainMetrics {
     pub(super) commit_rows: Histogram,
     pub(super) freshness: Histogram,
     store_errors: [Counter; ErrorClass::ALL.len()],
+    /// Records and whole frames that went to quarantine. A frame without records moves no record counter.
+    pub(super) quarantine_entries: Counter,
     pub(super) quarantine_capped: Counter,
     pub(super) partly_written: Counter,
     pub(super) left_out: Counter,
@@ -31,6 +33,7 @@ impl DrainMetrics {
             commit_rows: histogram!("odograph_commit_rows"),
             freshness: histogram!("odograph_freshness_seconds"),
             store_errors: ErrorClass::ALL.map(|c| counter!("odograph_store_errors_total", "class" => c.as_str())),
+            quarantine_entries: counter!("odograph_quarantine_entries_total"),
             quarantine_capped: counter!("odograph_quarantine_capped_total"),
             partly_written: counter!("odograph_entries_reduced_total", "result" => "partly_written"),
             left_out: counter!("odograph_entries_reduced_total", "result" => "left_out"),
