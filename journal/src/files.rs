@@ -1,13 +1,16 @@
 //! The storage of real life: files in one directory.
+//!
+//! Each operation goes through the open directory, never through its path. Whoever puts another
+//! directory in its place gets one that this writer cannot change.
 
 use std::any::Any;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::RenameFlags;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::storage::{Storage, StorageFile};
@@ -15,9 +18,10 @@ use super::storage::{Storage, StorageFile};
 /// A directory of real files.
 #[derive(Debug)]
 pub struct Files {
-    directory: PathBuf,
+    /// Where the directory was when it was opened.
+    path: PathBuf,
     /// The open directory: what is locked, because no cleaning of files can take it away.
-    handle: File,
+    directory: File,
     access: Access,
 }
 
@@ -39,80 +43,94 @@ impl Files {
                 File::open(above)?.sync_all()?;
             }
         }
-        let directory = directory.canonicalize()?;
-        let handle = File::open(&directory)?;
-        Ok(Self { directory, handle, access: Access::Write })
+        let path = directory.canonicalize()?;
+        let directory = File::open(&path)?;
+        Ok(Self { path, directory, access: Access::Write })
     }
 
     /// For looking into a journal, also beside a running writer. Nothing can be changed through it.
     pub fn read_only(directory: &Path) -> io::Result<Self> {
         fs::read_dir(directory)?;
-        let handle = File::open(directory)?;
-        Ok(Self { directory: directory.to_owned(), handle, access: Access::Read })
+        Ok(Self { path: directory.to_owned(), directory: File::open(directory)?, access: Access::Read })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+    fn open_at(&self, name: &str, how: OFlags) -> io::Result<File> {
+        let mode = Mode::from_raw_mode(0o666);
+        Ok(File::from(rustix::fs::openat(&self.directory, name, how | OFlags::CLOEXEC, mode)?))
     }
 }
 
 impl Storage for Files {
     fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
-        let directory = File::open(&self.directory)?;
+        let directory = self.open_at(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
         locked(&directory)?;
         // The file is what earlier versions lock.
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path("lock"))?;
+        let file = self.open_at("lock", OFlags::WRONLY | OFlags::CREATE)?;
         locked(&file)?;
         Ok(Box::new((directory, file)))
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
+        for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
-            if entry.file_type()?.is_file() {
-                names.extend(entry.file_name().into_string());
+            let name = entry.file_name();
+            // Not every file system says the type here.
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    let there = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                    FileType::from_raw_mode(there.st_mode)
+                }
+                known => known,
+            };
+            if kind == FileType::RegularFile {
+                names.extend(name.to_str().ok().map(str::to_owned));
             }
         }
         Ok(names)
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(Arc::new(OpenOptions::new().create_new(true).read(true).write(true).open(self.path(name))?))
+        Ok(Arc::new(self.open_at(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        let write = self.access == Access::Write;
-        Ok(Arc::new(OpenOptions::new().read(true).write(write).open(self.path(name))?))
+        let how = match self.access {
+            Access::Write => OFlags::RDWR,
+            Access::Read => OFlags::RDONLY,
+        };
+        Ok(Arc::new(self.open_at(name, how)?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path(from), self.path(to))
+        Ok(rustix::fs::renameat(&self.directory, from, &self.directory, to)?)
     }
 
     fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
-        let (from, to) = (self.path(from), self.path(to));
-        match rustix::fs::renameat_with(rustix::fs::CWD, &from, rustix::fs::CWD, &to, RenameFlags::NOREPLACE) {
+        match rustix::fs::renameat_with(&self.directory, from, &self.directory, to, RenameFlags::NOREPLACE) {
             // Some file systems cannot do it in one step. The lock keeps others away in between.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if to.try_exists()? => {
-                Err(io::ErrorKind::AlreadyExists.into())
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                match rustix::fs::statat(&self.directory, to, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                    Err(Errno::NOENT) => self.rename(from, to),
+                    Err(error) => Err(error.into()),
+                }
             }
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(from, to),
             done => Ok(done?),
         }
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path(name))
+        Ok(rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())?)
     }
 
     fn sync_names(&self) -> io::Result<()> {
         // A directory that was deleted and made again is another one: nothing of this journal is in it.
-        let (ours, there) = (self.handle.metadata()?, fs::metadata(&self.directory)?);
+        let (ours, there) = (self.directory.metadata()?, fs::metadata(&self.path)?);
         if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) {
             return Err(io::Error::other("the directory of the journal was replaced"));
         }
-        self.handle.sync_all()
+        self.directory.sync_all()
     }
 }
 

@@ -359,7 +359,31 @@ fn a_directory_that_was_replaced_under_a_writer_is_noticed() {
     });
     assert!(matches!(ended, AppendError::Poisoned(_)), "{ended:?}");
     assert!(journal.close().is_err());
+    // The writer of before cannot take away what the other one needs, such as its spare segment.
     other.close().unwrap();
+}
+
+#[test]
+fn a_writer_changes_nothing_in_the_directory_that_replaced_its_own() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("journal");
+    let earlier = Files::new(&directory).unwrap();
+    earlier.create("one").unwrap().write_at(0, b"earlier").unwrap();
+    std::fs::rename(&directory, parent.path().join("moved")).unwrap();
+    let later = Files::new(&directory).unwrap();
+    for name in ["one", "two", "three"] {
+        later.create(name).unwrap().write_at(0, b"later").unwrap();
+    }
+    assert_eq!(earlier.names().unwrap(), ["one"]);
+    earlier.rename("one", "two").unwrap();
+    earlier.rename_new("two", "three").unwrap();
+    earlier.remove("three").unwrap();
+    earlier.create("two").unwrap().write_at(0, b"earlier").unwrap();
+    assert!(earlier.lock().is_ok() && later.lock().is_ok(), "two directories, two locks");
+    assert!(earlier.sync_names().is_err());
+    for name in ["one", "two", "three"] {
+        assert_eq!(std::fs::read(directory.join(name)).unwrap(), b"later");
+    }
 }
 
 #[test]
