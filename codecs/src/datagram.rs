@@ -40,7 +40,7 @@ impl<'a> Datagram<'a> {
             return Err(Rejection::new(RejectionReason::BadStructure, end, "channel and AVL header"));
         };
         let imei = Imei::from_ascii(imei)
-            .map_err(|wrong| Rejection::new(RejectionReason::BadImei, IMEI_AT + wrong.at, "digit of an IMEI"))?;
+            .map_err(|e| Rejection::new(RejectionReason::BadImei, IMEI_AT + e.at, "digit of an IMEI"))?;
         let avl = AvlData::open(data).map_err(|rejection| rejection.shifted(end - data.len()))?;
         if bytes.len() > end {
             return Err(Rejection::new(RejectionReason::BadStructure, end, "bytes behind the datagram"));

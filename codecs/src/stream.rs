@@ -74,7 +74,7 @@ fn login(unread: &[u8]) -> NextItem<'_> {
     }
     match digits.get(..Imei::LEN).map(Imei::from_ascii) {
         Some(Ok(imei)) => NextItem::Item { item: StreamItem::Login(imei), consumed: LOGIN_LEN },
-        Some(Err(wrong)) => NextItem::Fatal(Rejection::new(RejectionReason::BadImei, 2 + wrong.at, "digit of an IMEI")),
+        Some(Err(error)) => NextItem::Fatal(Rejection::new(RejectionReason::BadImei, 2 + error.at, "digit of an IMEI")),
         None => NextItem::Incomplete { at_least: LOGIN_LEN - unread.len(), total: Some(LOGIN_LEN) },
     }
 }

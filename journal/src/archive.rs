@@ -221,7 +221,7 @@ impl Entries<'_> {
     #[expect(clippy::should_implement_trait, reason = "an iterator cannot lend its items")]
     pub fn next(&mut self) -> Result<Option<Entry<'_>>, OpenError> {
         let (at, length) = loop {
-            if let Some(found) = self.look() {
+            if let Some(found) = self.next_in_group() {
                 break found;
             }
             if !self.next_group()? {
@@ -246,7 +246,7 @@ impl Entries<'_> {
     }
 
     /// Where the next wanted entry of the current group is, and its length.
-    fn look(&mut self) -> Option<(usize, usize)> {
+    fn next_in_group(&mut self) -> Option<(usize, usize)> {
         let payload = self.scan.as_ref()?.scanner.payload();
         loop {
             let at = self.next;

@@ -14,7 +14,7 @@ use super::shared_catalog::SharedCatalog;
 use super::storage::Storage;
 use super::threads::Threads;
 use super::writer::OnSync;
-use crate::wall_clock::system_us;
+use crate::wall_clock::unix_now_us;
 
 /// An open journal with its threads. Sessions hold its [`Appender`], the drain its [`SharedCatalog`].
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Journal {
             io::ErrorKind::WouldBlock => OpenError::Locked,
             _ => OpenError::io("locking", "lock", error),
         })?;
-        let (log, opened) = Log::open(storage, options, OpeningDraw::random(), system_us())?;
+        let (log, opened) = Log::open(storage, options, OpeningDraw::random(), unix_now_us())?;
         let shared = Arc::clone(log.catalog());
         let threads = Threads::start(log, options.limits.group_bytes(), on_sync);
         let threads = threads.map_err(|error| OpenError::io("starting a thread for", ".", error))?;

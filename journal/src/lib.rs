@@ -86,5 +86,5 @@ pub use shared_catalog::SharedCatalog;
 pub use status::{FullCause, JournalState, Status};
 pub use storage::{Storage, StorageFile};
 pub use ticket::{Receipt, Ticket};
-pub use wall_clock::{WallClock, system_us};
+pub use wall_clock::{WallClock, unix_now_us};
 pub use writer::{OnSync, Writer, WriterTurn};

@@ -12,7 +12,7 @@ use super::log::Log;
 use super::queue::Queue;
 use super::shared_catalog::SharedCatalog;
 use super::writer::{OnSync, Writer};
-use crate::wall_clock::system_us;
+use crate::wall_clock::unix_now_us;
 
 /// Both threads. Dropping them closes the journal: entries that were taken in are written first.
 pub(super) struct Threads {
@@ -69,7 +69,7 @@ impl fmt::Debug for Threads {
 /// The maintenance thread: runs segment tasks until the writer has ended.
 fn maintain(shared: &SharedCatalog, queue: &Queue) {
     loop {
-        if shared.run_task(system_us()) {
+        if shared.run_task(unix_now_us()) {
             continue;
         }
         let catalog = shared.lock();

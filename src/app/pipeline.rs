@@ -18,7 +18,7 @@ use crate::ingest::drain::{DrainMetrics, JournalMetrics};
 use crate::ingest::intake::Intake;
 use crate::metrics::Registry;
 use crate::store::{DatabaseStore, DatabaseUrl, Lane, QuarantineCap, Store};
-use odograph_journal::{Files, Journal, JournalId, OpeningReport, Options, system_us};
+use odograph_journal::{Files, Journal, JournalId, OpeningReport, Options, unix_now_us};
 
 /// What the pipeline needs to know.
 pub(super) struct PipelineConfig {
@@ -94,7 +94,7 @@ async fn with_journal(
         gaps,
         config.accept_clock,
         opened.new_id,
-        system_us,
+        unix_now_us,
         (Arc::clone(&tally), health, metrics),
     ));
     // Open all of them before the first one queries the database: the answer may change what is released.
@@ -103,12 +103,12 @@ async fn with_journal(
     for (number, tail) in (0..).zip(tails) {
         starter.start(number, tail).await?;
     }
-    draining.look();
+    draining.update_gauges();
     let appender = journal.appender();
     let relay = AbortOnDropHandle::new(tokio::spawn(appender.relay()));
     let pipeline =
         Pipeline { journal: Some((journal, relay)), draining: Some(Arc::clone(&draining)), ..starter.pipeline };
-    registry.before_each_answer(move || draining.look());
+    registry.before_each_answer(move || draining.update_gauges());
     Ok((Intake::journal(appender, config.inflight_max, tally), pipeline))
 }
 

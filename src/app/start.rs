@@ -20,7 +20,7 @@ use crate::ingest::admission;
 use crate::ingest::gateway::{self, ConnectionSlots, CrcDump, Gateway, GatewayMetrics};
 use crate::metrics::Registry;
 use crate::retention::{Retainer, RetentionMetrics};
-use odograph_journal::system_us;
+use odograph_journal::unix_now_us;
 
 /// Starts everything. An absent database is no reason not to accept positions.
 ///
@@ -63,7 +63,7 @@ pub async fn start(settings: &Settings, options: StartOptions) -> Result<Service
         registry.tally(),
         Some(crc_dump),
         admission,
-        system_us,
+        unix_now_us,
     ));
     let stop_sessions = CancellationToken::new();
     let slots = ConnectionSlots::new(limits.connections, &registry, &health);

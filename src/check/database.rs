@@ -13,7 +13,7 @@ use crate::store::remedy;
 use crate::store::{PostgresUrl, connect};
 
 /// A question that was answered, or why not.
-pub(super) type Answer<T> = Result<T, String>;
+pub(super) type QueryResult<T> = Result<T, String>;
 
 /// Asks one server, until there is no time left. Nothing is changed: the session may only read.
 pub(super) struct ServerClient {
@@ -23,7 +23,7 @@ pub(super) struct ServerClient {
 
 impl ServerClient {
     /// As `serve` connects.
-    pub(super) async fn connect(url: &PostgresUrl, until: Instant) -> Answer<Self> {
+    pub(super) async fn connect(url: &PostgresUrl, until: Instant) -> QueryResult<Self> {
         let connecting = timeout(CONNECTING, connect(url, "connecting to the database"));
         let client = match connecting.await {
             Ok(Ok(client)) => client,
@@ -35,15 +35,15 @@ impl ServerClient {
         Ok(client)
     }
 
-    pub(super) async fn rows(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Answer<Vec<Row>> {
+    pub(super) async fn rows(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> QueryResult<Vec<Row>> {
         self.bounded(self.client.query(sql, parameters)).await
     }
 
-    pub(super) async fn row(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Answer<Row> {
+    pub(super) async fn row(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> QueryResult<Row> {
         self.bounded(self.client.query_one(sql, parameters)).await
     }
 
-    async fn bounded<T>(&self, asking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Answer<T> {
+    async fn bounded<T>(&self, asking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> QueryResult<T> {
         match timeout_at(self.until, asking).await {
             Ok(answer) => answer.map_err(|error| said(&error)),
             Err(_) => Err("the server takes too long to answer".to_owned()),
@@ -64,7 +64,7 @@ fn said(error: &tokio_postgres::Error) -> String {
 }
 
 /// A column; another type than asked for is an answer that cannot be used.
-pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Answer<T> {
+pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> QueryResult<T> {
     row.try_get(column).map_err(|error| format!("the server answers with something else: {error}"))
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Server {
     asked_at_us: i64,
 }
 
-pub(super) async fn read(client: &ServerClient) -> Answer<Server> {
+pub(super) async fn read(client: &ServerClient) -> QueryResult<Server> {
     let row = client.row(SERVER, &[]).await?;
     Ok(Server {
         version: get(&row, 0)?,
@@ -112,7 +112,7 @@ pub(super) async fn read(client: &ServerClient) -> Answer<Server> {
 }
 
 /// What other clients of the same role and database get for `synchronous_commit`: our own sessions set it.
-pub(super) async fn default_commit(url: &PostgresUrl, until: Instant) -> Answer<String> {
+pub(super) async fn default_commit(url: &PostgresUrl, until: Instant) -> QueryResult<String> {
     let mut config = url.maintenance_config();
     config.options("");
     let asking = async {
@@ -125,7 +125,7 @@ pub(super) async fn default_commit(url: &PostgresUrl, until: Instant) -> Answer<
     timeout_at(until, asking).await.unwrap_or_else(|_| Err("the server takes too long to answer".to_owned()))
 }
 
-pub(super) async fn database_size(client: &ServerClient) -> Answer<u64> {
+pub(super) async fn database_size(client: &ServerClient) -> QueryResult<u64> {
     let row = client.row("SELECT pg_database_size(current_database())", &[]).await?;
     Ok(u64::try_from(get::<i64>(&row, 0)?).unwrap_or(0))
 }
@@ -134,8 +134,8 @@ pub(super) async fn database_size(client: &ServerClient) -> Answer<u64> {
 pub(super) fn findings(
     shown: &str,
     server: &Server,
-    commit: &Answer<String>,
-    bytes: &Answer<u64>,
+    commit: &QueryResult<String>,
+    bytes: &QueryResult<u64>,
     needed: i64,
 ) -> Vec<Finding> {
     vec![
@@ -199,7 +199,7 @@ fn on(check: Check, is_on: bool, setting: &str, cost: &str) -> Finding {
     )
 }
 
-fn synchronous_commit(session: &str, default: &Answer<String>) -> Finding {
+fn synchronous_commit(session: &str, default: &QueryResult<String>) -> Finding {
     let check = Check::SynchronousCommit;
     if !matches!(session, "on" | "remote_apply") {
         return check.wrong(
@@ -233,7 +233,7 @@ fn connections(server: &Server, needed: i64) -> Finding {
     }
 }
 
-fn disk(bytes: &Answer<u64>) -> Finding {
+fn disk(bytes: &QueryResult<u64>) -> Finding {
     match bytes {
         Err(error) => Check::DatabaseDisk.unknown(error),
         Ok(bytes) => Check::DatabaseDisk.note(

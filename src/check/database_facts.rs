@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::database::{Answer, ServerClient};
+use super::database::{QueryResult, ServerClient};
 use super::finding::{Check, Finding};
 use super::{database, devices, flags, hypertable, ingest, schema, service, sqlite};
 use crate::config::Settings;
@@ -16,20 +16,20 @@ pub(super) enum DatabaseFacts {
     /// It cannot be reached.
     Away(String),
     Server(Box<ServerFacts>),
-    File(PathBuf, Answer<Option<sqlite::SqliteFacts>>),
+    File(PathBuf, QueryResult<Option<sqlite::SqliteFacts>>),
 }
 
 pub(super) struct ServerFacts {
-    server: Answer<database::Server>,
-    commit: Answer<String>,
-    bytes: Answer<u64>,
+    server: QueryResult<database::Server>,
+    commit: QueryResult<String>,
+    bytes: QueryResult<u64>,
     schema: schema::SchemaFacts,
-    chunks: Answer<hypertable::ChunkFacts>,
-    jobs: Answer<Vec<hypertable::Job>>,
-    checkpoints: Answer<Vec<ingest::JournalCheckpoint>>,
-    quarantined: Answer<ingest::QuarantineCounts>,
-    flags: Answer<flags::FlagFacts>,
-    devices: Answer<Option<devices::Table>>,
+    chunks: QueryResult<hypertable::ChunkFacts>,
+    jobs: QueryResult<Vec<hypertable::Job>>,
+    checkpoints: QueryResult<Vec<ingest::JournalCheckpoint>>,
+    quarantined: QueryResult<ingest::QuarantineCounts>,
+    flags: QueryResult<flags::FlagFacts>,
+    devices: QueryResult<Option<devices::Table>>,
 }
 
 impl DatabaseFacts {
@@ -52,7 +52,7 @@ impl DatabaseFacts {
         }
     }
 
-    pub(super) fn checkpoints(&self) -> Answer<Vec<ingest::JournalCheckpoint>> {
+    pub(super) fn checkpoints(&self) -> QueryResult<Vec<ingest::JournalCheckpoint>> {
         match self {
             Self::Away(_) => Err(AWAY.to_owned()),
             Self::Server(server) => server.checkpoints.clone(),

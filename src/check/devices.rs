@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::database::{Answer, ServerClient, get};
+use super::database::{QueryResult, ServerClient, get};
 use super::finding::{Check, Finding, span};
 use crate::config::AdmissionMode;
 
@@ -20,7 +20,7 @@ pub(super) struct Table {
     strangers: i64,
 }
 
-pub(super) async fn read(client: &ServerClient) -> Answer<Option<Table>> {
+pub(super) async fn read(client: &ServerClient) -> QueryResult<Option<Table>> {
     if !get(&client.row("SELECT to_regclass('devices') IS NOT NULL", &[]).await?, 0)? {
         return Ok(None);
     }
@@ -36,7 +36,7 @@ pub(super) fn remembered(data_dir: &Path) -> Option<Duration> {
 }
 
 pub(super) fn findings(
-    table: &Answer<Option<Table>>,
+    table: &QueryResult<Option<Table>>,
     remembered: Option<Duration>,
     admission: AdmissionMode,
 ) -> Finding {

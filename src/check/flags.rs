@@ -1,6 +1,6 @@
 //! Faulty flags in the database: Directus' side, the ledger, and what timing services were not told yet.
 
-use super::database::{Answer, ServerClient, ago, get};
+use super::database::{QueryResult, ServerClient, ago, get};
 use super::finding::{Check, Finding};
 
 /// What is on its way.
@@ -17,7 +17,7 @@ pub(super) struct FlagFacts {
     corrections: i64,
 }
 
-pub(super) async fn read(client: &ServerClient) -> Answer<FlagFacts> {
+pub(super) async fn read(client: &ServerClient) -> QueryResult<FlagFacts> {
     let present = client.row(THERE, &[]).await?;
     let there = |column| get::<bool>(&present, column);
     let (collection, state, outbox) = (there(0)?, there(1)?, there(2)?);
@@ -40,7 +40,7 @@ pub(super) async fn read(client: &ServerClient) -> Answer<FlagFacts> {
 }
 
 /// `stream` says that there is a Redis.
-pub(super) fn findings(facts: &Answer<FlagFacts>, stream: bool, service: bool) -> Vec<Finding> {
+pub(super) fn findings(facts: &QueryResult<FlagFacts>, stream: bool, service: bool) -> Vec<Finding> {
     let facts = match facts {
         Ok(facts) => facts,
         Err(error) => {

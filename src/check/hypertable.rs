@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::database::{Answer, ServerClient, get};
+use super::database::{QueryResult, ServerClient, get};
 use super::finding::{Check, Finding, size, span};
 
 /// The chunks of `positions`.
@@ -35,7 +35,7 @@ pub(super) struct Job {
     failures: i64,
 }
 
-pub(super) async fn read(client: &ServerClient) -> Answer<ChunkFacts> {
+pub(super) async fn read(client: &ServerClient) -> QueryResult<ChunkFacts> {
     let row = client.row(HYPERTABLE, &[]).await?;
     let seconds: f64 = get(&row, 1)?;
     let chunk = |row: &tokio_postgres::Row| {
@@ -43,11 +43,11 @@ pub(super) async fn read(client: &ServerClient) -> Answer<ChunkFacts> {
         let bytes = u64::try_from(get::<i64>(row, 0)?).unwrap_or(0);
         Ok(Chunk { bytes, rows: (rows > 0.0).then_some(rows), passed: get::<f64>(row, 2)?.clamp(0.0, 1.0) })
     };
-    let recent = client.rows(RECENT, &[]).await?.iter().map(chunk).collect::<Answer<_>>()?;
+    let recent = client.rows(RECENT, &[]).await?.iter().map(chunk).collect::<QueryResult<_>>()?;
     Ok(ChunkFacts { chunks: get(&row, 0)?, interval: Duration::from_secs_f64(seconds.clamp(1.0, 1e10)), recent })
 }
 
-pub(super) async fn read_jobs(client: &ServerClient) -> Answer<Vec<Job>> {
+pub(super) async fn read_jobs(client: &ServerClient) -> QueryResult<Vec<Job>> {
     let job = |row: &tokio_postgres::Row| {
         Ok(Job {
             name: get(row, 0)?,
@@ -60,7 +60,11 @@ pub(super) async fn read_jobs(client: &ServerClient) -> Answer<Vec<Job>> {
     client.rows(JOBS, &[]).await?.iter().map(job).collect()
 }
 
-pub(super) fn findings(facts: &Answer<ChunkFacts>, jobs: &Answer<Vec<Job>>, shared_buffers: i64) -> Vec<Finding> {
+pub(super) fn findings(
+    facts: &QueryResult<ChunkFacts>,
+    jobs: &QueryResult<Vec<Job>>,
+    shared_buffers: i64,
+) -> Vec<Finding> {
     let chunks = match facts {
         Ok(facts) => [count(facts), interval(facts, u64::try_from(shared_buffers).unwrap_or(0))],
         Err(error) => [Check::Chunks.unknown(error), Check::ChunkInterval.unknown(error)],
@@ -71,8 +75,8 @@ pub(super) fn findings(facts: &Answer<ChunkFacts>, jobs: &Answer<Vec<Job>>, shar
 
 /// Where there are no chunks.
 pub(super) fn none() -> Vec<Finding> {
-    let why = "positions is no hypertable";
-    [Check::Chunks, Check::ChunkInterval, Check::Jobs].map(|check| check.ok(why)).into()
+    let reason = "positions is no hypertable";
+    [Check::Chunks, Check::ChunkInterval, Check::Jobs].map(|check| check.ok(reason)).into()
 }
 
 fn count(facts: &ChunkFacts) -> Finding {
@@ -133,7 +137,7 @@ fn jobs(jobs: &[Job]) -> Finding {
         let named = |job: &Job| format!("{} ({} failures)", job.name, job.failures);
         jobs.iter().filter(wanted).map(named).collect::<Vec<_>>().join(", ")
     };
-    let look = "timescaledb_information.job_errors says why; ALTER EXTENSION, free workers (timescaledb.max_background_workers) \
+    let look = "timescaledb_information.job_errors says reason; ALTER EXTENSION, free workers (timescaledb.max_background_workers) \
                 and disk room are the usual reasons";
     let ours = names(&|job| job.ours && failed(job));
     if !ours.is_empty() {

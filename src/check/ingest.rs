@@ -1,6 +1,6 @@
 //! What reached the database: the last commit of each journal, what was quarantined, how long positions stay.
 
-use super::database::{Answer, ServerClient, ago, get};
+use super::database::{QueryResult, ServerClient, ago, get};
 use super::finding::{Check, Finding, size, span};
 use super::journal;
 use super::service;
@@ -20,7 +20,7 @@ pub(super) struct JournalCheckpoint {
 /// Quarantined records of the last day, by reason, most first. Counting stops at [`COUNTED`].
 pub(super) type QuarantineCounts = Vec<(String, i64)>;
 
-pub(super) async fn read_checkpoints(client: &ServerClient) -> Answer<Vec<JournalCheckpoint>> {
+pub(super) async fn read_checkpoints(client: &ServerClient) -> QueryResult<Vec<JournalCheckpoint>> {
     let checkpoint = |row: &tokio_postgres::Row| {
         let journal: uuid::Uuid = get(row, 0)?;
         let position = u64::try_from(get::<i64>(row, 1)?).unwrap_or(0);
@@ -29,13 +29,16 @@ pub(super) async fn read_checkpoints(client: &ServerClient) -> Answer<Vec<Journa
     client.rows(CHECKPOINTS, &[]).await?.iter().map(checkpoint).collect()
 }
 
-pub(super) async fn read_quarantined(client: &ServerClient) -> Answer<QuarantineCounts> {
+pub(super) async fn read_quarantined(client: &ServerClient) -> QueryResult<QuarantineCounts> {
     let counted = |row: &tokio_postgres::Row| Ok((get(row, 0)?, get(row, 1)?));
     client.rows(QUARANTINED, &[]).await?.iter().map(counted).collect()
 }
 
 /// How far the database has the journal of this data directory, where it knows it.
-pub(super) fn committed(kept: &journal::JournalFacts, known: &Answer<Vec<JournalCheckpoint>>) -> Option<Answer<u64>> {
+pub(super) fn committed(
+    kept: &journal::JournalFacts,
+    known: &QueryResult<Vec<JournalCheckpoint>>,
+) -> Option<QueryResult<u64>> {
     let id = kept.kept.as_ref()?.id;
     match known {
         Ok(known) => known.iter().find(|checkpoint| checkpoint.journal == id).map(|at| Ok(at.position)),
@@ -45,7 +48,7 @@ pub(super) fn committed(kept: &journal::JournalFacts, known: &Answer<Vec<Journal
 
 pub(super) fn last_commit(
     kept: &journal::JournalFacts,
-    known: &Answer<Vec<JournalCheckpoint>>,
+    known: &QueryResult<Vec<JournalCheckpoint>>,
     service: &service::ServiceFacts,
 ) -> Finding {
     let check = Check::LastCommit;
@@ -90,7 +93,7 @@ pub(super) fn last_commit(
     check.ok(found)
 }
 
-pub(super) fn quarantine(counted: &Answer<QuarantineCounts>) -> Finding {
+pub(super) fn quarantine(counted: &QueryResult<QuarantineCounts>) -> Finding {
     let check = Check::Quarantine;
     let counted = match counted {
         Ok(counted) => counted,

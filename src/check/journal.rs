@@ -15,7 +15,7 @@ use odograph_journal::{Archive, Files, OpenError, ScanItem};
 #[derive(Debug)]
 pub(super) struct JournalFacts {
     /// `None` where there is no journal yet.
-    pub(super) kept: Option<KeptEntries>,
+    pub(super) kept: Option<ArchivedEntries>,
     /// It is there and cannot be opened.
     broken: Option<String>,
     /// Noted gaps, one a line.
@@ -26,7 +26,7 @@ pub(super) struct JournalFacts {
 
 /// A journal that can be read.
 #[derive(Debug)]
-pub(super) struct KeptEntries {
+pub(super) struct ArchivedEntries {
     pub(super) id: JournalId,
     /// Behind its last entry.
     pub(super) end: u64,
@@ -71,10 +71,16 @@ pub(super) fn read(data_dir: &Path) -> JournalFacts {
     }
 }
 
-fn kept_entries(archive: &Archive) -> Result<KeptEntries, OpenError> {
+fn kept_entries(archive: &Archive) -> Result<ArchivedEntries, OpenError> {
     let (begun, numbers) = (Instant::now(), archive.segments()?);
-    let mut kept =
-        KeptEntries { id: archive.id(), end: 0, newest_us: None, segments: numbers.len(), looked_at: 0, damages: 0 };
+    let mut kept = ArchivedEntries {
+        id: archive.id(),
+        end: 0,
+        newest_us: None,
+        segments: numbers.len(),
+        looked_at: 0,
+        damages: 0,
+    };
     for number in numbers.into_iter().rev() {
         if begun.elapsed() > LONG_ENOUGH {
             break;
@@ -140,7 +146,7 @@ fn whole(facts: &JournalFacts) -> Finding {
     }
     let held = if facts.held { "a service has it open" } else { "no service has it open" };
     let Some(kept) = &facts.kept else { return check.ok("none yet: the first start makes it") };
-    let KeptEntries { segments, looked_at, damages, .. } = kept;
+    let ArchivedEntries { segments, looked_at, damages, .. } = kept;
     if *damages > 0 {
         let remedy = "`odograph journal inspect` says where; `odograph serve --journal-recovery skip-damage` goes on without what \
                       is lost. Look at the disk: it lost what it had synced";
@@ -194,7 +200,7 @@ const LONG_ENOUGH: Duration = Duration::from_secs(5);
 #[cfg(test)]
 pub(super) fn sample(end: u64) -> (JournalFacts, JournalId) {
     let id = JournalId::random();
-    let kept = KeptEntries { id, end, newest_us: None, segments: 3, looked_at: 3, damages: 0 };
+    let kept = ArchivedEntries { id, end, newest_us: None, segments: 3, looked_at: 3, damages: 0 };
     (JournalFacts { kept: Some(kept), ..JournalFacts::default() }, id)
 }
 
@@ -205,7 +211,7 @@ mod tests {
 
     fn facts(damages: u64, gaps: &str) -> JournalFacts {
         let (facts, _) = sample(100);
-        let kept = facts.kept.map(|kept| KeptEntries { damages, ..kept });
+        let kept = facts.kept.map(|kept| ArchivedEntries { damages, ..kept });
         JournalFacts { kept, gaps: Ok(gaps.to_owned()), ..facts }
     }
 

@@ -1,16 +1,16 @@
 //! Tables, what the role may do with them, and what this build of TimescaleDB lacks.
 
-use super::database::{Answer, ServerClient, get};
+use super::database::{QueryResult, ServerClient, get};
 use super::finding::{Check, Finding};
 use crate::store::{self, DatabaseUrl, ErrorClass, Features, PositionsTable, Schema, features};
 
 /// What was found out.
 pub(super) struct SchemaFacts {
     schema: Result<Schema, (ErrorClass, String)>,
-    features: Answer<Features>,
-    lacking: Answer<Vec<String>>,
+    features: QueryResult<Features>,
+    lacking: QueryResult<Vec<String>>,
     /// Whether the role may drop chunks.
-    owner: Answer<bool>,
+    owner: QueryResult<bool>,
 }
 
 pub(super) async fn read(client: &ServerClient, url: &DatabaseUrl) -> SchemaFacts {
@@ -55,7 +55,7 @@ fn schema(schema: &Result<Schema, (ErrorClass, String)>) -> Finding {
     }
 }
 
-fn privileges(lacking: &Answer<Vec<String>>, owner: &Answer<bool>, drops: bool) -> Finding {
+fn privileges(lacking: &QueryResult<Vec<String>>, owner: &QueryResult<bool>, drops: bool) -> Finding {
     let check = Check::Privileges;
     let remedy = "as the tables' owner, grant what docs/database.md lists under Roles";
     match (lacking, owner) {
@@ -72,7 +72,7 @@ fn privileges(lacking: &Answer<Vec<String>>, owner: &Answer<bool>, drops: bool) 
     }
 }
 
-fn licence(features: &Answer<Features>) -> Finding {
+fn licence(features: &QueryResult<Features>) -> Finding {
     let check = Check::Licence;
     match features {
         Err(error) => check.wrong(error, "install TimescaleDB 2.13 or later; see docs/database.md, Builds"),

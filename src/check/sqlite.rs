@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
 
-use super::database::Answer;
+use super::database::QueryResult;
 use super::finding::{Check, Finding, size};
 use super::ingest::{JournalCheckpoint, QuarantineCounts};
 use odograph_journal::JournalId;
@@ -23,7 +23,7 @@ pub(super) struct SqliteFacts {
 }
 
 /// `None` where there is no file yet.
-pub(super) async fn read(path: &Path) -> Answer<Option<SqliteFacts>> {
+pub(super) async fn read(path: &Path) -> QueryResult<Option<SqliteFacts>> {
     let Ok(file) = std::fs::metadata(path) else { return Ok(None) };
     let options =
         SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY).disable_statement_logging();
@@ -58,7 +58,7 @@ async fn read_tables(connection: &mut SqliteConnection) -> Result<SqliteFacts, s
 }
 
 /// The findings that belong to the file alone.
-pub(super) fn findings(path: &Path, facts: &Answer<Option<SqliteFacts>>) -> Vec<Finding> {
+pub(super) fn findings(path: &Path, facts: &QueryResult<Option<SqliteFacts>>) -> Vec<Finding> {
     let shown = path.display();
     let database = match facts {
         Ok(Some(facts)) => {

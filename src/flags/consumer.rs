@@ -18,7 +18,7 @@ use super::reply::{self, EntryId, StreamEntry};
 use crate::backoff::Backoff;
 use crate::health::Reason;
 use crate::store::{Applied, FlagChange, Ledger};
-use odograph_journal::system_us;
+use odograph_journal::unix_now_us;
 
 /// Consumes until the stop.
 pub(super) async fn run<L: Ledger>(context: &FlagContext, url: &RedisUrl, ledger: L) {
@@ -137,7 +137,7 @@ impl<L: Ledger> Consumer<'_, L> {
         }
         let FlagContext { config, metrics, .. } = self.context;
         let (mut changes, mut ids, mut dead, mut gone) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        let now_us = system_us();
+        let now_us = unix_now_us();
         for entry in &entries {
             let parsed =
                 entry.fields.as_deref().map(|fields| parse(fields).and_then(|change| replaceable(change, now_us)));

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use odograph_journal::system_us;
+use odograph_journal::unix_now_us;
 use redis::Value;
 
 /// Fields of an entry: names and values.
@@ -37,7 +37,7 @@ impl EntryId {
 
     /// The time since the entry was written, by this machine's clock; zero for an id from the future.
     pub(super) fn age(self) -> Duration {
-        let now_ms = u64::try_from(system_us() / 1_000).unwrap_or(0);
+        let now_ms = u64::try_from(unix_now_us() / 1_000).unwrap_or(0);
         Duration::from_millis(now_ms.saturating_sub(self.ms))
     }
 }

@@ -13,7 +13,7 @@ use odograph_journal::{JournalId, Position};
 pub struct Decoder {
     window: TimeWindow,
     again: ReplayBatch,
-    refused: Refused,
+    refused: RefusedRecords,
     /// Where nothing is written, so that the table does not tell: what was looked at just before.
     seen: Option<DuplicateFilter>,
     repeats: u64,
@@ -21,7 +21,7 @@ pub struct Decoder {
 
 /// What is no row by today's program and settings, in records; a frame that cannot be read counts those that it names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedRecords {
     /// Those of frames that cannot be read.
     pub undecodable: u64,
     /// Records outside the time window.
@@ -30,7 +30,7 @@ pub struct Refused {
     pub frames: u64,
 }
 
-impl Refused {
+impl RefusedRecords {
     pub(super) fn add(&mut self, other: Self) {
         self.undecodable += other.undecodable;
         self.time_window += other.time_window;
@@ -42,7 +42,7 @@ impl Decoder {
     /// For entries of one journal.
     #[must_use]
     pub fn new(journal: JournalId, window: TimeWindow) -> Self {
-        Self { window, again: ReplayBatch::new(journal), refused: Refused::default(), seen: None, repeats: 0 }
+        Self { window, again: ReplayBatch::new(journal), refused: RefusedRecords::default(), seen: None, repeats: 0 }
     }
 
     /// The same, leaving out what a device sends again shortly after: where nothing is written it would count twice.
@@ -148,7 +148,7 @@ impl Decoder {
     /// Whether there is nothing to write and nothing to tell.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.again.is_empty() && self.refused == Refused::default() && self.repeats == 0
+        self.again.is_empty() && self.refused == RefusedRecords::default() && self.repeats == 0
     }
 
     /// What was gathered, for the store.
@@ -157,7 +157,7 @@ impl Decoder {
     }
 
     /// Begins anew; gives what was refused, and how many records were left out.
-    pub fn take_rest(&mut self) -> (Refused, u64) {
+    pub fn take_rest(&mut self) -> (RefusedRecords, u64) {
         self.again.clear();
         (std::mem::take(&mut self.refused), std::mem::take(&mut self.repeats))
     }

@@ -14,7 +14,7 @@ mod request;
 mod retry;
 mod run;
 
-pub use decoder::{Decoder, Refused, alone};
+pub use decoder::{Decoder, RefusedRecords, alone};
 pub use request::{ReplayError, ReplayMode, ReplayReport, ReplayRequest};
 pub use retry::{RetryReport, retry};
 pub use run::run;

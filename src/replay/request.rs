@@ -1,6 +1,6 @@
 //! What a replay is asked for, and what it reports.
 
-use super::decoder::Refused;
+use super::decoder::RefusedRecords;
 use crate::ingest::drain::TimeWindow;
 use crate::store::{Differences, RewriteReport, StoreError};
 use odograph_journal::{Filter, JournalId, OpenError};
@@ -33,7 +33,7 @@ pub struct ReplayReport {
     /// What became of their records.
     pub rewritten: RewriteReport,
     /// Records and frames that are no rows by today's program and settings.
-    pub refused: Refused,
+    pub refused: RefusedRecords,
     /// How rows would change, if they were compared only.
     pub differences: Differences,
     /// Wanted entries that the lanes have not committed yet.

@@ -10,7 +10,7 @@ use super::decoder::Decoder;
 use super::request::{ReplayError, ReplayMode, ReplayReport, ReplayRequest};
 use crate::ingest::drain::with_plausible_receive_time;
 use crate::store::{Rewriter, StoreError};
-use odograph_journal::{Archive, Entry, system_us};
+use odograph_journal::{Archive, Entry, unix_now_us};
 
 /// Decodes again what the filter wants; tells `progress` after every transaction what was done so far. `stop` ends it between
 /// two transactions.
@@ -39,7 +39,7 @@ pub async fn run(
                 report.share = committed.share(begin, entry.position);
                 received_us = Some(entry.entry.received_at_us);
                 report.entries += 1;
-                let Entry { position, entry } = with_plausible_receive_time(entry, system_us);
+                let Entry { position, entry } = with_plausible_receive_time(entry, unix_now_us);
                 decoder.entry(position, &entry);
             } else {
                 report.left += 1;

@@ -177,11 +177,11 @@ async fn latest_positions_that_were_held_back_are_checked_again(mut database: im
     // A batch without its latest position, which comes with a later one.
     let rows = [row(IMEI, NOON, 1), row(IMEI, NOON + 10, 1)];
     let mut first = batch(&rows);
-    let newest = std::mem::take(&mut first.latest);
+    let latest = std::mem::take(&mut first.latest);
     database.store().commit(&first).await.unwrap();
     apply(&database, &[set(1, 1, window(IMEI, 10, 10))]).await;
     let mut second = batch(&[row(OTHER, NOON, 1)]);
-    second.latest = newest;
+    second.latest = latest;
     database.store().commit(&second).await.unwrap();
     assert_eq!(latest_times(&database).await, of(CAR, &[0]));
 }
@@ -192,7 +192,7 @@ async fn a_latest_position_comes_back_from_under_a_flag_that_was_never_applied()
     let mut database = PostgresFixture::new().await;
     // A batch without its latest position, which comes with a later one.
     let mut first = batch(&[row(IMEI, NOON, 1)]);
-    let newest = std::mem::take(&mut first.latest);
+    let latest = std::mem::take(&mut first.latest);
     database.store().commit(&first).await.unwrap();
     let written_down = format!(
         "INSERT INTO position_flag_ledger (flag_id, seq, imei, ts_from, ts_to, faulty) \
@@ -201,7 +201,7 @@ async fn a_latest_position_comes_back_from_under_a_flag_that_was_never_applied()
     );
     database.execute(&written_down).await;
     let mut second = batch(&[row(OTHER, NOON, 1)]);
-    second.latest = newest;
+    second.latest = latest;
     database.store().commit(&second).await.unwrap();
     assert_eq!(latest_times(&database).await, [], "a live flag covers it");
     assert_eq!(apply(&database, &[deleted(1, 2)]).await, [Applied::Applied]);
@@ -209,17 +209,17 @@ async fn a_latest_position_comes_back_from_under_a_flag_that_was_never_applied()
 }
 
 #[tokio::test]
-async fn of_two_records_of_one_instant_the_later_one_is_newest_also_from_under_a_flag() {
+async fn of_two_records_of_one_instant_the_later_one_is_latest_also_from_under_a_flag() {
     let mut database = PostgresFixture::new().await;
     apply(&database, &[set(1, 1, window(IMEI, 0, 0))]).await;
     until_committed(database.store(), &batch(&[row(IMEI, NOON, 7)])).await;
     // The flag is withdrawn, and the other record arrives before that is applied.
     database.execute("UPDATE position_flag_ledger SET seq = 2, deleted = true, version = version + 1").await;
     until_committed(database.store(), &batch(&[row(IMEI, NOON, 3)])).await;
-    let newest = async |database: &PostgresFixture| database.texts("latest_positions", &["fingerprint"]).await;
-    assert_eq!(newest(&database).await, [["3"]]);
+    let latest = async |database: &PostgresFixture| database.texts("latest_positions", &["fingerprint"]).await;
+    assert_eq!(latest(&database).await, [["3"]]);
     assert_eq!(database.ledger().finish(10).await.unwrap(), 1);
-    assert_eq!(newest(&database).await, [["7"]]);
+    assert_eq!(latest(&database).await, [["7"]]);
 }
 
 async fn each_changed_window_is_reported_once(mut database: impl StoreFixture) {

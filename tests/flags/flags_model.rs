@@ -70,14 +70,14 @@ impl Schedule {
 
     /// The windows in force after all changes.
     fn live(&self) -> Vec<Window> {
-        let mut newest: BTreeMap<Uuid, &FlagChange> = BTreeMap::new();
+        let mut latest: BTreeMap<Uuid, &FlagChange> = BTreeMap::new();
         for change in &self.changes {
-            let held = newest.entry(change.flag).or_insert(change);
+            let held = latest.entry(change.flag).or_insert(change);
             if held.seq < change.seq {
                 *held = change;
             }
         }
-        let live = newest.values().filter_map(|change| match &change.state {
+        let live = latest.values().filter_map(|change| match &change.state {
             FlagState::Set { window, faulty: true, .. } => Some(*window),
             _ => None,
         });
@@ -90,17 +90,17 @@ impl Schedule {
         keys.filter(|(imei, ts_ms, _)| live.iter().any(|window| window.covers(*imei, *ts_ms))).collect()
     }
 
-    fn newest(&self) -> BTreeMap<u64, (i64, i32)> {
+    fn latest(&self) -> BTreeMap<u64, (i64, i32)> {
         let faulty = self.faulty();
-        let mut newest = BTreeMap::new();
+        let mut latest = BTreeMap::new();
         for sample in &self.rows {
             let (imei, at) = (sample.row.imei.get(), (sample.row.ts_ms, sample.row.fingerprint));
             if sample.row.valid && !faulty.contains(&(imei, at.0, at.1)) {
-                let held = newest.entry(imei).or_insert(at);
+                let held = latest.entry(imei).or_insert(at);
                 *held = at.max(*held);
             }
         }
-        newest
+        latest
     }
 
     fn is_of(&self, imei: i64) -> bool {
@@ -197,10 +197,10 @@ async fn check(database: &impl StoreFixture, schedule: &Schedule, seed: u64) {
     let faulty: BTreeSet<_> =
         faulty.map(|cells| key(cells)).map(|(imei, ts, print)| (imei.cast_unsigned(), ts, print)).collect();
     assert_eq!(faulty, schedule.faulty(), "faulty positions, seed {seed}: {:#?}", schedule.changes);
-    let newest = database.rows("latest_positions").await;
-    let newest = newest.iter().map(|cells| key(cells)).filter(|(imei, ..)| schedule.is_of(*imei));
-    let newest: BTreeMap<_, _> = newest.map(|(imei, ts, print)| (imei.cast_unsigned(), (ts, print))).collect();
-    assert_eq!(newest, schedule.newest(), "latest positions, seed {seed}: {:#?}", schedule.changes);
+    let latest = database.rows("latest_positions").await;
+    let latest = latest.iter().map(|cells| key(cells)).filter(|(imei, ..)| schedule.is_of(*imei));
+    let latest: BTreeMap<_, _> = latest.map(|(imei, ts, print)| (imei.cast_unsigned(), (ts, print))).collect();
+    assert_eq!(latest, schedule.latest(), "latest positions, seed {seed}: {:#?}", schedule.changes);
     // So that later schedules do not read more and more. The known flags stay.
     let [one, other] = &schedule.imeis;
     for table in ["positions", "latest_positions"] {

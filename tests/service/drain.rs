@@ -18,7 +18,7 @@ use odograph::store::{
     StoreError,
 };
 use odograph_faulty_disk::FaultyDisk;
-use odograph_journal::system_us;
+use odograph_journal::unix_now_us;
 use odograph_journal::{
     EntryKind, Group, Limits, Log, LogOutcome as Written, NewEntry, OpeningDraw, Options, RecoveryMode,
 };
@@ -249,14 +249,14 @@ impl DiskIngest {
         let limits = Limits::with_pieces(80 << 10, 8 << 10, 3 << 10, Duration::from_hours(1)).unwrap();
         let options = Options { limits, recovery: RecoveryMode::Strict };
         let draw = OpeningDraw { id: JournalId::random(), tag, begin: Position(0) };
-        let (log, opened) = Log::open(Arc::new(disk.clone()), options, draw, system_us()).unwrap();
+        let (log, opened) = Log::open(Arc::new(disk.clone()), options, draw, unix_now_us()).unwrap();
         let (registry, health) = (Registry::new(), Arc::new(Health::default()));
         let tally = registry.tally();
         tally.recovered(opened.records);
         let metrics = (Arc::clone(&tally), Arc::clone(&health), JournalMetrics::new(&registry));
         let (catalog, gaps) = (Arc::clone(log.catalog()), GapFile::new(Arc::new(disk.clone())));
         let store = LaneWriter::over(database.clone(), Lane::only(catalog.id()));
-        let draining = Arc::new(JournalProgress::new(catalog, 1, gaps, false, opened.new_id, system_us, metrics));
+        let draining = Arc::new(JournalProgress::new(catalog, 1, gaps, false, opened.new_id, unix_now_us, metrics));
         let batching = BatchLimits {
             rows: 1000,
             linger: Duration::from_millis(1),
@@ -271,7 +271,13 @@ impl DiskIngest {
     fn append(&mut self, record: &NewRecord) {
         let frame = frame(std::slice::from_ref(record));
         let (bytes, mut group) = (&frame[8..frame.len() - 4], Group::default());
-        group.push(&NewEntry { kind: EntryKind::Frame, imei: imei(1), received_at_us: system_us(), records: 1, bytes });
+        group.push(&NewEntry {
+            kind: EntryKind::Frame,
+            imei: imei(1),
+            received_at_us: unix_now_us(),
+            records: 1,
+            bytes,
+        });
         assert!(matches!(self.log.commit(&mut group), Ok(Written::Synced(_))));
         self.tally.recovered(1);
     }

@@ -88,12 +88,12 @@ impl BatchBuilder {
                 }
             }
             EntryKind::Undecodable => {
-                let why = undecodable(entry.bytes).map_or_else(
+                let detail = undecodable(entry.bytes).map_or_else(
                     // An earlier version refused the frame.
                     || "can be decoded by this version".to_owned(),
                     |error| error.to_string(),
                 );
-                self.whole_frame(position, entry, why);
+                self.whole_frame(position, entry, detail);
             }
             EntryKind::Message => self.message(position, entry),
         }
@@ -112,8 +112,8 @@ impl BatchBuilder {
             let mut built = BuiltRow::new(frame.imei, frame.received_at_us, avl.codec(), &record);
             (built.row.frame, built.row.record_index) = (frame.position, index);
             let (row, at) = (&built.row, (built.row.ts_ms, built.row.fingerprint));
-            if let Some(why) = window.refuses(&record, frame.received_at_us) {
-                batch.quarantined.push(Quarantined::record(row, QuarantineReason::TimeWindow, why, record.wire()));
+            if let Some(detail) = window.refuses(&record, frame.received_at_us) {
+                batch.quarantined.push(Quarantined::record(row, QuarantineReason::TimeWindow, detail, record.wire()));
                 continue;
             }
             let rows = match filter.check_and_remember(row.ts_ms, row.fingerprint) {

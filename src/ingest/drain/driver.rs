@@ -18,7 +18,7 @@ use crate::health::Reason;
 use crate::store::{
     BatchSpan, Checkpoint, CommitOutcome, Committed, QuarantineReason, Reduced, Schema, Store, StoreError,
 };
-use odograph_journal::system_us;
+use odograph_journal::unix_now_us;
 
 /// Drives one lane of the drain.
 pub struct LaneDriver<S, F> {
@@ -364,7 +364,7 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
                 "the database refuses messages or quarantined records; the journal has their bytes for as long as it keeps them"
             );
         }
-        let now_ms = system_us() / 1_000;
+        let now_ms = unix_now_us() / 1_000;
         for newest_ms in self.builder.newest_ms() {
             let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
             metrics.freshness.record(Duration::from_millis(age_ms));

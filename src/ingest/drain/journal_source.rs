@@ -69,7 +69,7 @@ impl JournalSource {
                 self.progress.gap(self.lane.journal, at.position, begin);
                 begin
             }
-            HistoryMatch::Reidentify(why) => return Ok(Err(why)),
+            HistoryMatch::Reidentify(mismatch) => return Ok(Err(mismatch)),
         };
         match Reader::open(&self.progress.catalog, place) {
             Err(ReadError::NoEntry { .. }) => Ok(Err(HistoryMismatch::OtherHistory)),
@@ -164,8 +164,8 @@ impl EntrySource for JournalSource {
         self.lane = lane;
         let place = match self.locate(at.mark)? {
             Ok(place) => place,
-            Err(why) => {
-                self.progress.rename(self.lane.journal, why)?;
+            Err(mismatch) => {
+                self.progress.rename(self.lane.journal, mismatch)?;
                 return Ok(None);
             }
         };

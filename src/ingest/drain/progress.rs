@@ -99,7 +99,7 @@ impl JournalProgress {
     }
 
     /// Brings the journal's gauges and reasons up to date.
-    pub fn look(&self) {
+    pub fn update_gauges(&self) {
         use odograph_journal::JournalState;
         let status = self.catalog.status();
         let (done, oldest) = self.behind(status.end);
@@ -178,14 +178,14 @@ impl JournalProgress {
     }
 
     /// Gives the journal a new id, unless another lane has done so since `seen`.
-    pub(super) fn rename(&self, seen: JournalId, why: HistoryMismatch) -> Result<(), Poisoned> {
+    pub(super) fn rename(&self, seen: JournalId, mismatch: HistoryMismatch) -> Result<(), Poisoned> {
         let mut lanes = self.lock();
         if self.catalog.id() != seen {
             return Ok(());
         }
         let id = JournalId::random();
         tracing::error!(
-            journal = %seen, new = %id, ?why,
+            journal = %seen, new = %id, why = ?mismatch,
             "the database holds a checkpoint that is not from this journal as it is now: the journal was restored, copied, or lost its \
              end. It takes a new id, and everything that it keeps is drained again; existing rows stay as they are"
         );

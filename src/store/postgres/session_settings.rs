@@ -10,21 +10,25 @@ use crate::store::error::store_error::StoreError;
 /// a batch or a flag takes as long as it needs. Then checks the session.
 ///
 /// # Errors
-/// It names each wrong setting and where it may come from.
+/// It names each unexpected setting and where it may come from.
 pub(super) async fn verify(client: &Client) -> Result<(), StoreError> {
     let failed = |error| StoreError::postgres(VERIFYING, error);
     let rows = client.query(SETTINGS, &[]).await.map_err(failed)?;
-    let mut wrong = Vec::new();
+    let mut unexpected = Vec::new();
     for row in rows {
         let (name, value): (&str, Option<&str>) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
         if let Some(problem) = problem(name, value.unwrap_or_default()) {
-            wrong.push(problem);
+            unexpected.push(problem);
         }
     }
-    if wrong.is_empty() { Ok(()) } else { Err(StoreError::new(ErrorClass::Refuses, VERIFYING, wrong.join("; "))) }
+    if unexpected.is_empty() {
+        Ok(())
+    } else {
+        Err(StoreError::new(ErrorClass::Refuses, VERIFYING, unexpected.join("; ")))
+    }
 }
 
-/// What is wrong with a value, if anything.
+/// What is unexpected with a value, if anything.
 fn problem(name: &str, value: &str) -> Option<String> {
     let (is_right, right) = match name {
         "transaction_isolation" => (value == "read committed", "read committed"),
@@ -58,7 +62,7 @@ mod tests {
 
     #[test]
     fn each_wrong_setting_is_named_with_the_right_one() {
-        for (name, right, wrong) in [
+        for (name, right, unexpected) in [
             ("transaction_isolation", "read committed", "repeatable read"),
             ("session_replication_role", "origin", "replica"),
             ("row_security", "off", "on"),
@@ -66,7 +70,7 @@ mod tests {
             ("server_encoding", "UTF8", "LATIN1"),
         ] {
             assert_eq!(problem(name, right), None);
-            assert!(problem(name, wrong).is_some_and(|text| text.contains(wrong)), "{name}");
+            assert!(problem(name, unexpected).is_some_and(|text| text.contains(unexpected)), "{name}");
         }
         assert_eq!(problem("transaction_timeout", "5s"), None);
     }

@@ -17,7 +17,7 @@ use crate::store::flags::changes::{latest_of_each, outcomes};
 use crate::store::flags::intervals::{MarkCount, intervals, merged};
 use crate::store::model::flag::{Applied, Correction, FlagChange, FlagState, Window};
 use crate::store::port::{Ledger, OUTBOX_MAX};
-use odograph_journal::system_us;
+use odograph_journal::unix_now_us;
 
 /// Writes the ledger of flags in a SQLite file, and makes positions follow.
 pub struct SqliteLedger {
@@ -152,7 +152,7 @@ async fn record(
         .bind(faulty)
         .bind(change.state == FlagState::Deleted)
         .bind(reason)
-        .bind(system_us())
+        .bind(unix_now_us())
         .execute(connection)
         .await
         .map_err(failed(APPLYING))?;

@@ -37,7 +37,7 @@ use crate::store::model::fence::{
 use crate::store::model::row::Row;
 use crate::store::model::rows::Rows;
 
-use odograph_journal::{Mark, Position, system_us};
+use odograph_journal::{Mark, Position, unix_now_us};
 
 /// A connection, and what it writes with. Any error ends both.
 pub(super) struct Transaction<'a> {
@@ -182,7 +182,7 @@ pub(super) async fn open_lane(connection: &mut SqliteConnection, lane: Lane) -> 
                 .bind(checkpoint.mark.position.0.cast_signed())
                 .bind(checkpoint.mark.tag)
                 .bind(checkpoint.latest.0.cast_signed())
-                .bind(system_us())
+                .bind(unix_now_us())
                 .execute(&mut *transaction)
                 .await
                 .map_err(failed(OPENING))?;
@@ -205,7 +205,7 @@ async fn checkpoint(connection: &mut SqliteConnection, lane: Lane, to: &Checkpoi
         .bind(to.mark.position.0.cast_signed())
         .bind(to.mark.tag)
         .bind(to.latest.0.cast_signed())
-        .bind(system_us())
+        .bind(unix_now_us())
         .bind(journal(lane))
         .bind(i64::from(lane.number))
         .execute(connection)
