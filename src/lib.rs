@@ -7,13 +7,13 @@
 //! tracker ─TCP─► gateway ─frame─► journal ──sync (group)──► receipt ─► ACK ─► tracker
 //!                                    │
 //!                                    └─► drain (lanes): decode → rows → batch ─► store: one transaction
-//!                                          cursor on the journal      fence, COPY, quarantine, messages, latest, checkpoint
+//!                                          cursor on the journal      fence, COPY, quarantine, messages, flags, latest, checkpoint
 //!                                                                     └─commit─► release journal
 //! ```
 //!
 //! In the order of reading, from the socket to the operator:
 //!
-//! - [`cli`] parses the command, [`config`] the settings; [`app`] starts and stops the service: nothing refers back to it.
+//! - [`cli`] parses the command, [`config`] the settings; [`app`] starts and stops the service. No other module refers to `app`.
 //! - [`ingest::gateway`] serves the sockets, and [`ingest::admission`] decides which devices may log in.
 //! - [`ingest::intake`] takes frames and gives receipts. [`odograph_journal`] makes frames survive a power cut before that.
 //! - [`ingest::drain`] decodes frames into rows and commits them in batches, one lane for each share of the devices.

@@ -14,7 +14,7 @@ pub enum Database {
 }
 
 /// Opens connections to one database.
-pub trait Connect {
+pub trait OpenDatabase {
     /// Opens a connection. `doing` names the purpose in an error.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ mod run;
 mod tracker;
 
 pub use clocks::Clocks;
-pub use database::{Connect, Database, DatabaseError};
+pub use database::{Database, DatabaseError, OpenDatabase};
 pub use imei::test_imei;
 pub use plan::Plan;
 pub use progress::Progress;

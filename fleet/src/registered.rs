@@ -2,7 +2,7 @@
 
 use sqlx::Row as _;
 
-use crate::database::{Connect, Database, DatabaseError};
+use crate::database::{Database, DatabaseError, OpenDatabase};
 use crate::imei::test_imei;
 use crate::plan::Plan;
 
@@ -10,7 +10,7 @@ use crate::plan::Plan;
 ///
 /// # Errors
 /// When the database cannot be reached or read.
-pub async fn registered(target: &impl Connect, plan: &Plan) -> Result<u64, DatabaseError> {
+pub async fn registered(target: &impl OpenDatabase, plan: &Plan) -> Result<u64, DatabaseError> {
     let last = plan.first_device.saturating_add(plan.devices.saturating_sub(1));
     let (first, last) = (test_imei(plan.first_device).to_string(), test_imei(last).to_string());
     let found: i64 = match target.connect("connecting to the database to look for registered devices").await? {

@@ -14,7 +14,8 @@
 //!
 //! # Who owns what
 //!
-//! - `Catalog` is the truth about what the journal holds: plain state, no disk, no clock. [`SharedCatalog`] is the same behind one
+//! - `Catalog` is the truth about what the journal holds, not about what is still to be stored: that is the database's checkpoint.
+//!   Plain state, no disk, no clock. [`SharedCatalog`] is the same behind one
 //!   lock, for readers, the drain and the writer.
 //! - [`Log`] is the only writer of segments: groups in, one sync each. Time, randomness and disk ([`Storage`]) come from outside.
 //! - [`Journal`] runs a [`Log`] on two threads: a writer, and a maintenance thread that prepares and removes segments.

@@ -96,15 +96,15 @@ impl Store for EmptyCommit {
         self.inner.open_lane().await
     }
 
-    async fn commit(&mut self, batch: &mut Batch, step: &BatchSpan) -> Result<CommitOutcome, StoreError> {
+    async fn commit(&mut self, batch: &mut Batch, span: &BatchSpan) -> Result<CommitOutcome, StoreError> {
         // Most batches go to the right database.
         if !batch.offered().is_multiple_of(3) || batch.offered() == 0 {
-            return self.inner.commit(batch, step).await;
+            return self.inner.commit(batch, span).await;
         }
         let elsewhere = SimDatabase::new(None);
         let mut store = LaneWriter::over(elsewhere.clone(), self.lane);
         let claimed = served(&elsewhere, store.open_lane()).await?;
-        let there = BatchSpan { from: claimed.mark, to: step.to };
+        let there = BatchSpan { from: claimed.mark, to: span.to };
         served(&elsewhere, store.commit(batch, &there)).await
     }
 

@@ -63,7 +63,7 @@ fn leaked<S>(order: Vec<S>) -> &'static [S] {
 
 fn batch_equivalent(change: Change<CommitStep>) -> Option<&'static str> {
     use CommitStep::{
-        Begin, Checkpoint, Claim, Fence, Guard, Latest, MarkRows, Messages, Quarantine, RepairLatest, Rows,
+        Begin, Checkpoint, Claim, Fence, FlagRows, Guard, Latest, Messages, Quarantine, RepairLatest, Rows,
     };
     let Change::Swapped(one, other) = change else { return None };
     match (one, other) {
@@ -73,11 +73,11 @@ fn batch_equivalent(change: Change<CommitStep>) -> Option<&'static str> {
             Some("a guard that comes later in the transaction sees at least as much, and refuses the whole of it")
         }
         (Quarantine, Messages) => Some("independent tables in one transaction"),
-        (MarkRows, Latest | RepairLatest) => {
+        (FlagRows, Latest | RepairLatest) => {
             Some("what live flags cover is never found as a latest position, marked or not")
         }
         (Latest, RepairLatest) => Some("a device has its latest position in one of the two, never in both"),
-        (MarkRows | Latest | RepairLatest, Checkpoint) => {
+        (FlagRows | Latest | RepairLatest, Checkpoint) => {
             Some("the fence holds the lock of the checkpoint, and no session sees it before the commit")
         }
         _ => None,

@@ -52,10 +52,10 @@ pub(super) async fn start(
     registry: &Registry,
     health: &Arc<Health>,
 ) -> Result<(Intake, Pipeline), StartError> {
-    let around =
+    let reports =
         LaneReports { metrics: DrainMetrics::new(registry), tally: registry.tally(), health: Arc::clone(health) };
     let journal_metrics = JournalMetrics::new(registry);
-    let starter = LaneStarter::new(&config, around);
+    let starter = LaneStarter::new(&config, reports);
     match config.acknowledgement {
         Acknowledgement::AfterCommit => without_journal(&config, registry, starter).await,
         Acknowledgement::AfterJournal => with_journal(&config, registry, starter, journal_metrics).await,
@@ -84,11 +84,11 @@ async fn with_journal(
     mut starter: LaneStarter<'_>,
     metrics: JournalMetrics,
 ) -> Result<(Intake, Pipeline), StartError> {
-    let (tally, health) = (registry.tally(), Arc::clone(&starter.around.health));
+    let (tally, health) = (registry.tally(), Arc::clone(&starter.reports.health));
     let (journal, opened) = open(config, &metrics).await?;
     tally.recovered(opened.records);
     let gaps = gaps(config, &health)?;
-    let draining = Arc::new(JournalProgress::new(
+    let progress = Arc::new(JournalProgress::new(
         Arc::clone(journal.catalog()),
         config.lanes,
         gaps,
@@ -98,17 +98,17 @@ async fn with_journal(
         (Arc::clone(&tally), health, metrics),
     ));
     // Open all of them before the first one queries the database: the answer may change what is released.
-    let tails = (0..config.lanes).map(|number| JournalSource::new(Arc::clone(&draining), number));
-    let tails: Vec<_> = tails.collect::<Result<_, _>>().map_err(|e| StartError::Journal(e.into()))?;
-    for (number, tail) in (0..).zip(tails) {
-        starter.start(number, tail).await?;
+    let sources = (0..config.lanes).map(|number| JournalSource::new(Arc::clone(&progress), number));
+    let sources: Vec<_> = sources.collect::<Result<_, _>>().map_err(|e| StartError::Journal(e.into()))?;
+    for (number, source) in (0..).zip(sources) {
+        starter.start(number, source).await?;
     }
-    draining.update_gauges();
+    progress.update_gauges();
     let appender = journal.appender();
     let relay = AbortOnDropHandle::new(tokio::spawn(appender.relay()));
     let pipeline =
-        Pipeline { journal: Some((journal, relay)), draining: Some(Arc::clone(&draining)), ..starter.pipeline };
-    registry.before_each_answer(move || draining.update_gauges());
+        Pipeline { journal: Some((journal, relay)), progress: Some(Arc::clone(&progress)), ..starter.pipeline };
+    registry.before_each_answer(move || progress.update_gauges());
     Ok((Intake::journal(appender, config.inflight_max, tally), pipeline))
 }
 
@@ -157,54 +157,54 @@ fn gaps(config: &PipelineConfig, health: &Health) -> Result<GapFile, StartError>
 /// Starts lanes one after the other.
 struct LaneStarter<'a> {
     config: &'a PipelineConfig,
-    around: LaneReports,
+    reports: LaneReports,
     pipeline: Pipeline,
     /// Each lane holds one. When all are dropped, all lanes have ended.
     guard: Arc<DropGuard>,
 }
 
 impl<'a> LaneStarter<'a> {
-    fn new(config: &'a PipelineConfig, around: LaneReports) -> Self {
+    fn new(config: &'a PipelineConfig, reports: LaneReports) -> Self {
         let all_ended = CancellationToken::new();
         let guard = Arc::new(all_ended.clone().drop_guard());
         let give_up = CancellationToken::new();
         let pipeline = Pipeline {
             journal: None,
-            draining: None,
+            progress: None,
             lanes: Vec::new(),
             finish: CancellationToken::new(),
             _give_up_on_drop: give_up.clone().drop_guard(),
             give_up,
             ended: CancellationToken::new(),
             all_ended,
-            health: Arc::clone(&around.health),
+            health: Arc::clone(&reports.health),
         };
-        Self { config, around, pipeline, guard }
+        Self { config, reports, pipeline, guard }
     }
 
-    async fn start<F: EntrySource + Send + 'static>(&mut self, number: u16, feed: F) -> Result<(), StartError> {
-        let (url, lane) = (&self.config.database_url, feed.lane());
+    async fn start<F: EntrySource + Send + 'static>(&mut self, number: u16, source: F) -> Result<(), StartError> {
+        let (url, lane) = (&self.config.database_url, source.lane());
         // Records over the cap are still in the journal. Without one, nothing else would hold them.
         let has_journal = self.config.acknowledgement == Acknowledgement::AfterJournal;
         let cap = self.config.quarantine_max_per_hour.filter(|_| has_journal);
         let store = DatabaseStore::open(url, lane, cap).await.map_err(StartError::Store)?;
-        self.spawn(number, store, feed)
+        self.spawn(number, store, source)
     }
 
     /// Gives a lane its own thread and runtime, so that decoding and encoding never delay a session.
-    fn spawn<S, F>(&mut self, number: u16, store: S, feed: F) -> Result<(), StartError>
+    fn spawn<S, F>(&mut self, number: u16, store: S, source: F) -> Result<(), StartError>
     where
         S: Store + Send + 'static,
         F: EntrySource + Send + 'static,
     {
-        let drain = LaneDriver::new(store, feed, self.config.batching, self.around.clone());
+        let driver = LaneDriver::new(store, source, self.config.batching, self.reports.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let (finish, give_up) = (self.pipeline.finish.clone(), self.pipeline.give_up.clone());
         let guards = (Arc::clone(&self.guard), self.pipeline.ended.clone().drop_guard());
         let thread = std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
             let _guards = guards;
             lower_priority();
-            runtime.block_on(drain.run(finish, give_up));
+            runtime.block_on(driver.run(finish, give_up));
         });
         self.pipeline.lanes.push(thread.map_err(StartError::Thread)?);
         Ok(())
@@ -220,7 +220,7 @@ fn lower_priority() {
 /// Everything behind the intake.
 pub(super) struct Pipeline {
     journal: Option<(Journal, AbortOnDropHandle<()>)>,
-    draining: Option<Arc<JournalProgress>>,
+    progress: Option<Arc<JournalProgress>>,
     lanes: Vec<std::thread::JoinHandle<()>>,
     finish: CancellationToken,
     give_up: CancellationToken,
@@ -234,8 +234,8 @@ pub(super) struct Pipeline {
 
 impl Pipeline {
     /// How far the lanes are in the journal, if there is one.
-    pub(super) fn draining(&self) -> Option<Arc<JournalProgress>> {
-        self.draining.clone()
+    pub(super) fn progress(&self) -> Option<Arc<JournalProgress>> {
+        self.progress.clone()
     }
 
     /// Ends the wait for receipts: frames without one stay unanswered.

@@ -71,7 +71,7 @@ pub async fn start(settings: &Settings, options: StartOptions) -> Result<Service
 
     let upkeep = spawn(upkeep(Arc::clone(&registry)));
     let retention_metrics = RetentionMetrics::new(&registry);
-    let retainer = Arc::new(Retainer::new(configs::retention(settings), pipeline.draining(), retention_metrics));
+    let retainer = Arc::new(Retainer::new(configs::retention(settings), pipeline.progress(), retention_metrics));
     let retention = spawn(Arc::clone(&retainer).run());
 
     health.clear(Reason::Starting);

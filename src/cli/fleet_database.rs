@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use odograph_fleet::{Connect, Database, DatabaseError};
+use odograph_fleet::{Database, DatabaseError, OpenDatabase};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, SqliteConnection};
 
 use crate::store::{DatabaseUrl, PostgresUrl, connect, inspect};
 
-impl Connect for DatabaseUrl {
+impl OpenDatabase for DatabaseUrl {
     async fn connect(&self, doing: &'static str) -> Result<Database, DatabaseError> {
         let server = async |url: &PostgresUrl| Ok(Database::Postgres(connect(url, doing).await?));
         let file = async |path: &Path| {

@@ -180,8 +180,8 @@ impl Store for DatabaseStore {
         on_backend!(&mut self.0, store => store.open_lane().await)
     }
 
-    async fn commit(&mut self, batch: &mut Batch, step: &BatchSpan) -> Result<CommitOutcome, StoreError> {
-        on_backend!(&mut self.0, store => store.commit(batch, step).await)
+    async fn commit(&mut self, batch: &mut Batch, span: &BatchSpan) -> Result<CommitOutcome, StoreError> {
+        on_backend!(&mut self.0, store => store.commit(batch, span).await)
     }
 
     async fn retire(&mut self) -> Result<(), StoreError> {

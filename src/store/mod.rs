@@ -6,7 +6,7 @@
 //!
 //! - `port` and `statements` are the traits: what the service calls, and what a transaction is made of.
 //! - `model` holds the types, `error` what goes wrong.
-//! - `commit` and `flags` tell the order of a transaction, once, over `statements`; `session` keeps a connection for them.
+//! - `commit` and `flags` tell the order of a transaction, once, over `statements`; `session_slot` keeps a connection for them.
 //! - `postgres` and `sqlite` hold SQL and drivers; `url` reads where the database is.
 //! - `database` is the only file that decides between the two.
 //!
@@ -19,7 +19,7 @@ mod flags;
 mod model;
 mod port;
 mod postgres;
-mod session;
+mod session_slot;
 mod sqlite;
 mod statements;
 mod url;
@@ -55,11 +55,11 @@ pub use model::row::{Key, MAX_TS_MS, MIN_TS_MS, Row, Spans, TypedElements};
 pub use model::rows::{RowSlice, Rows};
 pub use model::unapplied::{FlagWindow, UnappliedFlags};
 pub use port::{Ledger, OUTBOX_MAX, Store};
-pub use postgres::session::connect;
+pub use postgres::operator_connection::connect;
 pub use postgres::tls::{HandshakeError, MakeTls};
 pub use postgres::url::PostgresUrl;
 pub use postgres::url_error::InvalidPostgresUrl;
 pub use postgres::{DoesNotFit, PostgresConnect, PostgresLedger, PostgresStore, encode_copy};
 pub use sqlite::{SqliteLedger, SqliteStore};
-pub use statements::{BatchSession, Connect, FlagSession, MarkSession, PartTable, Session};
+pub use statements::{BatchSession, Connect, FaultySession, FlagSession, PartTable, Session};
 pub use url::{DatabaseUrl, InvalidDatabaseUrl};

@@ -48,13 +48,13 @@ pub trait Session: Send {
 }
 
 /// Statements that batches and flags share: live flags, marks, and the repair of latest positions.
-pub trait MarkSession: Session {
+pub trait FaultySession: Session {
     /// Makes the planner use the key from now on. Only for databases whose planner needs that.
     fn plan_by_key(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
         async { Ok(()) }
     }
 
-    /// Reverts [`MarkSession::plan_by_key`].
+    /// Reverts [`FaultySession::plan_by_key`].
     fn plan_as_usual(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
         async { Ok(()) }
     }
@@ -81,7 +81,7 @@ pub trait MarkSession: Session {
 }
 
 /// The statements of a batch's transaction, and of the lanes.
-pub trait BatchSession: MarkSession {
+pub trait BatchSession: FaultySession {
     /// Makes this session the owner of the lane until it ends. Waits for the session that owns it now.
     fn claim_lane(&mut self, lane: Lane) -> impl Future<Output = Result<(), StoreError>> + Send;
 
@@ -189,7 +189,7 @@ pub enum PartTable {
 }
 
 /// The statements of a flag's transactions, and of the outbox of corrections.
-pub trait FlagSession: MarkSession {
+pub trait FlagSession: FaultySession {
     /// Takes the exclusive lock of the ledger until the transaction ends. Waits for batches that share it.
     fn lock_ledger(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 

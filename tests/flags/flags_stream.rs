@@ -50,9 +50,13 @@ async fn flags_reach_positions_and_corrections_come_back(mut database: impl Stor
     assert_eq!(entry(0, "ts_from"), "2026-05-02T12:00:00.123Z");
     assert_eq!(entry(0, "flag_id"), flag(1).to_string());
     until("an empty outbox", async || database.count("position_corrections").await == 0).await;
-    flags.until_metric("flag_events_total{result=\"applied\"}", 3.0).await;
     flags.until_metric("flag_stream_pending", 0.0).await;
     flags.until_metric("flag_stream_lag_entries", 0.0).await;
+    // A busy database may end the second step with an error. The repeat finds the change written down, which is "stale".
+    let (applied, stale) =
+        (flags.metric("flag_events_total{result=\"applied\"}"), flags.metric("flag_events_total{result=\"stale\"}"));
+    let retries = flags.metric("flag_retries_total");
+    assert!(applied + stale > 2.5 && (applied > 2.5 || retries > 0.5), "{applied} {stale} {retries}");
     assert!(flags.metric("flag_apply_latency_seconds_count") > 2.5);
     assert!(flags.metric("redis_up") > 0.5);
     flags.stop().await;

@@ -46,11 +46,11 @@ impl<R: FnMut(&Batch) -> bool + Send + Sync> Store for SelectiveStore<R> {
         self.inner.open_lane().await
     }
 
-    async fn commit(&mut self, batch: &mut Batch, step: &BatchSpan) -> Result<CommitOutcome, StoreError> {
+    async fn commit(&mut self, batch: &mut Batch, span: &BatchSpan) -> Result<CommitOutcome, StoreError> {
         if (self.refuses)(batch) {
             return Err(StoreError::new(ErrorClass::Unavailable, "committing a batch", "out of shared memory"));
         }
-        self.inner.commit(batch, step).await
+        self.inner.commit(batch, span).await
     }
 
     async fn retire(&mut self) -> Result<(), StoreError> {

@@ -278,8 +278,8 @@ async fn two_lanes_write_side_by_side() {
         async move {
             let mut store = database.another(lane).await.store;
             let from = store.open_lane().await.unwrap().mark;
-            let step = BatchSpan { from, to: Checkpoint { mark: at(7), latest: Position(7) } };
-            let outcome = store.commit(&mut batch, &step).await.unwrap();
+            let span = BatchSpan { from, to: Checkpoint { mark: at(7), latest: Position(7) } };
+            let outcome = store.commit(&mut batch, &span).await.unwrap();
             assert!(
                 matches!(&outcome, CommitOutcome::Committed(committed) if counts(committed) == (2000, 0)),
                 "{outcome:?}"

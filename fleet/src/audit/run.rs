@@ -9,7 +9,7 @@ use super::compare::{self, Comparison};
 use super::findings::Findings;
 use super::range::FleetRange;
 use super::rows::{positions, quarantined};
-use crate::database::{Connect, DatabaseError};
+use crate::database::{DatabaseError, OpenDatabase};
 use crate::report::TrackerReport;
 
 /// Any failure to read.
@@ -19,7 +19,7 @@ pub type AuditError = DatabaseError;
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn audit(target: &impl Connect, reports: &[TrackerReport]) -> Result<Findings, AuditError> {
+pub async fn audit(target: &impl OpenDatabase, reports: &[TrackerReport]) -> Result<Findings, AuditError> {
     let mut findings = Findings::default();
     let Some(range) = FleetRange::of(reports) else { return Ok(findings) };
     let mut database = target.connect(CONNECTING).await?;
@@ -49,7 +49,7 @@ pub async fn audit(target: &impl Connect, reports: &[TrackerReport]) -> Result<F
 /// # Errors
 /// When the database cannot be read.
 pub async fn settled(
-    target: &impl Connect,
+    target: &impl OpenDatabase,
     reports: &[TrackerReport],
     patience: Duration,
 ) -> Result<Findings, AuditError> {

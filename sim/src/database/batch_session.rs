@@ -7,9 +7,9 @@ use odograph::store::{
     QuarantineInput, Row, RowSlice, Rows, Schema, StoreError, StoredCheckpoint,
 };
 
+use super::faulty_session::write_latest;
 use super::flaw::Flaw;
 use super::locks::{Lock, Mode, Until};
-use super::mark_session::write_latest;
 use super::server::{Server, Stop};
 use super::session::SimSession;
 use super::tables::{Place, StoredRow};

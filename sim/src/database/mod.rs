@@ -9,10 +9,10 @@
 
 mod batch_session;
 mod fate;
+mod faulty_session;
 mod flag_session;
 mod flaw;
 mod locks;
-mod mark_session;
 mod server;
 mod session;
 mod sim_database;

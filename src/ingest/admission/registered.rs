@@ -66,8 +66,8 @@ impl Admission {
         }
     }
 
-    /// Notes a refused device for the operator.
-    pub fn refused(&self, imei: Imei, address: Option<IpAddr>) {
+    /// Notes a device that is not on the list, for the operator.
+    pub fn note_unknown(&self, imei: Imei, address: Option<IpAddr>) {
         self.unknown().note(imei, address, SystemTime::now());
     }
 
@@ -151,8 +151,8 @@ mod tests {
     fn a_registered_device_leaves_the_list_of_unknown_devices() {
         let admission = Admission::new();
         admission.install(list(&[]), SystemTime::now());
-        admission.refused(imei(1), None);
-        admission.refused(imei(2), None);
+        admission.note_unknown(imei(1), None);
+        admission.note_unknown(imei(2), None);
         admission.install(list(&[1]), SystemTime::now());
         let left: Vec<_> = admission.unknown().newest_first().iter().map(|device| device.imei).collect();
         assert_eq!(left, [imei(2)]);

@@ -185,8 +185,9 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
             self.source.fill(&mut self.builder, &mut self.load)?;
             let now = Instant::now();
             let linger = (self.load.frames > 0).then(|| *self.first_frame_at.get_or_insert(now) + self.limits.linger);
-            // A checkpoint without rows is due if entries of other lanes were passed, or if latest positions are unwritten (or
-            // turned out to be none, because the database refused their rows).
+            // A batch is committed when it is full, when its first frame has waited for the linger time, or when a checkpoint
+            // without rows is due: entries of other lanes were passed, or latest positions are unwritten (or turned out to be
+            // none, because the database refused their rows).
             let (from, to) = self.source.span();
             let unwritten = self.builder.has_latest() || self.source.checkpoint().latest < from.position;
             if finishing || self.source.is_pressed(from) {
@@ -296,7 +297,7 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
         }
     }
 
-    /// Halves the next batch, or sets its only frame aside. Returns whether that is possible.
+    /// Halves the next batch, or sets its only frame aside, which only a source without a journal can. Returns whether it did.
     fn divide(&mut self, error: &StoreError) -> bool {
         if self.load.frames > 1 {
             self.most_frames = self.load.frames / 2;
@@ -344,31 +345,17 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
     fn finish_batch(&mut self, committed: &Committed) -> Result<(), SourceError> {
         let Some(BatchSpan { to, .. }) = self.offered else { return Ok(()) };
         let LaneReports { metrics, tally, .. } = &self.health.reports;
-        let batch = self.builder.batch();
-        let quarantined_entries = u64::try_from(batch.quarantined.len()).unwrap_or(u64::MAX);
-        if batch.offered() > 0 {
-            #[expect(clippy::cast_precision_loss, reason = "a histogram sample is a float")]
-            metrics.commit_rows.record(batch.offered() as f64);
-        }
-        let refused = u64::try_from(committed.refused().len()).unwrap_or(u64::MAX);
+        metrics.batch_committed(self.builder.batch(), committed);
         let mut quarantined = self.builder.quarantined();
-        quarantined[QuarantineReason::Refused as usize] += refused;
-        metrics.quarantine_capped.increment(committed.capped());
-        metrics.quarantine_entries.increment(quarantined_entries.saturating_add(refused));
+        quarantined[QuarantineReason::Refused as usize] += committed.refused().len() as u64;
         let reduced = committed.reduced();
         if reduced != Reduced::default() {
-            metrics.partly_written.increment(reduced.partly);
-            metrics.left_out.increment(reduced.left_out);
             tracing::error!(
                 partly_written = reduced.partly, left_out = reduced.left_out, before = %to.mark.position,
                 "the database refuses messages or quarantined records; the journal has their bytes for as long as it keeps them"
             );
         }
-        let now_ms = unix_now_us() / 1_000;
-        for newest_ms in self.builder.newest_ms() {
-            let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
-            metrics.freshness.record(Duration::from_millis(age_ms));
-        }
+        metrics.freshness(self.builder.newest_ms(), unix_now_us() / 1_000);
         tally.committed(committed.inserted(), committed.duplicates(), quarantined);
         self.builder.committed(committed);
         if to.latest == to.mark.position {
@@ -394,7 +381,7 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
 }
 
 /// Doubles the limit, and soon removes it.
-fn grown(frames: usize) -> usize {
+const fn grown(frames: usize) -> usize {
     if frames >= MANY_FRAMES { usize::MAX } else { frames * 2 }
 }
 

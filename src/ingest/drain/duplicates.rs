@@ -16,7 +16,7 @@ pub enum Familiarity {
     New,
     /// It may be in the table.
     Perhaps,
-    /// It is in the table, or in the batch being built.
+    /// It is in the table, or in the batch that is being built.
     Stored,
 }
 

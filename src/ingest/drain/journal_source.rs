@@ -78,6 +78,15 @@ impl JournalSource {
         }
     }
 
+    /// Goes to `place`. Committed entries before it are read once more, for two reasons:
+    ///
+    /// ```text
+    /// begin ─── warm ────────── latest written ─────────────── place ──► new entries
+    ///           │               └─ latest positions not written ─┤
+    ///           └─ keys of recent records, for the filter ───────┘
+    /// ```
+    ///
+    /// The first may be gone from the journal; the second is held back until it is written.
     fn go_to(&mut self, place: Position, at: Checkpoint, builder: &mut BatchBuilder) -> Result<(), SourceError> {
         if place < self.settled {
             self.count_again(place)?;
@@ -87,9 +96,9 @@ impl JournalSource {
         let (begin, newest) = (catalog.status().begin, at.latest);
         let needed = newest.min(self.settled).max(begin).min(place);
         let warm = catalog.segment_before(Position(place.0.saturating_sub(WARM_BYTES))).max(begin);
-        let stored = match self.learn(warm.min(needed), place, newest, builder) {
+        let stored = match self.warm_up(warm.min(needed), place, newest, builder) {
             // Entries that were only to warm the filter may be removed at any time.
-            Err(ReadError::NotKept { .. }) => self.learn(needed, place, newest, builder)?,
+            Err(ReadError::NotKept { .. }) => self.warm_up(needed, place, newest, builder)?,
             read => read?,
         };
         builder.remembered();
@@ -102,7 +111,7 @@ impl JournalSource {
 
     /// Reads the committed entries from `from` to `place`: keys of recent records for the filter, and the unwritten latest
     /// positions from `newest` on. Returns the number of records that were counted as waiting.
-    fn learn(
+    fn warm_up(
         &self,
         from: Position,
         place: Position,
@@ -218,7 +227,7 @@ impl EntrySource for JournalSource {
 
     fn span(&self) -> (Mark, Mark) {
         let to = self.reader.cursor();
-        // After a gap, reading begins later than the checkpoint, and nothing may have come yet.
+        // After a gap, reading begins later than the checkpoint. As long as nothing was read, the checkpoint stays.
         if to.position == self.settled { (self.cursor.mark, self.cursor.mark) } else { (self.cursor.mark, to) }
     }
 
@@ -270,7 +279,7 @@ impl EntrySource for JournalSource {
     }
 }
 
-/// Replaces a receive time earlier than the first release with the time of reading, the best that is known.
+/// Replaces a receive time earlier than the first version of this program with the time of reading, the best that is known.
 #[must_use]
 pub fn with_plausible_receive_time(mut entry: Entry<'_>, wall: WallClock) -> Entry<'_> {
     if entry.entry.received_at_us < FIRST_VERSION_US {

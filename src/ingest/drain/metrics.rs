@@ -5,20 +5,20 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::metrics::Registry;
-use crate::store::{ErrorClass, WritePath};
+use crate::store::{Batch, Committed, ErrorClass, WritePath};
 
 /// Counters of commits and of the store.
 #[derive(Clone)]
 pub struct DrainMetrics {
     commit_duration: [Histogram; WritePath::ALL.len()],
-    pub(super) commit_rows: Histogram,
-    pub(super) freshness: Histogram,
+    commit_rows: Histogram,
+    freshness: Histogram,
     store_errors: [Counter; ErrorClass::ALL.len()],
     /// Records and whole frames that went to quarantine. A frame without records moves no record counter.
-    pub(super) quarantine_entries: Counter,
-    pub(super) quarantine_capped: Counter,
-    pub(super) partly_written: Counter,
-    pub(super) left_out: Counter,
+    quarantine_entries: Counter,
+    quarantine_capped: Counter,
+    partly_written: Counter,
+    left_out: Counter,
     pub(super) store_retries: Counter,
     pub(super) store_up: Gauge,
 }
@@ -44,6 +44,28 @@ impl DrainMetrics {
 
     pub(super) fn commit_duration(&self, way: WritePath, duration: Duration) {
         self.commit_duration[way as usize].record(duration);
+    }
+
+    /// Counts what became of a batch, besides its records.
+    pub(super) fn batch_committed(&self, batch: &Batch, committed: &Committed) {
+        if batch.offered() > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "a histogram sample is a float")]
+            self.commit_rows.record(batch.offered() as f64);
+        }
+        let quarantined = batch.quarantined.len().saturating_add(committed.refused().len());
+        self.quarantine_entries.increment(u64::try_from(quarantined).unwrap_or(u64::MAX));
+        self.quarantine_capped.increment(committed.capped());
+        let reduced = committed.reduced();
+        self.partly_written.increment(reduced.partly);
+        self.left_out.increment(reduced.left_out);
+    }
+
+    /// Records how old the newest record of each device is at its commit. Times in milliseconds of Unix time.
+    pub(super) fn freshness(&self, newest_ms: impl Iterator<Item = i64>, now_ms: i64) {
+        for newest_ms in newest_ms {
+            let age_ms = u64::try_from(now_ms.saturating_sub(newest_ms)).unwrap_or(0);
+            self.freshness.record(Duration::from_millis(age_ms));
+        }
     }
 
     pub(super) fn store_error(&self, class: ErrorClass) {

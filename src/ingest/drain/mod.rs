@@ -21,8 +21,8 @@
 //! # Words
 //!
 //! A *checkpoint* is what the database holds for a lane. The *span* of a batch is the part of the journal from its checkpoint to the
-//! last entry read. A lane has *reached* a position when it has read everything before it, and *committed* a position when the
-//! database has. The journal *releases* what all lanes have committed.
+//! last entry read. A lane has *reached* or *committed* a position when the database has everything before it: *reached* after a seek, by its
+//! checkpoint, and *committed* by a commit of this process. The journal *releases* what all lanes have committed.
 
 mod builder;
 mod clock;

@@ -41,7 +41,7 @@ pub enum CloseReason {
     NoReceipt,
     /// The address has as many connections as it may.
     AddressLimit,
-    /// The service stops.
+    /// The service stops, or its journal has failed and takes nothing more.
     Stopping,
 }
 
@@ -110,11 +110,11 @@ impl CloseReason {
             RejectionReason::BadImei => Self::BadImei,
             RejectionReason::BadPreamble | RejectionReason::TooShort | RejectionReason::Truncated => Self::FramingLost,
             RejectionReason::TooLarge => Self::TooLarge,
-            // What cannot be decoded behind a right checksum does not end a session.
-            RejectionReason::CrcMismatch
-            | RejectionReason::UnsupportedCodec
-            | RejectionReason::CountMismatch
-            | RejectionReason::BadStructure => Self::CrcMismatch,
+            RejectionReason::CrcMismatch => Self::CrcMismatch,
+            // Never asked: a frame that cannot be decoded behind a right checksum is kept, and its session goes on.
+            RejectionReason::UnsupportedCodec | RejectionReason::CountMismatch | RejectionReason::BadStructure => {
+                Self::CrcMismatch
+            }
         }
     }
 }

@@ -148,7 +148,7 @@ impl<'a> Handover<'a> {
                 return Ok(());
             }
             LoginDecision::Unknown => {
-                admission.refused(imei, self.peer);
+                admission.note_unknown(imei, self.peer);
                 self.answers.push_bytes(&reply::LOGIN_REFUSED, now);
                 (LoginResult::Unknown, CloseReason::UnknownDevice)
             }
@@ -215,7 +215,7 @@ impl<'a> Handover<'a> {
     fn refuse(&self, reason: CloseReason, rejection: Option<Rejection>, unread: &[u8]) {
         match (self.session.imei(), rejection) {
             (None, _) => {
-                self.gateway.metrics.login(LoginResult::Refused);
+                self.gateway.metrics.login(LoginResult::NoLogin);
                 if let Some(looks_like) = stranger::looks_like(unread)
                     && let Some(left_out) = self.gateway.log_limits.strangers.allow()
                 {

@@ -85,7 +85,7 @@ pub(super) enum LoginResult {
     /// The tracker may send.
     Accepted,
     /// The first bytes were no login.
-    Refused,
+    NoLogin,
     /// The device is not registered.
     Unknown,
     /// There has never been a list of registered devices.
@@ -94,14 +94,14 @@ pub(super) enum LoginResult {
 
 impl LoginResult {
     /// Every result, in declaration order.
-    pub const ALL: [Self; 4] = [Self::Accepted, Self::Refused, Self::Unknown, Self::AdmissionUnknown];
+    pub const ALL: [Self; 4] = [Self::Accepted, Self::NoLogin, Self::Unknown, Self::AdmissionUnknown];
 
     /// The label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
-            Self::Refused => "refused",
+            Self::NoLogin => "refused",
             Self::Unknown => "unknown",
             Self::AdmissionUnknown => "admission_unknown",
         }

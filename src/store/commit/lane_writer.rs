@@ -9,7 +9,7 @@ use crate::store::model::batch::Batch;
 use crate::store::model::fence::{BatchSpan, Checkpoint, CommitInDoubt, CommitOutcome, starting_checkpoint};
 use crate::store::model::migration::Schema;
 use crate::store::port::Store;
-use crate::store::session::{SessionSlot, bounded, within};
+use crate::store::session_slot::{SessionSlot, bounded, within};
 use crate::store::statements::{BatchSession, Connect};
 
 /// Writes one lane over one session.

@@ -15,7 +15,7 @@ use crate::store::flags::batch::{self, CoveredKeys};
 use crate::store::model::batch::{Batch, QuarantineReason, Quarantined};
 use crate::store::model::committed::{Committed, Reduced, WritePath};
 use crate::store::model::fence::{BatchSpan, CommitInDoubt, CommitOutcome, FenceDecision, decide};
-use crate::store::session::OpenSession;
+use crate::store::session_slot::OpenSession;
 use crate::store::statements::BatchSession;
 
 /// A step of a batch's transaction.
@@ -40,7 +40,7 @@ pub enum CommitStep {
     /// Reads what is new in the ledger, and finds the rows of the batch that live flags cover.
     ReadLedger,
     /// Marks the batch's covered rows.
-    MarkRows,
+    FlagRows,
     /// Writes latest positions, except covered ones.
     Latest,
     /// Finds another latest position for devices whose latest one in the batch is covered.
@@ -67,7 +67,7 @@ pub const COMMIT_ORDER: [CommitStep; 14] = [
     CommitStep::Messages,
     CommitStep::ShareLedger,
     CommitStep::ReadLedger,
-    CommitStep::MarkRows,
+    CommitStep::FlagRows,
     CommitStep::Latest,
     CommitStep::RepairLatest,
     CommitStep::Checkpoint,
@@ -122,7 +122,7 @@ impl<S: BatchSession> BatchTransaction<'_, S> {
                 CommitStep::Messages => self.messages().await?,
                 CommitStep::ShareLedger => batch::share_ledger(&mut self.open.session, self.batch).await?,
                 CommitStep::ReadLedger => self.findings.covered = batch::read_ledger(self.open, self.batch).await?,
-                CommitStep::MarkRows => batch::mark_rows(&mut self.open.session, &self.findings.covered).await?,
+                CommitStep::FlagRows => batch::flag_rows(&mut self.open.session, &self.findings.covered).await?,
                 CommitStep::Latest => self.latest().await?,
                 CommitStep::RepairLatest => {
                     batch::repair_latest(&mut self.open.session, &self.findings.covered).await?;

@@ -15,8 +15,8 @@ use crate::store::error::store_error::StoreError;
 use crate::store::model::batch::Batch;
 use crate::store::model::flag::Window;
 use crate::store::model::row::Key;
-use crate::store::session::OpenSession;
-use crate::store::statements::{BatchSession, MarkSession};
+use crate::store::session_slot::OpenSession;
+use crate::store::statements::{BatchSession, FaultySession};
 
 /// The keys of a batch that live flags cover.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ pub(crate) async fn read_ledger<S: BatchSession>(
 }
 
 /// Marks the covered rows by their keys. Other rows under the flag do not belong to this batch.
-pub(crate) async fn mark_rows(session: &mut impl MarkSession, covered: &CoveredKeys) -> Result<(), StoreError> {
+pub(crate) async fn flag_rows(session: &mut impl FaultySession, covered: &CoveredKeys) -> Result<(), StoreError> {
     if covered.rows.is_empty() {
         return Ok(());
     }
@@ -72,7 +72,7 @@ pub(crate) async fn mark_rows(session: &mut impl MarkSession, covered: &CoveredK
 }
 
 /// Finds another latest position for the devices whose latest one in the batch is covered.
-pub(crate) async fn repair_latest(session: &mut impl MarkSession, covered: &CoveredKeys) -> Result<(), StoreError> {
+pub(crate) async fn repair_latest(session: &mut impl FaultySession, covered: &CoveredKeys) -> Result<(), StoreError> {
     if covered.latest.is_empty() {
         return Ok(());
     }

@@ -9,7 +9,7 @@ use super::script::{FLAG_ORDER, FlagOrder, apply, record};
 use crate::store::error::store_error::StoreError;
 use crate::store::model::flag::{Applied, Correction, FlagChange};
 use crate::store::port::{Ledger, OUTBOX_MAX};
-use crate::store::session::{SessionSlot, bounded, within};
+use crate::store::session_slot::{SessionSlot, bounded, within};
 use crate::store::statements::{Connect, FlagSession};
 
 /// Writes the ledger of flags, and makes positions follow.

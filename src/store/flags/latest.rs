@@ -4,7 +4,7 @@
 //! the wait it writes its own position only if that is later.
 
 use crate::store::error::store_error::StoreError;
-use crate::store::statements::MarkSession;
+use crate::store::statements::FaultySession;
 
 /// A device whose latest position may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub(crate) struct LatestRepair {
 
 /// Writes each device's last position that counts into its latest position. One element of `repairs` per device, in
 /// order.
-pub(crate) async fn repair(session: &mut impl MarkSession, repairs: &[LatestRepair]) -> Result<(), StoreError> {
+pub(crate) async fn repair(session: &mut impl FaultySession, repairs: &[LatestRepair]) -> Result<(), StoreError> {
     let imeis: Vec<_> = repairs.iter().map(|repair| repair.imei).collect();
     let stored = session.lock_latest(&imeis).await?;
     let concerned = |repair: &&LatestRepair| match stored.get(&repair.imei) {

@@ -14,7 +14,7 @@ pub struct Batch {
     pub new: Rows,
     /// Rows that may already be in the table.
     pub perhaps_stored: Rows,
-    /// The number of rows that are in the table for certain, by earlier commits of this lane. They are not sent again.
+    /// The number of rows that are not sent again: they are in the table by earlier commits of this lane, or in this batch.
     pub known_stored: u64,
     /// The latest position of devices, at most one row each. Written only forward.
     pub latest: Rows,

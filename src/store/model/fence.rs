@@ -66,7 +66,7 @@ pub(crate) enum FenceDecision {
 /// plain read can still show the old place while the lost transaction commits a moment later.
 pub(crate) fn decide(
     lane: Lane,
-    step: &BatchSpan,
+    span: &BatchSpan,
     doubt: Option<&CommitInDoubt>,
     stored: Option<StoredCheckpoint>,
 ) -> FenceDecision {
@@ -77,14 +77,14 @@ pub(crate) fn decide(
     if lanes != lane.lanes {
         return FenceDecision::Settled(CommitOutcome::Fenced);
     }
-    if checkpoint.mark == step.from {
+    if checkpoint.mark == span.from {
         return FenceDecision::Go;
     }
     match doubt {
-        Some(doubt) if doubt.to == checkpoint.mark && doubt.to == step.to.mark => {
+        Some(doubt) if doubt.to == checkpoint.mark && doubt.to == span.to.mark => {
             FenceDecision::Settled(CommitOutcome::Committed(doubt.committed.clone()))
         }
-        _ if checkpoint.mark.position < step.from.position => {
+        _ if checkpoint.mark.position < span.from.position => {
             FenceDecision::Settled(CommitOutcome::WentBack(checkpoint))
         }
         // Ahead of us, or at our place by another way.
@@ -130,11 +130,11 @@ mod tests {
     #[test]
     fn only_the_lane_that_stands_where_the_database_stands_may_write() {
         let lane = Lane::only(JournalId::random());
-        let step = BatchSpan { from: at(10, 7), to: Checkpoint { mark: at(20, 7), latest: Position(20) } };
+        let span = BatchSpan { from: at(10, 7), to: Checkpoint { mark: at(20, 7), latest: Position(20) } };
         let committed = Committed::new(3, 1, Vec::new(), WritePath::Copy);
         let doubt = CommitInDoubt { to: at(20, 7), committed: committed.clone() };
         let other_doubt = CommitInDoubt { to: at(15, 7), committed: committed.clone() };
-        let decide = |doubt, stored| decide(lane, &step, doubt, stored);
+        let decide = |doubt, stored| decide(lane, &span, doubt, stored);
         let back = |position, tag| {
             let checkpoint = Checkpoint { mark: at(position, tag), latest: Position(0) };
             FenceDecision::Settled(CommitOutcome::WentBack(checkpoint))

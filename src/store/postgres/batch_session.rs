@@ -4,8 +4,8 @@ use odograph_journal::{Mark, Position};
 use tokio_postgres::types::ToSql;
 
 use super::connection::{Connection, key_of};
+use super::faulty_session::entry;
 use super::flag_sql::{LEDGER_LIVE, LEDGER_LOCK, LEDGER_NEWER, LEDGER_VERSION, SHARE_LEDGER};
-use super::mark_session::entry;
 use super::migrate;
 use super::sql::{
     CHECKPOINT, FENCE, FORGET_LANES, LANES, LOCK_LANE, LOCK_LANES, MAKE_LANES, MESSAGES, QUARANTINE, SILENT_LOSS,

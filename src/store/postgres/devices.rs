@@ -12,7 +12,7 @@ use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::session::failed;
+use super::operator_connection::failed;
 use super::session_settings;
 use super::url::PostgresUrl;
 use crate::store::error::class::ErrorClass;

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 use uuid::Uuid;
 
 use super::connection::Connection;
+use super::faulty_session::{time, window};
 use super::flag_sql::{
     BEHIND, CORRECT, CORRECTIONS, DEVICE_LOCK, FORGET_CORRECTIONS, FORGET_WINDOWS, LEDGER_LOCK, MARK_APPLIED,
     PUBLISHER_LOCK, RECORD, STATE_EXISTS, TAKE_DEVICES, TAKE_LEDGER, TRIM_CORRECTIONS, TRY_PUBLISHER, UNAPPLIED_FLAGS,
     UNAPPLIED_WINDOWS,
 };
-use super::mark_session::{time, window};
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::model::flag::{Correction, FlagChange, FlagState, Window};

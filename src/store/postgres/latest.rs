@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::connection::Connection;
+use super::faulty_session::{millis, time};
 use super::flag_sql::{DEVICE_LOCK, LOCK_LATEST, TAKE_DEVICES};
-use super::mark_session::{millis, time};
 use super::replay_sql::{DROP_REPLACED_LATEST, LATEST_TIMES, UNSETTLED};
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::latest::{LatestRepair, repair};

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use super::connection::Connection;
 use super::features::{check_version, of_client};
-use super::session;
+use super::operator_connection;
 use super::store::PostgresConnect;
 use super::url::PostgresUrl;
 use crate::store::error::class::ErrorClass;
@@ -18,14 +18,14 @@ use crate::store::model::features::{Features, PositionsTable};
 use crate::store::model::migration::{
     APPLIED_MIGRATIONS, APPLYING_MIGRATIONS, MigrateOptions, MigrateReport, Migrations, Schema,
 };
-use crate::store::session::bounded;
+use crate::store::session_slot::bounded;
 use crate::store::statements::Connect as _;
 
 /// Brings the database to the schema of this program, and makes what the options ask for.
 pub(crate) async fn migrate(url: &PostgresUrl, options: &MigrateOptions) -> Result<MigrateReport, StoreError> {
-    let mut client = session::connect_to_primary(url, "connecting to the database for migrations").await?;
+    let mut client = operator_connection::connect_to_primary(url, "connecting to the database for migrations").await?;
     // The session holds the lock, so it ends with the connection, also after an error.
-    let waiting = session::failed("waiting for another migration");
+    let waiting = operator_connection::failed("waiting for another migration");
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await.map_err(waiting)?;
     check_version(&client).await?;
     let before = applied_before(&client).await?;
@@ -39,11 +39,11 @@ pub(crate) async fn migrate(url: &PostgresUrl, options: &MigrateOptions) -> Resu
     }
     if let (Some(interval), PositionsTable::Hypertable { .. }) = (options.chunk_interval, &features.positions) {
         let statement = "SELECT set_chunk_time_interval('positions', make_interval(secs => $1))";
-        let failed = session::failed("setting the chunk interval");
+        let failed = operator_connection::failed("setting the chunk interval");
         client.execute(statement, &[&interval.as_secs_f64()]).await.map_err(failed)?;
     }
     if options.index_time {
-        client.batch_execute(INDEX_TIME).await.map_err(session::failed("making the index on time"))?;
+        client.batch_execute(INDEX_TIME).await.map_err(operator_connection::failed("making the index on time"))?;
     }
     if options.standalone_devices {
         step(&mut client, "standalone_devices", STANDALONE_DEVICES).await?;
@@ -60,9 +60,9 @@ pub(crate) async fn migrate(url: &PostgresUrl, options: &MigrateOptions) -> Resu
 
 /// Reads the versions that were applied before. Refuses a database that this program does not know.
 async fn applied_before(client: &Client) -> Result<Vec<i64>, StoreError> {
-    client.batch_execute(MIGRATIONS_TABLE).await.map_err(session::failed(APPLYING_MIGRATIONS))?;
+    client.batch_execute(MIGRATIONS_TABLE).await.map_err(operator_connection::failed(APPLYING_MIGRATIONS))?;
     let rows = client.query("SELECT version, checksum FROM _sqlx_migrations WHERE success", &[]).await;
-    let rows = rows.map_err(session::failed(LOOKING))?;
+    let rows = rows.map_err(operator_connection::failed(LOOKING))?;
     let before: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
     if MIGRATIONS.compare(&before) == Schema::Newer {
         let newer = "the schema is newer than this program: use the odograph that made it, or a later one";
@@ -107,7 +107,7 @@ async fn apply_missing(client: &mut Client, before: &[i64]) -> Result<Vec<&'stat
         if before.contains(&version) {
             continue;
         }
-        let failed = || session::failed_in(APPLYING_MIGRATIONS, name);
+        let failed = || operator_connection::failed_in(APPLYING_MIGRATIONS, name);
         let transaction = client.transaction().await.map_err(failed())?;
         transaction.batch_execute(sql).await.map_err(failed())?;
         transaction.execute(RECORD, &[&version, &name, &&*migration.checksum]).await.map_err(failed())?;
@@ -144,17 +144,17 @@ async fn has_all_columns(client: &Client) -> Result<bool, StoreError> {
                          'latest_positions'::regclass) AND attnum > 0 AND NOT attisdropped AND attname = ANY ($1)";
     let names: Vec<_> =
         BASE_COLUMNS.into_iter().chain(ELEMENTS.iter().map(|element| element.name)).chain(["io"]).collect();
-    let found: i64 = client.query_one(COUNT, &[&names]).await.map_err(session::failed(LOOKING))?.get(0);
+    let found: i64 = client.query_one(COUNT, &[&names]).await.map_err(operator_connection::failed(LOOKING))?.get(0);
     Ok(usize::try_from(found) == Ok(2 * names.len()))
 }
 
 async fn exists(client: &Client, name: &str) -> Result<bool, StoreError> {
     let found = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&name]).await;
-    Ok(found.map_err(session::failed(LOOKING))?.get(0))
+    Ok(found.map_err(operator_connection::failed(LOOKING))?.get(0))
 }
 
 async fn step(client: &mut Client, name: &'static str, sql: &str) -> Result<(), StoreError> {
-    let failed = || session::failed_in(APPLYING_MIGRATIONS, name);
+    let failed = || operator_connection::failed_in(APPLYING_MIGRATIONS, name);
     let transaction = client.transaction().await.map_err(failed())?;
     transaction.batch_execute(sql).await.map_err(failed())?;
     transaction.commit().await.map_err(failed())

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, Row};
 
-use super::session::{connect, failed};
+use super::operator_connection::{connect, failed};
 use super::url::PostgresUrl;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;

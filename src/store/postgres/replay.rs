@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::connection::Connection;
+use super::faulty_session::{millis, time};
 use super::flag_sql::{PLAN_AS_USUAL, PLAN_BY_KEY};
 use super::latest::replace;
-use super::mark_session::{millis, time};
 use super::replay_sql::{
     CHANGED_ROWS, COUNT_CHANGED, EXAMPLES, HAS_QUARANTINE, IS_KEPT, LANE_POSITIONS, RESOLVE, RESOLVED,
 };
@@ -38,7 +38,7 @@ use crate::store::model::rewrite::{
 };
 use crate::store::model::row::{Key, Row};
 use crate::store::model::rows::{RowSlice, Rows};
-use crate::store::session::{OpenSession, SessionSlot, bounded};
+use crate::store::session_slot::{OpenSession, SessionSlot, bounded};
 use crate::store::statements::BatchSession;
 use odograph_journal::{JournalId, Position};
 
@@ -220,7 +220,7 @@ async fn write(
         // From here to the end no other session changes the ledger of flags.
         batch::share_ledger(&mut open.session, &batch).await?;
         let covered = batch::read_ledger(open, &batch).await?;
-        batch::mark_rows(&mut open.session, &covered).await?;
+        batch::flag_rows(&mut open.session, &covered).await?;
         open.session.batch(REWRITING_ROWS, PLAN_BY_KEY).await?;
         replace(&mut open.session, &batch.new).await?;
     }

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::features::of_client;
-use super::session::{connect_to_primary, failed};
+use super::operator_connection::{connect_to_primary, failed};
 use super::url::PostgresUrl;
 use crate::store::error::store_error::StoreError;
 use crate::store::model::features::PositionsTable;

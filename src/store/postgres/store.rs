@@ -10,7 +10,7 @@ use crate::store::commit::lane_writer::LaneWriter;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::flag_ledger::FlagLedger;
-use crate::store::session::bounded;
+use crate::store::session_slot::bounded;
 use crate::store::statements::Connect;
 
 /// Writes one lane to PostgreSQL over one connection, which is made when it is needed.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 
-use super::session::failed;
+use super::operator_connection::failed;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 

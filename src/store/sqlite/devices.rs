@@ -8,7 +8,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::time::timeout;
 
-use super::session::{connect, failed};
+use super::operator_connection::{connect, failed};
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::model::devices::{Devices, NoDeviceTable, READING_DEVICES, row_limit};

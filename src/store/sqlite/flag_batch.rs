@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteConnection;
 use teltonika_codecs::Imei;
 
 use super::flags::{entry, follow, repair_latest};
-use super::session::failed;
+use super::operator_connection::failed;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::{FlagCache, LedgerEntry, REMEMBERED_MAX};
 use crate::store::flags::intervals::FlagInterval;
@@ -63,7 +63,7 @@ pub(super) async fn covered(
 }
 
 /// Marks the rows of a batch that live flags cover.
-pub(super) async fn mark_rows(
+pub(super) async fn flag_rows(
     connection: &mut SqliteConnection,
     known: &FlagCache,
     batch: &Batch,

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use teltonika_codecs::Imei;
 use uuid::Uuid;
 
-use super::session::failed;
+use super::operator_connection::failed;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::LedgerEntry;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::connection::{open_synced, options};
 use super::flags::{flag, follow, imei_of, live_flags, repair_latest, window};
-use super::session::failed;
+use super::operator_connection::failed;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::flags::changes::{latest_of_each, outcomes};

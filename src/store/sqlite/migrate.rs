@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Executor as _};
 
 use super::connection::{make_directory, open, options};
-use super::session::{self, failed};
+use super::operator_connection::{self, failed};
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
 use crate::store::model::features::Features;
@@ -52,7 +52,7 @@ pub(super) async fn apply_missing(
 
 /// Compares the schema of an existing file with this program's.
 pub(crate) async fn schema_of_file(path: &Path) -> Result<Schema, StoreError> {
-    let mut connection = session::connect(path, "looking at the schema").await?;
+    let mut connection = operator_connection::connect(path, "looking at the schema").await?;
     let schema = schema(&mut connection).await;
     let _ = connection.close().await;
     schema

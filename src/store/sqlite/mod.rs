@@ -12,10 +12,10 @@ mod flags;
 mod insert;
 mod ledger;
 pub(crate) mod migrate;
+mod operator_connection;
 pub(crate) mod quarantine;
 pub(crate) mod replay;
 pub(crate) mod retain;
-mod session;
 mod store;
 mod transaction;
 

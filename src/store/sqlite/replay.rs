@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use super::connection::{COLUMN_SETS_MAX, open_synced, options};
 use super::flags::repair_latest;
 use super::insert::Insert;
-use super::session::failed;
+use super::operator_connection::failed;
 use super::transaction::{lanes, messages, quarantine, rows_cannot_vanish};
 use super::{flag_batch, migrate};
 use crate::lane::Lane;
@@ -117,7 +117,7 @@ impl SqliteRewriter {
         let batch = Batch { new: changing.without(&refused_keys), ..Batch::default() };
         if written > 0 {
             flag_batch::learn(&mut transaction, &mut self.flags).await?;
-            flag_batch::mark_rows(&mut transaction, &self.flags, &batch).await?;
+            flag_batch::flag_rows(&mut transaction, &self.flags, &batch).await?;
             replace_latest(&mut transaction, &batch.new).await?;
         }
         let mut cleared = 0;

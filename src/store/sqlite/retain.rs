@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use sqlx::{Connection as _, SqliteConnection};
 
-use super::session::{connect, failed};
+use super::operator_connection::{connect, failed};
 use crate::store::error::store_error::StoreError;
 use crate::store::model::retention::{
     CLEARING_QUARANTINE, CONNECTING_FOR_RETENTION, DELETING_MESSAGES, DROPPING_POSITIONS, RETENTION_PAUSE,

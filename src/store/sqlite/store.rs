@@ -88,7 +88,7 @@ impl Store for SqliteStore {
         Ok(checkpoint)
     }
 
-    async fn commit(&mut self, batch: &mut Batch, step: &BatchSpan) -> Result<CommitOutcome, StoreError> {
+    async fn commit(&mut self, batch: &mut Batch, span: &BatchSpan) -> Result<CommitOutcome, StoreError> {
         batch.sort();
         let mut connection = self.connection().await?;
         if self.statements.len() >= COLUMN_SETS_MAX {
@@ -97,7 +97,7 @@ impl Store for SqliteStore {
         let (statements, flags) = (&mut self.statements, &mut self.flags);
         let transaction =
             Transaction { connection: &mut connection, lane: self.lane, cap: self.cap, statements, flags };
-        let outcome = transaction.run(batch, step, &mut self.doubt).await;
+        let outcome = transaction.run(batch, span, &mut self.doubt).await;
         let outcome = outcome.map_err(|error| error.with_doubt(self.doubt.is_some()))?;
         self.connection = Some(connection);
         Ok(outcome)

@@ -20,7 +20,7 @@ use sqlx::{Connection, Row as _};
 
 use super::flag_batch;
 use super::insert::{Insert, Statements};
-use super::session::failed;
+use super::operator_connection::failed;
 use crate::lane::Lane;
 use crate::store::commit::quarantine_input::{HOUR_US, QuarantineCap, QuarantineInput, inputs};
 use crate::store::commit::reduce::{message_forms, record_forms};
@@ -54,13 +54,13 @@ impl Transaction<'_> {
     pub(super) async fn run(
         self,
         batch: &Batch,
-        step: &BatchSpan,
+        span: &BatchSpan,
         doubt: &mut Option<CommitInDoubt>,
     ) -> Result<CommitOutcome, StoreError> {
         let Self { connection, lane, cap, statements, flags } = self;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(BEGINNING))?;
         let stored = stored(&mut transaction, lane).await?;
-        if let FenceDecision::Settled(outcome) = decide(lane, step, doubt.as_ref(), stored) {
+        if let FenceDecision::Settled(outcome) = decide(lane, span, doubt.as_ref(), stored) {
             transaction.rollback().await.map_err(failed("ending a transaction"))?;
             *doubt = None;
             return Ok(outcome);
@@ -80,7 +80,7 @@ impl Transaction<'_> {
             inserted += statements.positions.run(&mut transaction, rows, refuse).await?;
         }
         flag_batch::learn(&mut transaction, flags).await?;
-        flag_batch::mark_rows(&mut transaction, flags, batch).await?;
+        flag_batch::flag_rows(&mut transaction, flags, batch).await?;
         if let Some(statements) = statements_of(statements, &batch.latest) {
             let covered = flag_batch::covered(&mut transaction, flags, &batch.latest).await?;
             let rows = batch.latest.without(&keys).without(&covered);
@@ -92,13 +92,13 @@ impl Transaction<'_> {
         capped += quarantine(&mut transaction, lane, &quarantined, cap, &mut reduced).await?;
         messages(&mut transaction, lane, &batch.messages, &mut reduced).await?;
         sqlx::query("RELEASE batch").execute(&mut *transaction).await.map_err(failed("ending a batch"))?;
-        checkpoint(&mut transaction, lane, &step.to).await?;
+        checkpoint(&mut transaction, lane, &span.to).await?;
 
         let refused = u64::try_from(keys.len()).unwrap_or(u64::MAX);
         let duplicates = batch.offered().saturating_sub(inserted).saturating_sub(refused);
         let committed =
             Committed::new(inserted, duplicates, keys, WritePath::Conflict).with_capped(capped).with_reduced(reduced);
-        *doubt = Some(CommitInDoubt { to: step.to.mark, committed: committed.clone() });
+        *doubt = Some(CommitInDoubt { to: span.to.mark, committed: committed.clone() });
         transaction.commit().await.map_err(failed("committing"))?;
         *doubt = None;
         Ok(CommitOutcome::Committed(committed))

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use odograph::store::{FlagInterval, Key, LedgerEntry, MarkSession, StoreError, Window};
+use odograph::store::{FaultySession, FlagInterval, Key, LedgerEntry, StoreError, Window};
 
 use super::flaw::Flaw;
 use super::locks::Lock;
@@ -10,7 +10,7 @@ use super::server::{Server, Stop};
 use super::session::SimSession;
 use super::tables::StoredRow;
 
-impl MarkSession for SimSession {
+impl FaultySession for SimSession {
     async fn live_flags(&mut self, ranges: &[Window]) -> Result<Vec<LedgerEntry>, StoreError> {
         self.statement("looking at the ledger of flags", |server, _| {
             let entries = server.tables.ledger.iter().filter_map(|(flag, flagged)| {

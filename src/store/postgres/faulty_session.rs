@@ -18,7 +18,7 @@ use crate::store::error::store_error::StoreError;
 use crate::store::flags::cache::LedgerEntry;
 use crate::store::flags::intervals::FlagInterval;
 use crate::store::model::flag::Window;
-use crate::store::statements::{MarkSession, Session};
+use crate::store::statements::{FaultySession, Session};
 
 impl Session for Connection {
     fn is_closed(&self) -> bool {
@@ -38,7 +38,7 @@ impl Session for Connection {
     }
 }
 
-impl MarkSession for Connection {
+impl FaultySession for Connection {
     async fn plan_by_key(&mut self) -> Result<(), StoreError> {
         self.batch(MARKING, PLAN_BY_KEY).await
     }
