@@ -197,7 +197,7 @@ impl Catalog {
     }
 
     /// Begins the next segment, if there is a file for it and the state *full* may end.
-    pub(super) fn roll(&mut self, tag: i64) -> Option<Spare> {
+    pub(super) fn roll(&mut self) -> Option<Spare> {
         self.maintenance.due = true;
         let over = self.full == Some(FullCause::Limit) && self.uncommitted_bytes() > self.limits.max_bytes() / 10 * 9;
         let spare = if over { None } else { self.spares.pop_front() };
@@ -212,7 +212,6 @@ impl Catalog {
             size: spare.size,
             start: self.end,
             end: self.end.position,
-            tag,
             used: super::group::SECTOR,
             newest_us: i64::MIN,
         });
@@ -241,8 +240,7 @@ impl Catalog {
     }
 
     pub(super) fn history(&self) -> History {
-        let runs = self.segments.iter().map(|segment| (segment.start, segment.end, segment.tag));
-        History::new(self.begin(), self.end, runs)
+        History::new(self.begin(), self.end)
     }
 
     /// Bytes of files that hold what is not committed.

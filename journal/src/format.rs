@@ -1,4 +1,4 @@
-//! The format on disk, version 1, byte for byte. `tests/format.rs` reads the sample with a reader written from this page alone.
+//! The format on disk, version 2, byte for byte; version 1 is read as well. `tests/format.rs` reads the sample with a reader written from this page alone.
 //!
 //! # What the journal needs from a disk
 //!
@@ -21,7 +21,7 @@
 //!
 //! # Label
 //!
-//! A label is 52 bytes and the same in every version: magic (8), format version (u32), zero (4), content (32), CRC of these 48
+//! A label is 52 bytes and the same in every version: magic (8), format version (u32: 1 or 2), zero (4), content (32), CRC of these 48
 //! bytes (u32).
 //!
 //! # Segment
@@ -37,7 +37,7 @@
 //!
 //! | at | | |
 //! |---|---|---|
-//! | 0 | 4 bytes | magic `ODG1` |
+//! | 0 | 4 bytes | magic `ODG2`; in version 1 `ODG1` |
 //! | 4 | u32 | CRC of everything after it: bytes 8 to 80 + length |
 //! | 8 | u32 | length: bytes of entries, at most 64 MiB |
 //! | 12 | u32 | number of entries; may be 0 |
@@ -46,8 +46,8 @@
 //! | 40 | u64 | group number in the segment, from 0 without gaps |
 //! | 48 | u64 | position of the first entry |
 //! | 56 | u64 | everything before this position was released when the group was written; a hint that may lag |
-//! | 64 | i64 | tag of the opening that wrote the group: random, not 0 |
-//! | 72 | i64 | tag of the opening that wrote the entry before the first one; 0 at position 0 |
+//! | 64 | i64 | tag of the opening that wrote the group: upper half random and not 0, lower half 0; in version 1 all of it random |
+//! | 72 | i64 | tag of the place before the first entry, see *Tags*; 0 at position 0 |
 //! | 80 | | entries, one after the other |
 //!
 //! # Entry
@@ -60,6 +60,13 @@
 //!
 //! A position counts bytes of entries, entry headers included, over the journal's whole life, up to 2^63 − 1. The entry after
 //! one at position p of stored length n begins at p + n, across groups and segments.
+//!
+//! # Tags
+//!
+//! The tag of a place tells what stands before it. Upper half: that of the opening that wrote the entry before it. Lower half: the
+//! CRC of all entries before it, headers included, which goes on from the lower half of the tag before. An empty group changes no
+//! tag. In groups of version 1, each place behind an entry has the tag of the opening, and no checksum. Groups of both versions may
+//! follow each other, and the first of version 2 goes on from the tag that it found.
 //!
 //! # How to read
 //!

@@ -34,10 +34,12 @@ pub(super) struct Header {
     pub(super) position: Position,
     /// How far the journal was released when the group was written: a hint, never ahead of the truth.
     pub(super) released: Position,
-    /// The tag of the opening that wrote it.
+    /// The tag of the opening that wrote it. In format 2 its lower half is 0.
     pub(super) tag: i64,
-    /// The tag of the opening that wrote the entry before the first one; 0 at the journal's beginning.
+    /// The tag of the mark before the first entry; 0 at the journal's beginning.
     pub(super) tag_before: i64,
+    /// Whether the tags of this group's entries carry a checksum, as from format 2 on.
+    pub(super) is_summed: bool,
 }
 
 impl Default for Group {
@@ -92,6 +94,11 @@ impl Group {
         self.entries
     }
 
+    /// The entries as they are stored, one after the other.
+    pub(super) fn payload(&self) -> &[u8] {
+        self.bytes.get(GROUP_HEADER..GROUP_HEADER + self.length as usize).unwrap_or_default()
+    }
+
     /// The newest receive time in it.
     pub(super) fn newest_us(&self) -> i64 {
         self.newest_us
@@ -100,9 +107,9 @@ impl Group {
 
 impl Header {
     fn encode(&self) -> [u8; GROUP_HEADER] {
-        let Self { length, entries, origin, segment, number, position, released, tag, tag_before } = *self;
+        let Self { length, entries, origin, segment, number, position, released, tag, tag_before, is_summed } = *self;
         let mut out = [0; GROUP_HEADER];
-        out[0..4].copy_from_slice(&GROUP_MAGIC);
+        out[0..4].copy_from_slice(if is_summed { &GROUP_MAGIC } else { &GROUP_MAGIC_1 });
         out[8..12].copy_from_slice(&length.to_le_bytes());
         out[12..16].copy_from_slice(&entries.to_le_bytes());
         out[16..32].copy_from_slice(&origin.0);
@@ -119,7 +126,8 @@ impl Header {
     pub(super) fn decode(bytes: &[u8; GROUP_HEADER]) -> Option<Self> {
         let four = |at: usize| bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes);
         let eight = |at: usize| bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok()).map(u64::from_le_bytes);
-        (bytes[..4] == GROUP_MAGIC).then_some(())?;
+        let is_summed = bytes[..4] == GROUP_MAGIC;
+        (is_summed || bytes[..4] == GROUP_MAGIC_1).then_some(())?;
         Some(Self {
             length: four(8)?,
             entries: four(12)?,
@@ -130,6 +138,7 @@ impl Header {
             released: Position(eight(56)?),
             tag: eight(64)?.cast_signed(),
             tag_before: eight(72)?.cast_signed(),
+            is_summed,
         })
     }
 
@@ -138,15 +147,26 @@ impl Header {
         Position(self.position.0.saturating_add(self.length.into()))
     }
 
-    /// The tag of the opening that wrote the entry before [`Self::end`].
-    pub(super) fn tag_at_end(&self) -> i64 {
-        if self.length == 0 { self.tag_before } else { self.tag }
+    /// The tag of the mark behind the first entries, whose bytes as they are stored are `entries`.
+    pub(super) fn tag_behind(&self, entries: &[u8]) -> i64 {
+        if entries.is_empty() { self.tag_before } else { next_tag(self, self.tag_before, entries) }
     }
 
     /// Bytes that the group takes up in its file: to the sector where the next one begins.
     pub(super) fn extent(&self) -> u64 {
         extent(self.length.into())
     }
+}
+
+/// The tag of the mark behind `entries`, not empty, which come after a mark with the tag `before` in a group.
+pub(super) fn next_tag(header: &Header, before: i64, entries: &[u8]) -> i64 {
+    if !header.is_summed {
+        return header.tag;
+    }
+    let before = u32::try_from(before & LOWER_HALF).unwrap_or_default();
+    let mut sum = crc32fast::Hasher::new_with_initial(before);
+    sum.update(entries);
+    header.tag & !LOWER_HALF | i64::from(sum.finalize())
 }
 
 /// Bytes that a group of `length` bytes of entries takes up in its file.
@@ -170,7 +190,10 @@ pub const SECTOR: u64 = 512;
 pub const GROUP_LIMIT: u32 = 64 << 20;
 /// What the system reads and writes at once.
 const PAGE: u64 = 4096;
-const GROUP_MAGIC: [u8; 4] = *b"ODG1";
+const GROUP_MAGIC: [u8; 4] = *b"ODG2";
+/// Of format 1, which is only read.
+const GROUP_MAGIC_1: [u8; 4] = *b"ODG1";
+const LOWER_HALF: i64 = u32::MAX as i64;
 /// The checksum covers everything behind itself.
 const SUMMED_FROM: usize = 8;
 
@@ -189,12 +212,16 @@ mod tests {
             released: Position(2),
             tag: -6,
             tag_before: 8,
+            is_summed: true,
         }
     }
 
     #[test]
     fn a_header_comes_back() {
-        assert_eq!(Header::decode(&header().encode()), Some(header()));
+        for is_summed in [true, false] {
+            let header = Header { is_summed, ..header() };
+            assert_eq!(Header::decode(&header.encode()), Some(header));
+        }
     }
 
     #[test]

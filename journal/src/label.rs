@@ -4,9 +4,9 @@
 /// What a label says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Label {
-    /// Written by this version: its content.
+    /// Written in a format that this version reads: its content.
     Whole([u8; 32]),
-    /// Written by another version.
+    /// Written in a later format.
     OtherVersion(u32),
     /// It was a label.
     Damaged,
@@ -40,7 +40,7 @@ pub(super) fn decode(magic: [u8; 8], bytes: &[u8]) -> Label {
             if [*m0, *m1, *m2, *m3, *m4, *m5, *m6, *m7] == magic =>
         {
             match (u32::from_le_bytes([*v0, *v1, *v2, *v3]), content.try_into()) {
-                (VERSION, Ok(content)) => Label::Whole(content),
+                (FIRST_VERSION..=VERSION, Ok(content)) => Label::Whole(content),
                 (version, _) => Label::OtherVersion(version),
             }
         }
@@ -50,8 +50,9 @@ pub(super) fn decode(magic: [u8; 8], bytes: &[u8]) -> Label {
 
 /// Bytes of a label.
 pub(super) const LABEL_LEN: usize = 52;
-/// The version of the whole format.
-pub const VERSION: u32 = 1;
+/// The version of the whole format that is written.
+pub const VERSION: u32 = 2;
+const FIRST_VERSION: u32 = 1;
 
 #[cfg(test)]
 mod tests {
@@ -71,10 +72,15 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(decode(MAGIC, &flipped), Label::Damaged, "bit {bit}");
         }
+        let mut older = label;
+        older[8] = 1;
+        let sum = crc32fast::hash(&older[..48]);
+        older[48..].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(decode(MAGIC, &older), Label::Whole([7; 32]));
         let mut newer = label;
-        newer[8] = 2;
+        newer[8] = 3;
         let sum = crc32fast::hash(&newer[..48]);
         newer[48..].copy_from_slice(&sum.to_le_bytes());
-        assert_eq!(decode(MAGIC, &newer), Label::OtherVersion(2));
+        assert_eq!(decode(MAGIC, &newer), Label::OtherVersion(3));
     }
 }

@@ -82,7 +82,7 @@ impl Log {
         let catalog = Catalog::new(options.limits, options.recovery, found);
         let shared = Arc::new(SharedCatalog::new(storage, identity, catalog));
         while shared.lock().spares.is_empty() && shared.run_task(now_us) {}
-        let mut log = Self::new(Arc::clone(&shared), draw.tag);
+        let mut log = Self::new(Arc::clone(&shared), i64::from(draw.tag) << 32);
         // The first group of this opening proves where the journal ended before it. Without room it comes later.
         if let LogOutcome::NoRoom = log.commit(&mut Group::default())? {
             shared.run_task(now_us);
@@ -121,7 +121,7 @@ impl Log {
             }
             let has_room = |active: &Active| active.offset + needed <= active.segment.size;
             if !self.active.as_ref().is_some_and(has_room) {
-                let rolled = catalog.roll(self.tag);
+                let rolled = catalog.roll();
                 self.shared.tasks.notify_one();
                 let Some(segment) = rolled else { return Ok(LogOutcome::NoRoom) };
                 self.active = Some(Active { segment, offset: SECTOR, number: 0 });
@@ -139,6 +139,7 @@ impl Log {
             released,
             tag: self.tag,
             tag_before: self.end.tag,
+            is_summed: true,
         };
         let file = &active.segment.file;
         if let Err(error) = file.write_at(active.offset, group.seal(&header, active.offset, active.segment.size)) {
@@ -154,7 +155,7 @@ impl Log {
         }
         active.offset += needed;
         active.number += 1;
-        self.end = Mark { position: Position(end), tag: header.tag_at_end() };
+        self.end = Mark { position: Position(end), tag: header.tag_behind(group.payload()) };
         self.publish(group);
         Ok(LogOutcome::Synced(Synced { end: self.end }))
     }

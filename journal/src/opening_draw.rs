@@ -8,7 +8,7 @@ pub struct OpeningDraw {
     /// The id of a journal that is created now.
     pub id: JournalId,
     /// The tag of this opening; not 0.
-    pub tag: i64,
+    pub tag: u32,
     /// Where a journal begins that is created now: 0, except in tests of its end.
     pub begin: Position,
 }
@@ -17,8 +17,6 @@ impl OpeningDraw {
     /// Draws from the system's random numbers.
     #[must_use]
     pub fn random() -> Self {
-        // Some bits of a random UUID are fixed and not 0, among them one of its first eight bytes.
-        let [tag @ .., _, _, _, _, _, _, _, _] = JournalId::random().to_bytes();
-        Self { id: JournalId::random(), tag: i64::from_le_bytes(tag), begin: Position(0) }
+        Self { id: JournalId::random(), tag: fastrand::u32(1..), begin: Position(0) }
     }
 }

@@ -52,16 +52,23 @@ impl fmt::Display for Position {
 }
 
 /// A cursor, and what stands before it. A copied journal that went another way since has the same positions with other
-/// content; every opening of a journal draws a new tag for what it appends, so the tags tell them apart.
+/// content, and so has a virtual machine that was put back to a snapshot. The tag tells them apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Mark {
     /// Everything before is done.
     pub position: Position,
-    /// The tag of the opening that appended the entry before `position`; 0 at the beginning.
+    /// In the upper half, the random tag of the opening that appended the entry before `position`. In the lower half, a
+    /// checksum of all entries before. 0 at the beginning. In journals of format 1, all of it is the opening's tag.
     pub tag: i64,
 }
 
 impl Mark {
     /// The beginning of every journal.
     pub const START: Self = Self { position: Position(0), tag: 0 };
+
+    /// Whether the same opening appended the entries before both.
+    #[must_use]
+    pub const fn is_of_opening(self, other: Self) -> bool {
+        self.tag >> 32 == other.tag >> 32
+    }
 }

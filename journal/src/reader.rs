@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::catalog::Catalog;
 use super::entry::{self, Entry};
 use super::error::ReadError;
+use super::group::{Header, next_tag};
 use super::options::RecoveryMode;
 use super::segment::{GroupScanner, ScanStep};
 use super::shared_catalog::SharedCatalog;
@@ -28,12 +29,20 @@ pub struct Reader {
 #[derive(Debug)]
 struct SegmentCursor {
     scanner: GroupScanner,
-    /// The tag of the segment.
-    tag: i64,
+    /// The header of the group.
+    group: Option<Header>,
     /// The part of the file that is synced, as of the last look.
     limit: u64,
     /// Where the next entry stands in the group's payload.
     next: usize,
+}
+
+/// What is at a position.
+struct FoundPlace {
+    /// `None` in a hole that damage left.
+    tag: Option<i64>,
+    /// Where the next whole group begins, if it is not there.
+    behind_damage: Option<Mark>,
 }
 
 impl Reader {
@@ -42,12 +51,21 @@ impl Reader {
     /// # Errors
     /// When the position is not kept, or is not the beginning of an entry.
     pub fn open(catalog: &Arc<SharedCatalog>, from: Position) -> Result<Self, ReadError> {
-        let shared = Arc::clone(catalog);
-        let history = shared.lock().history();
-        let tag = history.tag_at(from).unwrap_or_default();
-        let mut reader = Self { shared, cursor: Mark { position: from, tag }, at: None };
-        reader.find()?;
+        let mut reader = Self { shared: Arc::clone(catalog), cursor: Mark { position: from, tag: 0 }, at: None };
+        reader.seek()?;
         Ok(reader)
+    }
+
+    /// The tag of a position; `None` if no kept entry begins there.
+    ///
+    /// # Errors
+    /// When the journal cannot be read there.
+    pub fn tag_at(catalog: &Arc<SharedCatalog>, position: Position) -> Result<Option<i64>, ReadError> {
+        let mut reader = Self { shared: Arc::clone(catalog), cursor: Mark { position, tag: 0 }, at: None };
+        match reader.find() {
+            Err(ReadError::NoEntry { .. }) => Ok(None),
+            found => Ok(found?.tag),
+        }
     }
 
     /// The next entry; `None` when everything synced was read.
@@ -68,7 +86,9 @@ impl Reader {
             return Err(ReadError::Damaged { segment: number, offset });
         };
         at.next += length;
-        self.cursor = Mark { position: Position(entry.position.0 + length as u64), tag: at.tag };
+        let (stored, before) = (payload.get(..length).unwrap_or_default(), self.cursor.tag);
+        let tag = at.group.map_or(before, |group| next_tag(&group, before, stored));
+        self.cursor = Mark { position: Position(entry.position.0 + length as u64), tag };
         Ok(Some(entry))
     }
 
@@ -142,8 +162,8 @@ impl Reader {
         }
         match step {
             ScanStep::Group(header) => {
-                at.next = 0;
-                self.skip_to(header.position);
+                (at.next, at.group) = (0, Some(header));
+                self.skip_to(Mark { position: header.position, tag: header.tag_before });
             }
             ScanStep::Nothing => self.skip_segment(),
         }
@@ -162,19 +182,19 @@ impl Reader {
         }
         let Some(at) = &mut self.at else {
             drop(catalog);
-            return self.find().map(|()| true);
+            return self.seek().map(|()| true);
         };
         let number = at.scanner.segment();
         let Some(index) = catalog.segments.iter().position(|segment| segment.number == number) else {
             drop(catalog);
-            return self.find().map(|()| true);
+            return self.seek().map(|()| true);
         };
         match (catalog.segments.get(index), catalog.segments.get(index + 1)) {
             (Some(same), _) if same.used > at.limit => at.limit = same.used,
             (_, Some(next)) => {
                 at.scanner.restart(Arc::clone(&next.file), next.number);
-                (at.tag, at.limit, at.next) = (next.tag, next.used, 0);
-                let start = next.start.position;
+                (at.group, at.limit, at.next) = (None, next.used, 0);
+                let start = next.start;
                 drop(catalog);
                 self.skip_to(start);
             }
@@ -183,10 +203,20 @@ impl Reader {
         Ok(true)
     }
 
+    /// Goes to the entry at the cursor, or to the first one behind damage.
+    fn seek(&mut self) -> Result<(), ReadError> {
+        let found = self.find()?;
+        self.cursor.tag = found.tag.unwrap_or_default();
+        if let Some(behind) = found.behind_damage {
+            self.skip_to(behind);
+        }
+        Ok(())
+    }
+
     /// Finds the segment of the cursor, and the entry in it.
-    fn find(&mut self) -> Result<(), ReadError> {
+    fn find(&mut self) -> Result<FoundPlace, ReadError> {
         let wanted = self.cursor.position;
-        let (mut scanner, tag, limit, end) = {
+        let (mut scanner, start, limit, end) = {
             let catalog = self.shared.lock();
             if wanted < catalog.begin().position || wanted > catalog.end.position {
                 drop(catalog);
@@ -194,18 +224,20 @@ impl Reader {
             }
             // The last one that begins at or before it; in a segment that is wholly before it nothing is found.
             let segment = catalog.segments.iter().rev().find(|segment| segment.start.position <= wanted);
-            let Some(segment) = segment else { return Ok(()) };
+            let Some(segment) = segment else {
+                return Ok(FoundPlace { tag: Some(catalog.end.tag), behind_damage: None });
+            };
             (
                 GroupScanner::new(Arc::clone(&segment.file), self.shared.origin, segment.number),
-                segment.tag,
+                segment.start,
                 segment.used,
                 segment.end,
             )
         };
         let segment = scanner.segment();
         let failed = |source| ReadError::Io { segment, source };
-        let mut next = 0;
-        let mut at = None;
+        let (mut next, mut group, mut at) = (0, None, None);
+        let mut tag = (start.position == wanted).then_some(start.tag);
         while scanner.offset() < limit && at.is_none_or(|at| at < end) {
             let offset = scanner.offset();
             let mut step = scanner.step(limit).map_err(failed)?;
@@ -213,9 +245,13 @@ impl Reader {
                 step = scanner.search(limit).map_err(failed)?;
             }
             let ScanStep::Group(header) = step else { return Err(ReadError::Damaged { segment, offset }) };
-            at = Some(header.end());
+            (at, group) = (Some(header.end()), Some(header));
             next = scanner.payload().len();
             if header.end() <= wanted {
+                // That of an earlier place is of no use: the next group names its own.
+                if header.end() == wanted {
+                    tag = Some(header.tag_behind(scanner.payload()));
+                }
                 continue;
             }
             next = 0;
@@ -227,21 +263,25 @@ impl Reader {
             if header.position.0 + (next as u64) > wanted.0 && header.position <= wanted {
                 return Err(ReadError::NoEntry { wanted });
             }
-            let begins = header.position.max(wanted);
-            self.at = Some(SegmentCursor { scanner, tag, limit, next });
-            self.skip_to(begins);
-            return Ok(());
+            let mut behind_damage = None;
+            if header.position <= wanted {
+                tag = Some(header.tag_behind(scanner.payload().get(..next).unwrap_or_default()));
+            } else {
+                behind_damage = Some(Mark { position: header.position, tag: header.tag_before });
+            }
+            self.at = Some(SegmentCursor { scanner, group, limit, next });
+            return Ok(FoundPlace { tag, behind_damage });
         }
-        self.at = Some(SegmentCursor { scanner, tag, limit, next });
-        Ok(())
+        self.at = Some(SegmentCursor { scanner, group, limit, next });
+        Ok(FoundPlace { tag, behind_damage: None })
     }
 
     /// Moves the cursor over positions that damage took away.
-    fn skip_to(&mut self, position: Position) {
-        if position > self.cursor.position {
-            let lost = position.0 - self.cursor.position.0;
+    fn skip_to(&mut self, mark: Mark) {
+        if mark.position > self.cursor.position {
+            let lost = mark.position.0 - self.cursor.position.0;
             self.shared.lock().counts.damage_skipped_bytes += lost;
-            self.cursor.position = position;
+            self.cursor = mark;
         }
     }
 
@@ -249,10 +289,14 @@ impl Reader {
     fn skip_segment(&mut self) {
         let Some(at) = &mut self.at else { return };
         let catalog = self.shared.lock();
-        if let Some(segment) = catalog.segments.iter().find(|segment| segment.number == at.scanner.segment()) {
+        let Some(index) = catalog.segments.iter().position(|segment| segment.number == at.scanner.segment()) else {
+            return;
+        };
+        let after = catalog.segments.get(index + 1).map_or(catalog.end, |next| next.start);
+        if let Some(segment) = catalog.segments.get(index) {
             at.limit = segment.used;
             at.scanner.skip_to(at.limit);
-            self.cursor = Mark { position: segment.end, tag: segment.tag };
+            self.cursor = Mark { position: segment.end, tag: after.tag };
         }
     }
 

@@ -93,14 +93,13 @@ pub(super) fn recover(
             size,
             start,
             end: until.unwrap_or(first.position),
-            tag: first.tag,
             used: size,
             newest_us: i64::MIN,
         };
         if until.is_none_or(|until| until > found.released) {
             let last = verify(&mut segment, origin, until, found.released, &mut damage)?;
             if until.is_none() {
-                found.end = Mark { position: segment.end, tag: last.header.tag_at_end() };
+                found.end = Mark { position: segment.end, tag: last.end_tag };
                 if trust == ReleasedPart::AsRecorded {
                     found.released = last.header.released.min(segment.end);
                 }
@@ -203,8 +202,8 @@ fn verify(
         if read != header.entries || whole != u64::from(header.length) {
             return Err(OpenError::Foreign { name, reason: "it holds entries that this version does not know" });
         }
-        (end, segment.used, segment.tag) = (header.end(), scanner.offset(), header.tag);
-        last = Some((header, scanner.group_at()));
+        (end, segment.used) = (header.end(), scanner.offset());
+        last = Some((header, scanner.group_at(), header.tag_behind(scanner.payload())));
     }
     if let Some(until) = until.filter(|until| *until != end) {
         if until < end {
@@ -214,8 +213,8 @@ fn verify(
     }
     segment.end = end;
     // There was a first group, so there is a last one.
-    let (header, at) = last.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
-    Ok(TailGroup { header, at, scanner })
+    let (header, at, end_tag) = last.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
+    Ok(TailGroup { header, at, end_tag, scanner })
 }
 
 /// Counts what waits in the last segment.
@@ -263,6 +262,8 @@ fn secure(segment: &Segment, last: &mut TailGroup) -> Result<u64, OpenError> {
 struct TailGroup {
     header: Header,
     at: u64,
+    /// The tag of the mark behind it.
+    end_tag: i64,
     /// Stands behind it.
     scanner: GroupScanner,
 }

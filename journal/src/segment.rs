@@ -95,8 +95,6 @@ pub(super) struct Segment {
     pub(super) start: Mark,
     /// Where the entry behind its last one begins; everything before is synced.
     pub(super) end: Position,
-    /// The tag of the opening that wrote it: every opening begins a new segment.
-    pub(super) tag: i64,
     /// Bytes of the file up to the end of its last synced group.
     pub(super) used: u64,
     /// The newest receive time in it.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use odograph_faulty_disk::{Faults, FaultyDisk};
 use odograph_journal::Position;
-use odograph_journal::{Group, JournalState, Log, LogOutcome, OpenError};
+use odograph_journal::{Group, JournalState, Log, LogOutcome, OpenError, Reader};
 use support::{open, push, read};
 
 /// What the journal must hold.
@@ -21,7 +21,7 @@ use support::{open, push, read};
 struct Model {
     /// Entries that were promised, or found after a crash: number by position.
     entries: BTreeMap<Position, u64>,
-    /// The tag of the opening that wrote up to a position.
+    /// The tag of each end of a group that holds something.
     tags: BTreeMap<Position, i64>,
     end: Position,
     released: Position,
@@ -48,7 +48,7 @@ struct Run {
     rng: Rng,
     disk: FaultyDisk,
     log: Log,
-    tag: i64,
+    tag: u32,
     model: Model,
     tally: Tally,
 }
@@ -101,7 +101,10 @@ impl Run {
             Ok(LogOutcome::Synced(proof)) => {
                 self.tally.commits += 1;
                 assert_eq!(proof.end().position, at);
-                self.model.promise(numbers, at, self.tag);
+                if !numbers.is_empty() {
+                    assert_eq!(proof.end().tag >> 32, i64::from(self.tag), "the opening that wrote it");
+                }
+                self.model.promise(numbers, at, proof.end().tag);
             }
             Ok(LogOutcome::NoRoom) => {
                 while self.log.catalog().run_task(0) {}
@@ -187,7 +190,7 @@ impl Run {
         let perhaps = std::mem::take(&mut self.model.perhaps);
         if end > self.model.end {
             assert_eq!(end, self.model.perhaps_end, "a group is there as a whole or not at all");
-            let tag = catalog.history().tag_at(end).unwrap();
+            let tag = catalog.history().end().tag;
             self.model.promise(perhaps, end, tag);
             self.tally.groups_found += 1;
         } else {
@@ -196,7 +199,7 @@ impl Run {
         }
         self.model.assert_holds(&read(catalog, begin), begin);
         for (position, tag) in self.model.tags.range(begin..) {
-            assert_eq!(catalog.history().tag_at(*position), Some(*tag), "at {position}");
+            assert_eq!(Reader::tag_at(catalog, *position).unwrap(), Some(*tag), "at {position}");
         }
         // The drain says again how far it is.
         catalog.release(self.model.released).unwrap();

@@ -7,8 +7,10 @@ mod support;
 use std::sync::Arc;
 
 use odograph_faulty_disk::{Faults, FaultyDisk};
-use odograph_journal::Position;
-use odograph_journal::{Journal, Log, LogOutcome, OpenError, ReadError, Reader, Storage as _};
+use odograph_journal::{
+    EntryKind, Group, HistoryMatch, HistoryMismatch, Journal, Log, LogOutcome, NewEntry, OpenError, Position,
+    ReadError, Reader, Storage as _,
+};
 use support::{commit, draw, last_segment, must_commit, numbers, open, open_skipping_damage, options};
 
 /// A journal of three groups in one segment: entries 1, 2; 3; 4, 5.
@@ -24,7 +26,7 @@ fn three_groups(seed: u64) -> FaultyDisk {
 /// Where each group begins in a segment's file, by its magic number at a sector.
 fn groups(disk: &FaultyDisk, name: &str) -> Vec<usize> {
     let content = disk.content(name).unwrap();
-    (512..content.len()).step_by(512).filter(|at| content[*at..].starts_with(b"ODG1")).collect()
+    (512..content.len()).step_by(512).filter(|at| content[*at..].starts_with(b"ODG2")).collect()
 }
 
 #[test]
@@ -48,8 +50,8 @@ fn a_group_whose_sectors_came_out_of_order_is_there_whole_or_not_at_all() {
     assert!(whole > 0 && torn > 50, "{whole} whole, {torn} torn");
 }
 
-fn group_of(numbers: &[u64]) -> odograph_journal::Group {
-    let mut group = odograph_journal::Group::default();
+fn group_of(numbers: &[u64]) -> Group {
+    let mut group = Group::default();
     for number in numbers {
         support::push(&mut group, *number);
     }
@@ -103,7 +105,7 @@ fn a_journal_that_was_closed_knows_its_end() {
     let disk = FaultyDisk::new(3);
     let (journal, _) = Journal::open(Arc::new(disk.clone()), options(), Box::new(|_| {})).unwrap();
     let (kind, imei, received_at_us, records, bytes) = support::content(1);
-    let entry = odograph_journal::NewEntry { kind, imei, received_at_us, records, bytes: &bytes };
+    let entry = NewEntry { kind, imei, received_at_us, records, bytes: &bytes };
     let ticket = journal.appender().try_append(&entry).unwrap();
     journal.close().unwrap();
     drop(ticket);
@@ -243,12 +245,12 @@ fn a_later_format_is_not_touched() {
     for name in ["identity".to_owned(), last_segment(&disk)] {
         let image = disk.image(1);
         let mut content = image.content(&name).unwrap();
-        content[8] = 2;
+        content[8] = 3;
         let sum = crc32fast::hash(&content[..48]);
         content[48..52].copy_from_slice(&sum.to_le_bytes());
         image.put(&name, content.clone());
         let error = open(&image, 2).unwrap_err();
-        assert!(matches!(&error, OpenError::OtherVersion { name: said, version: 2 } if *said == name), "{error}");
+        assert!(matches!(&error, OpenError::OtherVersion { name: said, version: 3 } if *said == name), "{error}");
         assert!(open_skipping_damage(&image, 2).is_err());
         assert_eq!(image.content(&name).unwrap(), content);
     }
@@ -285,4 +287,38 @@ fn positions_end_and_never_wrap() {
     assert!(commit(&mut log, [written]).is_err(), "and stays ended");
     let (log, _) = open(&disk, 2).unwrap();
     assert_eq!(numbers(log.catalog()).len() as u64, written);
+}
+
+/// A virtual machine that is put back to a snapshot goes on with the memory of then: the same opening, the same places, other
+/// entries.
+#[test]
+fn a_snapshot_that_is_put_back_with_its_memory_is_another_history() {
+    let disk = three_groups(12);
+    let snapshot = disk.image(1);
+    let append = |disk: &FaultyDisk, contents: &[&[u8]]| {
+        let (mut log, _) = open(disk, 5).unwrap();
+        let before = log.catalog().history().end();
+        let mut marks = Vec::new();
+        for content in contents {
+            let mut group = Group::default();
+            let imei = 7.try_into().unwrap();
+            group.push(&NewEntry { kind: EntryKind::Frame, imei, received_at_us: 1, records: 1, bytes: content });
+            let Ok(LogOutcome::Synced(synced)) = log.commit(&mut group) else { panic!("no room") };
+            marks.push(synced.end());
+        }
+        (log, before, marks)
+    };
+    let (_, before, first) = append(&disk, &[b"committed", b"and lost."]);
+    let (log, before_again, second) = append(&snapshot, &[b"instead o", b"f the one", b"s before."]);
+    assert_eq!(before, before_again);
+    let compare = |checkpoint| {
+        log.catalog().history().compare(checkpoint, |position| Reader::tag_at(log.catalog(), position)).unwrap()
+    };
+    for (first, second) in first.iter().zip(&second) {
+        assert_eq!(first.position, second.position);
+        assert!(first.is_of_opening(*second));
+        assert_eq!(compare(*first), HistoryMatch::Reidentify(HistoryMismatch::OtherHistory));
+        assert_eq!(compare(*second), HistoryMatch::Agrees);
+    }
+    assert_eq!(compare(before), HistoryMatch::Agrees, "what both have in common");
 }

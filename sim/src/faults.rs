@@ -134,10 +134,14 @@ impl World {
 
     /// Copies the directory, and starts a second process on the copy.
     fn copy(&mut self, process: usize) -> Fault {
-        let (disk, family) = (&self.processes[process].disk, self.processes[process].family);
+        let original = &self.processes[process];
         let seed = self.rng.u64(..);
-        let copy = if self.rng.bool() { disk.after_power_cut(Some(seed)) } else { disk.image(seed) };
-        self.processes.push(Process::new(copy, family));
+        let (copy, with_memory) = if self.rng.bool() {
+            (original.disk.after_power_cut(Some(seed)), false)
+        } else {
+            (original.disk.image(seed), seed.is_multiple_of(2))
+        };
+        self.processes.push(Process::copy_of(original, copy, with_memory));
         Fault::Clone { process }
     }
 

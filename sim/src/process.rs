@@ -58,6 +58,10 @@ pub struct Process {
     pub running: Option<Running>,
     /// It is to stay down for now.
     pub held: bool,
+    /// The tag of its last opening; 0 before the first.
+    tag: u32,
+    /// The tag of its next opening, if it is not drawn.
+    next_tag: Option<u32>,
 }
 
 /// What runs.
@@ -104,7 +108,14 @@ pub enum NotStarted {
 
 impl Process {
     pub fn new(disk: FaultyDisk, family: usize) -> Self {
-        Self { disk, family, running: None, held: false }
+        Self { disk, family, running: None, held: false, tag: 0, next_tag: None }
+    }
+
+    /// A process on a copy of the directory. With the memory of the original, as in a virtual machine that is put back to a
+    /// snapshot, it goes on under the same tag.
+    pub fn copy_of(original: &Self, disk: FaultyDisk, with_memory: bool) -> Self {
+        let next_tag = Some(original.tag).filter(|tag| with_memory && *tag != 0);
+        Self { next_tag, ..Self::new(disk, original.family) }
     }
 
     /// Opens the journal and starts everything, as `app` does. Gives the records that were found.
@@ -141,7 +152,9 @@ impl Process {
             }
             (intake, None)
         } else {
-            let (draw, options) = (draw(rng), Options { limits: limits(plan), recovery: RecoveryMode::Strict });
+            let (mut draw, options) = (draw(rng), Options { limits: limits(plan), recovery: RecoveryMode::Strict });
+            draw.tag = self.next_tag.take().unwrap_or(draw.tag);
+            self.tag = draw.tag;
             let (log, opened) = Log::open(Arc::clone(&storage), options, draw, wall()).map_err(not_opened)?;
             let catalog = Arc::clone(log.catalog());
             let writer = Writer::new(log, options.limits.group_bytes(), Box::new(|_| ()));
@@ -275,7 +288,7 @@ fn not_opened(error: OpenError) -> NotStarted {
 }
 
 fn draw(rng: &mut Rng) -> OpeningDraw {
-    OpeningDraw { id: JournalId::from_bytes(rng.u128(..).to_le_bytes()), tag: rng.i64(1..), begin: Position(0) }
+    OpeningDraw { id: JournalId::from_bytes(rng.u128(..).to_le_bytes()), tag: rng.u32(1..), begin: Position(0) }
 }
 
 /// Small enough to be read whole, and to be full now and then.

@@ -25,6 +25,9 @@ fn inspect_shows_the_sample_and_names_damage() {
         assert!(printed.contains(wanted), "{wanted:?} in\n{printed}");
     }
 
+    let (printed, _, well) = odograph(&["journal", "inspect", "--groups", "--directory", "fixtures/journal-v2"]);
+    assert!(well && printed.contains("positions 0 to 98, released 0, tag 0000111100000000"), "{printed}");
+
     let guard = tempfile::tempdir().unwrap();
     let directory = guard.path();
     for entry in std::fs::read_dir(SAMPLE).unwrap() {

@@ -245,7 +245,7 @@ struct DiskIngest {
 }
 
 impl DiskIngest {
-    fn start(disk: &FaultyDisk, database: &SimDatabase, tag: i64) -> Self {
+    fn start(disk: &FaultyDisk, database: &SimDatabase, tag: u32) -> Self {
         let limits = Limits::with_pieces(80 << 10, 8 << 10, 3 << 10, Duration::from_hours(1)).unwrap();
         let options = Options { limits, recovery: RecoveryMode::Strict };
         let draw = OpeningDraw { id: JournalId::random(), tag, begin: Position(0) };

@@ -24,17 +24,17 @@ pub fn options() -> Options {
     Options { limits: limits(), recovery: RecoveryMode::Strict }
 }
 
-pub fn draw(tag: i64) -> OpeningDraw {
+pub fn draw(tag: u32) -> OpeningDraw {
     let mut id = [7; 16];
-    id[..8].copy_from_slice(&tag.to_le_bytes());
+    id[..4].copy_from_slice(&tag.to_le_bytes());
     OpeningDraw { id: JournalId::from_bytes(id), tag, begin: Position(0) }
 }
 
-pub fn open(disk: &FaultyDisk, tag: i64) -> Result<(Log, OpeningReport), OpenError> {
+pub fn open(disk: &FaultyDisk, tag: u32) -> Result<(Log, OpeningReport), OpenError> {
     Log::open(Arc::new(disk.clone()), options(), draw(tag), 0)
 }
 
-pub fn open_skipping_damage(disk: &FaultyDisk, tag: i64) -> Result<(Log, OpeningReport), OpenError> {
+pub fn open_skipping_damage(disk: &FaultyDisk, tag: u32) -> Result<(Log, OpeningReport), OpenError> {
     let options = Options { recovery: RecoveryMode::SkipDamage, ..options() };
     Log::open(Arc::new(disk.clone()), options, draw(tag), 0)
 }
@@ -45,7 +45,7 @@ pub fn content(number: u64) -> (EntryKind, Imei, i64, u8, Vec<u8>) {
     let length = if rng.u8(..) < 16 { rng.usize(800..1200) } else { rng.usize(0..200) };
     let mut bytes: Vec<u8> = number.to_le_bytes().into();
     // Headers of groups in the content must not confuse anybody.
-    bytes.extend(if rng.bool() { b"ODG1".as_slice() } else { &[] });
+    bytes.extend([b"ODG1".as_slice(), b"ODG2", &[]][rng.usize(0..3)]);
     bytes.extend((0..length).map(|_| rng.u8(..)));
     let kind = EntryKind::ALL[rng.usize(0..3)];
     (kind, Imei::try_from(rng.u64(0..1_000_000_000_000_000)).unwrap(), rng.i64(..), rng.u8(..), bytes)
@@ -85,9 +85,8 @@ pub fn read(catalog: &Arc<SharedCatalog>, from: Position) -> Vec<(u64, Position)
         let (position, length) = (entry.position, entry.entry.stored_len() as u64);
         numbers.push((number, position));
         assert_eq!(reader.cursor().position, Position(position.0 + length));
-        let history = catalog.history();
         assert_eq!(
-            history.tag_at(reader.cursor().position),
+            Reader::tag_at(catalog, reader.cursor().position).unwrap(),
             Some(reader.cursor().tag),
             "at {}",
             reader.cursor().position

@@ -62,7 +62,7 @@ impl JournalSource {
     /// Where reading begins for a checkpoint, or why the journal does not match it.
     fn locate(&self, at: Mark) -> Result<Result<Position, HistoryMismatch>, SourceError> {
         let history = self.progress.catalog.history();
-        let place = match history.compare(at) {
+        let place = match history.compare(at, |position| Reader::tag_at(&self.progress.catalog, position))? {
             HistoryMatch::Agrees => at.position,
             HistoryMatch::Gap { .. } => {
                 let begin = history.begin().position;

@@ -105,8 +105,8 @@ pub(crate) fn starting_checkpoint(lane: Lane, found: &[StoredCheckpoint]) -> (Ch
         _ => {
             let behind = found.iter().map(|row| row.checkpoint).min_by_key(|at| at.mark.position).unwrap_or_default();
             let latest = found.iter().map(|row| row.checkpoint.latest).min().unwrap_or_default();
-            let mut tags = found.iter().map(|row| row.checkpoint.mark.tag);
-            let tag = if tags.all(|tag| tag == behind.mark.tag) { behind.mark.tag } else { Mark::START.tag };
+            let of_one_opening = found.iter().all(|row| row.checkpoint.mark.is_of_opening(behind.mark));
+            let tag = if of_one_opening { behind.mark.tag } else { Mark::START.tag };
             (Checkpoint { mark: Mark { tag, ..behind.mark }, latest }, true)
         }
     }
@@ -159,12 +159,15 @@ mod tests {
 
     #[test]
     fn another_number_of_lanes_begins_at_the_one_furthest_behind() {
+        // The upper half names the opening, the lower half is a checksum.
+        let tag = |opening: i64, position: u64| opening << 32 | position.cast_signed();
         let row = |lanes, position, latest| StoredCheckpoint {
             lanes,
-            checkpoint: Checkpoint { mark: at(position, 7), latest: Position(latest) },
+            checkpoint: Checkpoint { mark: at(position, tag(7, position)), latest: Position(latest) },
         };
         let lane = |number, lanes| Lane { journal: JournalId::random(), number, lanes };
-        let checkpoint = |position, latest| Checkpoint { mark: at(position, 7), latest: Position(latest) };
+        let checkpoint =
+            |position, latest| Checkpoint { mark: at(position, tag(7, position)), latest: Position(latest) };
         let two = [row(2, 30, 25), row(2, 20, 22)];
         assert_eq!(starting_checkpoint(lane(0, 2), &two), (checkpoint(30, 25), false));
         assert_eq!(starting_checkpoint(lane(1, 2), &two), (checkpoint(20, 22), false));
@@ -172,8 +175,10 @@ mod tests {
         assert_eq!(starting_checkpoint(lane(2, 3), &two), (checkpoint(20, 22), true));
         assert_eq!(starting_checkpoint(lane(1, 2), &two[..1]), (checkpoint(30, 25), true), "a row is missing");
         assert_eq!(starting_checkpoint(lane(0, 1), &[]), (Checkpoint::default(), true));
-        let copies =
-            [StoredCheckpoint { checkpoint: Checkpoint { mark: at(30, 9), latest: Position(25) }, ..two[0] }, two[1]];
+        let copies = [
+            StoredCheckpoint { checkpoint: Checkpoint { mark: at(30, tag(9, 30)), latest: Position(25) }, ..two[0] },
+            two[1],
+        ];
         let nobodys = Checkpoint { mark: at(20, 0), latest: Position(22) };
         assert_eq!(starting_checkpoint(lane(0, 1), &copies), (nobodys, true), "two copies of a journal wrote them");
         assert_eq!(starting_checkpoint(lane(1, 2), &copies), (checkpoint(20, 22), false));
