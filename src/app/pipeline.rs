@@ -72,7 +72,9 @@ async fn without_journal(
     let journal = JournalId::random();
     for (number, inbox) in (0..).zip(inboxes) {
         let lane = Lane { journal, number, lanes: config.lanes };
-        starter.start(number, DirectSource::new(lane, inbox)).await?;
+        let source = DirectSource::new(lane, inbox);
+        let source = if config.accept_clock { source.accepting_clock() } else { source };
+        starter.start(number, source).await?;
     }
     Ok((intake, starter.pipeline))
 }

@@ -192,6 +192,10 @@ impl Store for DatabaseStore {
         on_backend!(&mut self.0, store => store.schema().await)
     }
 
+    async fn server_now_us(&mut self) -> Result<Option<i64>, StoreError> {
+        on_backend!(&mut self.0, store => store.server_now_us().await)
+    }
+
     async fn close(&mut self) {
         on_backend!(&mut self.0, store => store.close().await);
     }

@@ -49,6 +49,14 @@ pub trait Store {
     /// When the database does not answer.
     fn schema(&mut self) -> impl Future<Output = Result<Schema, StoreError>> + Send;
 
+    /// The time of the database server, microseconds since 1970-01-01 UTC; `None` if the database has no clock of its own.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn server_now_us(&mut self) -> impl Future<Output = Result<Option<i64>, StoreError>> + Send {
+        async { Ok(None) }
+    }
+
     /// Closes the connection in good order.
     fn close(&mut self) -> impl Future<Output = ()> + Send;
 }
@@ -128,6 +136,14 @@ pub trait Ledger {
     /// # Errors
     /// Harmless: it is tried again.
     fn trim_corrections(&mut self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// The time of the database server, microseconds since 1970-01-01 UTC; `None` if the database has no clock of its own.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    fn server_now_us(&mut self) -> impl Future<Output = Result<Option<i64>, StoreError>> + Send {
+        async { Ok(None) }
+    }
 
     /// Closes the connection in good order.
     fn close(&mut self) -> impl Future<Output = ()> + Send;

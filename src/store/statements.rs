@@ -88,6 +88,11 @@ pub trait BatchSession: FaultySession {
     /// Compares the schema of the database with the migrations of this program.
     fn schema(&mut self) -> impl Future<Output = Result<Schema, StoreError>> + Send;
 
+    /// The time of the server, microseconds since 1970-01-01 UTC; `None` if it has no clock of its own.
+    fn server_now_us(&mut self) -> impl Future<Output = Result<Option<i64>, StoreError>> + Send {
+        async { Ok(None) }
+    }
+
     /// Prepares the staging tables, if the database needs them: once in a session, outside of a transaction.
     fn prepare_staging(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
         async { Ok(()) }

@@ -12,7 +12,8 @@ use crate::setup::{DrillSetup, number};
 
 crate::drills! {
     "clock-forth-and-back", long, forth_and_back, "the service's clock jumps by minutes, by hours, and to before its build";
-    "clock-set-back-for-good", long, set_back, "the clock was an hour ahead and is corrected: the operator accepts it with an option";
+    "clock-behind-at-boot", short, behind_at_boot, "the machine boots eight hours behind, and its clock is set right while trackers send";
+    "clock-ahead-at-boot", long, ahead_at_boot, "the machine boots five hours ahead, and its clock is set right while trackers send";
     "clock-wrong-device", short, wrong_device, "trackers with wrong clocks, some of them in 2004";
 }
 
@@ -38,44 +39,59 @@ async fn forth_and_back(mut setup: DrillSetup) -> Outcome {
         clock.is_off_by(0);
         serve.is_ready().await;
     }
-    // Hours ahead, which the service cannot tell from the right time.
+    // Hours ahead: only the database's clock tells.
     clock.is_off_by(2 * 3_600);
-    load.goes_on(2_000).await;
-    let findings = setup.end(serve, load, &database).await;
-    let ahead = "SELECT count(*) AS n FROM positions WHERE received_at > now() + INTERVAL '1 hour'";
-    let ahead = number(&database, ahead).await;
-    Outcome { findings, faults: vec![("times that the drain waited", waits), ("rows received in the future", ahead)] }
-}
-
-async fn set_back(mut setup: DrillSetup) -> Outcome {
-    let database = setup.database().await;
-    let clock = Clock::new(&setup);
-    clock.is_off_by(3_600);
-    let launch = clock.fake(setup.launch(&database.url()));
-    let serve = launch.start(&setup.next_log()).await;
-    let launch = launch.listen(&serve.trackers.to_string());
-    let load = setup.load(serve.trackers);
-    load.goes_on(2_000).await;
-    serve.kill();
-    clock.is_off_by(0);
-    let serve = launch.start(&setup.next_log()).await;
+    load.goes_on(500).await;
     serve.names_reason("clock").await;
     load.goes_on(1_000).await;
-    let waiting = serve.count("odograph_records_waiting").await;
-    serve.terminate_in_order().await;
-    let serve = launch.argument("--accept-clock").start(&setup.next_log()).await;
-    load.goes_on(1_000).await;
+    waits += 1;
+    clock.is_off_by(0);
+    serve.is_ready().await;
     let findings = setup.end(serve, load, &database).await;
-    Outcome { findings, faults: vec![("records that waited for the operator", waiting)] }
+    let ahead = "SELECT count(*) AS n FROM positions WHERE received_at > now() + INTERVAL '10 minutes'";
+    assert_eq!(number(&database, ahead).await, 0, "rows received in the future");
+    Outcome { findings, faults: vec![("times that the drain waited", waits)] }
+}
+
+async fn behind_at_boot(setup: DrillSetup) -> Outcome {
+    wrong_at_boot(setup, -8 * 3_600).await
+}
+
+async fn ahead_at_boot(setup: DrillSetup) -> Outcome {
+    wrong_at_boot(setup, 5 * 3_600).await
+}
+
+async fn wrong_at_boot(mut setup: DrillSetup, off_seconds: i64) -> Outcome {
+    let database = setup.database().await;
+    let clock = Clock::new(&setup);
+    clock.is_off_by(off_seconds);
+    let serve = clock.fake(setup.launch(&database.url()).default_time_windows()).start(&setup.next_log()).await;
+    let plan = Plan { start_ms: ago_ms(Duration::from_hours(1)), ..setup.plan(serve.trackers) };
+    let load = Load::start(plan);
+    load.goes_on(1_000).await;
+    serve.names_reason("clock").await;
+    load.goes_on(500).await;
+    let waited = serve.count("odograph_records_waiting").await;
+    clock.is_off_by(0);
+    serve.is_ready().await;
+    let findings = setup.end(serve, load, &database).await;
+    let wrong = "SELECT count(*) AS n FROM positions WHERE received_at NOT BETWEEN now() - INTERVAL '1 hour' AND now()";
+    assert_eq!(number(&database, wrong).await, 0, "rows with a wrong receive time");
+    assert_eq!(findings.quarantined, 0, "good records in quarantine");
+    Outcome { findings, faults: vec![("records that waited for the clock", waited)] }
+}
+
+/// A time before now, in milliseconds of Unix time.
+fn ago_ms(ago: Duration) -> u64 {
+    let then = SystemTime::now().checked_sub(ago).unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    u64::try_from(then.as_millis()).unwrap()
 }
 
 async fn wrong_device(mut setup: DrillSetup) -> Outcome {
     let database = setup.database().await;
     let serve = setup.launch(&database.url()).default_time_windows().start(&setup.next_log()).await;
-    let yesterday = SystemTime::now().checked_sub(Duration::from_hours(24)).unwrap();
-    let yesterday = yesterday.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let start = u64::try_from(yesterday.as_millis()).unwrap();
-    let plan = Plan { clocks: Clocks::SomeStray, start_ms: start, ..setup.plan(serve.trackers) };
+    let plan =
+        Plan { clocks: Clocks::SomeStray, start_ms: ago_ms(Duration::from_hours(24)), ..setup.plan(serve.trackers) };
     let load = Load::start(plan);
     load.goes_on(setup.times(2_000, 20_000)).await;
     let findings = setup.end(serve, load, &database).await;

@@ -8,6 +8,7 @@ mod admission_outages;
 mod admission_setup;
 mod drain;
 mod health;
+mod host_clock;
 mod journal_doubts;
 mod journal_service;
 mod log_output;

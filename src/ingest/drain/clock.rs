@@ -15,6 +15,15 @@ pub enum ImplausibleClock {
     },
 }
 
+/// Why a lane waits for a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClockFault {
+    /// This machine's clock cannot be right.
+    Implausible(ImplausibleClock),
+    /// The database server's clock shows another time, and one of them must be wrong. It is so far ahead; negative if behind.
+    ApartFromServer { seconds: i64 },
+}
+
 /// Checks the clock. `newest_us` is the newest receive time in the journal, microseconds since 1970-01-01 UTC.
 #[must_use]
 pub fn check(now_us: i64, newest_us: Option<i64>) -> Option<ImplausibleClock> {
@@ -41,7 +50,7 @@ pub const BUILT_US: i64 = built_us();
 /// 2026-01-01: no journal is older. Not the build of this version, which may be newer than a backlog.
 pub(super) const FIRST_VERSION_US: i64 = 1_767_225_600_000_000;
 /// Clocks are sometimes set back by small steps.
-const TOLERANCE: Duration = Duration::from_mins(5);
+pub(super) const TOLERANCE: Duration = Duration::from_mins(5);
 
 #[cfg(test)]
 mod tests {

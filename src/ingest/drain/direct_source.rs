@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::builder::BatchBuilder;
+use super::clock::{self, ImplausibleClock};
 use super::source::{BatchLoad, EntrySource, SourceError};
 use crate::ingest::intake::QueuedFrame;
 use crate::store::{Checkpoint, Committed, Lane};
@@ -28,6 +29,7 @@ pub struct DirectSource {
     next: u64,
     tag: i64,
     ended: bool,
+    accepts_clock: bool,
 }
 
 impl DirectSource {
@@ -46,7 +48,14 @@ impl DirectSource {
             next: 0,
             tag: fastrand::i64(1..),
             ended: false,
+            accepts_clock: false,
         }
+    }
+
+    /// Believes this machine's clock, whatever it shows.
+    #[must_use]
+    pub fn accepting_clock(self) -> Self {
+        Self { accepts_clock: true, ..self }
     }
 
     fn build(&mut self, builder: &mut BatchBuilder, load: &mut BatchLoad) {
@@ -124,6 +133,14 @@ impl EntrySource for DirectSource {
 
     fn checkpoint(&self) -> Checkpoint {
         self.cursor
+    }
+
+    fn accepts_clock(&self) -> bool {
+        self.accepts_clock
+    }
+
+    fn implausible_clock(&mut self) -> Option<ImplausibleClock> {
+        clock::check(self.wall_us(), None)
     }
 
     fn committed(&mut self, at: Checkpoint, proof: &Committed) -> Result<(), SourceError> {

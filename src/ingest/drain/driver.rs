@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::builder::BatchBuilder;
+use super::clock_watch::ClockWatch;
 use super::duplicates::DuplicateFilter;
 use super::limits::BatchLimits;
 use super::source::{BatchLoad, EntrySource, SourceError};
@@ -26,6 +27,7 @@ pub struct LaneDriver<S, F> {
     source: F,
     limits: BatchLimits,
     health: StoreHealth,
+    clock: ClockWatch,
     builder: BatchBuilder,
     load: BatchLoad,
     /// When the first frame of the batch was taken.
@@ -66,6 +68,7 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
             source,
             limits,
             health,
+            clock: ClockWatch::default(),
             builder: BatchBuilder::new(limits.window, DuplicateFilter::new(limits.filter)),
             load: BatchLoad::new(usize::MAX, limits.rows),
             first_frame_at: None,
@@ -175,19 +178,21 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
                 return Ok(GatherEnd::Moved);
             }
             let finishing = finish.is_cancelled();
-            if self.source.clock_is_wrong() {
+            if self.clock.must_wait(&mut self.store, &mut self.source, &mut self.health).await {
                 if finishing {
                     return Ok(GatherEnd::Over);
                 }
-                sleep(CLOCK_RETRY).await;
                 continue;
             }
             self.source.fill(&mut self.builder, &mut self.load)?;
+            if self.clock.was_set(&self.source) {
+                self.abandon_batch()?;
+                continue;
+            }
             let now = Instant::now();
             let linger = (self.load.frames > 0).then(|| *self.first_frame_at.get_or_insert(now) + self.limits.linger);
-            // A batch is committed when it is full, when its first frame has waited for the linger time, or when a checkpoint
-            // without rows is due: entries of other lanes were passed, or latest positions are unwritten (or turned out to be
-            // none, because the database refused their rows).
+            // A batch is due when it is full, when its first frame has lingered, or when a checkpoint without rows is due: entries
+            // of other lanes were passed, or latest positions are unwritten (or were none, because their rows were refused).
             let (from, to) = self.source.span();
             let unwritten = self.builder.has_latest() || self.source.checkpoint().latest < from.position;
             if finishing || self.source.is_pressed(from) {
@@ -284,9 +289,8 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
             } else {
                 self.health.wait_after(&error, &mut backoff).await;
             }
-            // A database that answers and refuses a batch may take its parts: a few frames with a record for every day of a
-            // year need more locks in one transaction than it has. All other trackers must not wait for them. A batch in doubt
-            // stays as it is.
+            // A database that answers and refuses a batch may take its parts: frames with a record for every day of a year need
+            // more locks than it has, and all others must not wait for them. A batch in doubt stays as it is.
             let answers = matches!(self.store.schema().await, Ok(Schema::Current | Schema::Newer));
             refusals = if answers { refusals + 1 } else { 0 };
             let enough = if dividing { 1 } else { DIVIDE_AFTER };
@@ -387,14 +391,10 @@ const fn grown(frames: usize) -> usize {
 
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
-/// The pause after the first failed commit: a database that restarts takes longer anyway.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-const CLOCK_RETRY: Duration = Duration::from_millis(500);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Consecutive failures of a batch with a database that answers, before the batch is divided. One is ordinary: the database
-/// came back after an outage.
+/// Failures in a row of a batch, with a database that answers, before the batch is divided. One is ordinary after an outage.
 const DIVIDE_AFTER: u32 = 2;
-/// More than a batch holds.
 const MANY_FRAMES: usize = 1 << 16;
 /// Latest positions in every batch would halve the rate of a large fleet.
 const LATEST_EVERY: Duration = Duration::from_secs(1);

@@ -2,15 +2,13 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::builder::{BatchBuilder, Frame};
-use super::clock::{self, FIRST_VERSION_US};
+use super::clock::{self, FIRST_VERSION_US, ImplausibleClock};
 use super::progress::JournalProgress;
 use super::source::{BatchLoad, EntrySource, SourceError};
-use crate::health::Reason;
 use crate::lane::lane_of;
 use crate::store::{Checkpoint, Committed, Lane};
 use odograph_journal::WallClock;
@@ -28,7 +26,6 @@ pub struct JournalSource {
     settled: Position,
     /// Receive time of the first entry of the batch.
     oldest_us: Option<i64>,
-    looked_at_clock: Option<Instant>,
 }
 
 impl JournalSource {
@@ -44,15 +41,7 @@ impl JournalSource {
             Reader::open(&progress.catalog, settled)?.next()?.map(|Entry { entry, .. }| entry.received_at_us);
         progress.lane_waits(number, oldest_us);
         let reader = Reader::open(&progress.catalog, settled)?;
-        Ok(Self {
-            progress,
-            lane,
-            reader,
-            cursor: Checkpoint::default(),
-            settled,
-            oldest_us: None,
-            looked_at_clock: None,
-        })
+        Ok(Self { progress, lane, reader, cursor: Checkpoint::default(), settled, oldest_us: None })
     }
 
     fn is_ours(&self, entry: &Entry<'_>) -> bool {
@@ -119,13 +108,17 @@ impl JournalSource {
         builder: &mut BatchBuilder,
     ) -> Result<u64, ReadError> {
         let (mut reader, mut stored) = (Reader::open(&self.progress.catalog, from)?, 0);
+        let shifts = self.progress.host_clock().shifts();
         while reader.cursor().position < place
             && let Some(entry) = reader.next()?
         {
             if !self.is_ours(&entry) {
                 continue;
             }
-            let Entry { position, entry } = with_plausible_receive_time(entry, self.progress.wall);
+            let Entry { position, mut entry } = with_plausible_receive_time(entry, self.progress.wall);
+            if let Some(shifts) = &shifts {
+                entry.received_at_us = shifts.corrected(position, entry.received_at_us);
+            }
             if position >= self.settled {
                 stored += u64::from(entry.records);
             }
@@ -199,9 +192,13 @@ impl EntrySource for JournalSource {
 
     fn fill(&mut self, builder: &mut BatchBuilder, load: &mut BatchLoad) -> Result<(), SourceError> {
         let (had, lane, wall) = (load.frames, self.lane, self.progress.wall);
+        let shifts = self.progress.host_clock().shifts();
         while !load.is_full() {
             let Some(entry) = self.reader.next()? else { break };
-            let Entry { position, entry } = with_plausible_receive_time(entry, wall);
+            let Entry { position, mut entry } = with_plausible_receive_time(entry, wall);
+            if let Some(shifts) = &shifts {
+                entry.received_at_us = shifts.corrected(position, entry.received_at_us);
+            }
             if lane.lanes > 1 && lane_of(entry.imei, lane.lanes) != lane.number {
                 continue;
             }
@@ -260,22 +257,22 @@ impl EntrySource for JournalSource {
         to.position.0.saturating_sub(self.cursor.latest.0) > self.progress.catalog.max_bytes() / PRESSED
     }
 
-    fn clock_is_wrong(&mut self) -> bool {
-        if self.looked_at_clock.is_some_and(|at| at.elapsed() < CLOCK_EVERY) {
-            return self.progress.health.holds(Reason::Clock);
-        }
-        self.looked_at_clock = Some(Instant::now());
-        let newest_us = self.progress.catalog.status().newest_us.filter(|_| !self.progress.accept_clock);
-        let error = clock::check((self.progress.wall)(), newest_us);
-        let held = self.progress.health.holds(Reason::Clock);
-        self.progress.health.set(Reason::Clock, self.lane.number, error.is_some());
-        if let (Some(implausible), false) = (error, held) {
-            tracing::error!(
-                wrong = ?implausible,
-                "this machine's clock is implausible; nothing is written to the database until it is right. If the journal is wrong instead, run `odograph serve --accept-clock`"
-            );
-        }
-        error.is_some()
+    fn wall_us(&self) -> i64 {
+        (self.progress.wall)()
+    }
+
+    fn accepts_clock(&self) -> bool {
+        self.progress.accept_clock
+    }
+
+    fn implausible_clock(&mut self) -> Option<ImplausibleClock> {
+        let (status, wall_us) = (self.progress.catalog.status(), (self.progress.wall)());
+        self.progress.host_clock().observe(wall_us, status.end);
+        clock::check(wall_us, status.newest_us)
+    }
+
+    fn clock_is_verified(&mut self, wall_us: i64, at: Instant) {
+        self.progress.host_clock().verified(wall_us, at);
     }
 }
 
@@ -292,4 +289,3 @@ pub fn with_plausible_receive_time(mut entry: Entry<'_>, wall: WallClock) -> Ent
 const WARM_BYTES: u64 = 32 << 20;
 /// The part of the journal that unwritten latest positions may hold back.
 const PRESSED: u64 = 8;
-const CLOCK_EVERY: Duration = Duration::from_secs(1);

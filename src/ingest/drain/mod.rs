@@ -16,7 +16,8 @@
 //! - `source` ([`EntrySource`]) is what it reads from: `journal_source`, or `direct_source` if there is no journal.
 //! - `builder`, `row`, `duplicates`, `latest` turn entries into a batch.
 //! - `progress` ([`JournalProgress`]) is what the lanes of one journal share: what is committed by all, and so released.
-//! - `store_health`, `clock`, `gap` report what an operator must know; `metrics` and `journal_metrics` count.
+//! - `clock_watch` (with `clock`, `host_clock`) holds a lane while a clock is wrong, and corrects receive times afterwards.
+//! - `store_health`, `gap` report what an operator must know; `metrics` and `journal_metrics` count.
 //!
 //! # Words
 //!
@@ -26,10 +27,12 @@
 
 mod builder;
 mod clock;
+mod clock_watch;
 mod direct_source;
 mod driver;
 mod duplicates;
 mod gap;
+mod host_clock;
 mod journal_metrics;
 mod journal_source;
 mod latest;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::clock::{self, ImplausibleClock};
 use super::gap::GapFile;
+use super::host_clock::HostClock;
 use super::journal_metrics::JournalMetrics;
 use crate::health::{Health, Reason};
 use crate::metrics::Tally;
@@ -24,6 +25,7 @@ pub struct JournalProgress {
     pub(super) wall: WallClock,
     metrics: JournalMetrics,
     gaps: GapFile,
+    host_clock: Mutex<HostClock>,
     lanes: Mutex<LaneTable>,
 }
 
@@ -91,7 +93,8 @@ impl JournalProgress {
             drawn: gaps.is_drawn(id).then_some(id),
             moved: (released, Instant::now()),
         };
-        Self { catalog, tally, health, accept_clock, wall, metrics, gaps, lanes: Mutex::new(lanes) }
+        let host_clock = Mutex::new(HostClock::new(wall(), catalog.status().end));
+        Self { catalog, tally, health, accept_clock, wall, metrics, gaps, host_clock, lanes: Mutex::new(lanes) }
     }
 
     pub(super) fn lanes(&self) -> u16 {
@@ -226,8 +229,9 @@ impl JournalProgress {
     /// # Errors
     /// When it is not known. Conclude nothing then.
     pub fn oldest_waiting_us(&self) -> Result<Option<i64>, OldestUnknown> {
-        let newest_us = self.catalog.status().newest_us.filter(|_| !self.accept_clock);
-        if let Some(error) = clock::check((self.wall)(), newest_us) {
+        let implausible = clock::check((self.wall)(), self.catalog.status().newest_us);
+        let is_right = self.accept_clock || self.host_clock().is_verified();
+        if let Some(error) = implausible.filter(|_| !is_right) {
             return Err(OldestUnknown::Clock(error));
         }
         let mut tries = 0;
@@ -241,6 +245,10 @@ impl JournalProgress {
                 first => return first.map_err(OldestUnknown::Journal),
             }
         }
+    }
+
+    pub(super) fn host_clock(&self) -> MutexGuard<'_, HostClock> {
+        self.host_clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, LaneTable> {

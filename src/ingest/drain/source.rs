@@ -1,11 +1,13 @@
 //! Where a lane's entries come from: the journal, or the intake itself if there is no journal.
 
+use tokio::time::Instant;
+
 use super::builder::BatchBuilder;
+use super::clock::ImplausibleClock;
 use crate::ingest::intake::ENTRY_COST;
 use crate::lane::Lane;
 use crate::store::{Checkpoint, Committed};
-use odograph_journal::Mark;
-use odograph_journal::{NewEntry, Poisoned, ReadError};
+use odograph_journal::{Mark, NewEntry, Poisoned, ReadError, unix_now_us};
 
 /// The entries of one lane, in order.
 pub trait EntrySource {
@@ -64,10 +66,23 @@ pub trait EntrySource {
     /// Another process writes under the lane's id.
     fn fenced(&mut self) {}
 
-    /// Whether the machine's clock is implausible. Checks from time to time.
-    fn clock_is_wrong(&mut self) -> bool {
+    /// This machine's wall clock, microseconds since 1970-01-01 UTC.
+    fn wall_us(&self) -> i64 {
+        unix_now_us()
+    }
+
+    /// Whether the operator says that this machine's clock is right, whatever it shows.
+    fn accepts_clock(&self) -> bool {
         false
     }
+
+    /// Looks at this machine's clock. Returns why it cannot be right, if so.
+    fn implausible_clock(&mut self) -> Option<ImplausibleClock> {
+        None
+    }
+
+    /// The database server's clock agreed with this machine's, which was `wall_us` at `at`.
+    fn clock_is_verified(&mut self, _wall_us: i64, _at: Instant) {}
 }
 
 /// The size of a batch, and its limits.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::clock::ClockFault;
 use super::metrics::DrainMetrics;
 use crate::backoff::Backoff;
 use crate::health::{Health, Reason};
@@ -37,6 +38,19 @@ impl StoreHealth {
     /// Raises or clears a readiness reason of this lane.
     pub(super) fn set(&self, reason: Reason, holds: bool) {
         self.reports.health.set(reason, self.lane, holds);
+    }
+
+    /// Raises or clears the reason that a clock is wrong, and says once what is wrong with it.
+    pub(super) fn clock_fault(&self, fault: Option<ClockFault>) {
+        let held = self.reports.health.holds(Reason::Clock);
+        self.set(Reason::Clock, fault.is_some());
+        if let (Some(wrong), false) = (fault, held) {
+            tracing::error!(
+                ?wrong,
+                "a clock is wrong; nothing is written to the database until it is right. If the journal or \
+                 the database server is wrong instead, run `odograph serve --accept-clock`"
+            );
+        }
     }
 
     /// The store answered: clears the reasons of its failures.

@@ -123,6 +123,13 @@ where
         Ok(schema)
     }
 
+    async fn server_now_us(&mut self) -> Result<Option<i64>, StoreError> {
+        let mut open = self.sessions.take().await?;
+        let now = bounded("asking the server for its time", open.session.server_now_us()).await?;
+        self.sessions.put(open);
+        Ok(now)
+    }
+
     async fn close(&mut self) {
         self.sessions.close();
     }

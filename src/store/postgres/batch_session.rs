@@ -8,8 +8,8 @@ use super::faulty_session::entry;
 use super::flag_sql::{LEDGER_LIVE, LEDGER_LOCK, LEDGER_NEWER, LEDGER_VERSION, SHARE_LEDGER};
 use super::migrate;
 use super::sql::{
-    CHECKPOINT, FENCE, FORGET_LANES, LANES, LOCK_LANE, LOCK_LANES, MAKE_LANES, MESSAGES, QUARANTINE, SILENT_LOSS,
-    StatementKind,
+    CHECKPOINT, FENCE, FORGET_LANES, LANES, LOCK_LANE, LOCK_LANES, MAKE_LANES, MESSAGES, QUARANTINE, SERVER_NOW,
+    SILENT_LOSS, StatementKind,
 };
 use crate::lane::Lane;
 use crate::store::commit::quarantine_input::{QuarantineCap, QuarantineInput};
@@ -30,6 +30,12 @@ impl BatchSession for Connection {
 
     async fn schema(&mut self) -> Result<Schema, StoreError> {
         migrate::schema(self).await
+    }
+
+    async fn server_now_us(&mut self) -> Result<Option<i64>, StoreError> {
+        const ASKING: &str = "asking the server for its time";
+        let rows = self.query(ASKING, SERVER_NOW, &[]).await?;
+        rows.first().map(|row| row.try_get(0)).transpose().map_err(|error| StoreError::postgres(ASKING, error))
     }
 
     async fn prepare_staging(&mut self) -> Result<(), StoreError> {

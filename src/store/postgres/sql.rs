@@ -54,6 +54,7 @@ pub(crate) const CREATE_INCOMING: &str =
     "CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE positions) ON COMMIT DELETE ROWS;
      CREATE TEMPORARY TABLE IF NOT EXISTS incoming_latest (LIKE latest_positions) ON COMMIT DELETE ROWS";
 
+pub(crate) const SERVER_NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 /// $1 the lane's key. Waits at most for the lock timeout. The lock ends with the session.
 pub(crate) const LOCK_LANE: &str = "SELECT pg_advisory_lock($1)";
 /// $1 journal, $2 lane. Waits for the backend of an earlier attempt to end.
