@@ -26,6 +26,8 @@ keys! {
         "postgres://user:password@host/database or sqlite://file; default: a SQLite file in the data directory";
     REDIS_URL = "redis_url", "REDIS_URL", None,
         "redis://user:password@host:port/0, or rediss:// for TLS; default: none, only reconciliation finds flags";
+    REDIS_CA = "redis_ca", "ODOGRAPH_REDIS_CA", None,
+        "PEM file with the authority of a rediss:// server; default: the authorities of the system";
     LISTEN = "listen", "ODOGRAPH_LISTEN", Some("0.0.0.0:5027"), "address of the tracker listener";
     ADMIN_LISTEN = "admin_listen", "ODOGRAPH_ADMIN_LISTEN", Some("127.0.0.1:9464"), "address for metrics and health";
     DATA_DIR = "data_dir", "ODOGRAPH_DATA_DIR", Some("./odograph-data"), "directory of the journal and the embedded store";

@@ -1,14 +1,14 @@
 //! The settings, checked, and where each value comes from.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
 use super::lookup::{Lookup, Mistakes, Reader, Source};
 use super::{keys, value};
-use crate::flags::RedisUrl;
+use crate::flags::{RedisAuthority, RedisUrl};
 use crate::store::{DatabaseUrl, QuarantineCap, Retention, lanes_max};
 use odograph_journal::Limits;
 
@@ -113,6 +113,8 @@ impl Settings {
         let database_url = read
             .optional(&keys::DATABASE_URL, |text| DatabaseUrl::parse(text).map_err(|e| e.to_string()))
             .unwrap_or_else(|| DatabaseUrl::sqlite(data_dir.join("odograph.sqlite")));
+        let redis_url = read.optional(&keys::REDIS_URL, |text| RedisUrl::parse(text).map_err(|e| e.to_string()));
+        let redis_ca = read.optional(&keys::REDIS_CA, |text| RedisAuthority::read(Path::new(text)));
         let ack_after = read.value(&keys::ACK_AFTER, ack_after);
         let linger = read.optional(&keys::BATCH_LINGER, |t| value::duration(t, Duration::ZERO, 10 * SECOND));
         let lanes = read.optional(&keys::LANES, |text| value::number(text, 1, 16));
@@ -120,7 +122,10 @@ impl Settings {
         let settings = Self {
             lanes: lanes.and_then(|lanes| u16::try_from(lanes).ok()).unwrap_or(2).min(lanes_max(&database_url)),
             database_url,
-            redis_url: read.optional(&keys::REDIS_URL, |text| RedisUrl::parse(text).map_err(|e| e.to_string())),
+            redis_url: match redis_ca {
+                Some(authority) => redis_url.map(|url| url.trusting(authority)),
+                None => redis_url,
+            },
             flags_stream: read.value(&keys::FLAGS_STREAM, name),
             flags_group: read.value(&keys::FLAGS_GROUP, name),
             corrected_stream: read.value(&keys::CORRECTED_STREAM, name),

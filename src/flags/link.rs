@@ -1,10 +1,17 @@
 //! A connection to Redis. Opening and every answer have a time limit; after any error the connection is dropped.
 
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline, TlsCertificates,
+    Value,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::reply::Malformed;
 
@@ -13,6 +20,7 @@ use super::reply::Malformed;
 pub struct RedisUrl {
     info: ConnectionInfo,
     shown: String,
+    authority: Option<RedisAuthority>,
 }
 
 /// Not a Redis URL. The error repeats none of it, because it may hold a password.
@@ -34,7 +42,13 @@ impl RedisUrl {
             None => format!("{scheme}://{rest}"),
         };
         let shown = shown.split(['?', '#']).next().unwrap_or_default().to_owned();
-        Ok(Self { info, shown })
+        Ok(Self { info, shown, authority: None })
+    }
+
+    /// Accepts only servers whose certificate this authority signed, instead of those of the system. No effect without TLS.
+    #[must_use]
+    pub fn trusting(self, authority: RedisAuthority) -> Self {
+        Self { authority: Some(authority), ..self }
     }
 }
 
@@ -47,6 +61,26 @@ impl fmt::Display for RedisUrl {
 impl fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
+    }
+}
+
+/// Certificates of authorities, as PEM.
+#[derive(Clone)]
+pub struct RedisAuthority(Arc<[u8]>);
+
+impl RedisAuthority {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// In words: it cannot be read, or holds no certificate.
+    pub fn read(file: &Path) -> Result<Self, String> {
+        let pem = std::fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+        let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+        match found {
+            Ok(found) if !found.is_empty() => Ok(Self(pem.into())),
+            Ok(_) => Err(format!("{} holds no certificate in PEM format", file.display())),
+            Err(error) => Err(format!("{} holds no certificates: {error}", file.display())),
+        }
     }
 }
 
@@ -78,7 +112,13 @@ impl Link {
     /// Opens a connection. `answer_timeout` must exceed the longest time that the server may take, BLOCK included: giving up
     /// earlier loses an answer that the server has sent.
     pub(super) async fn open(url: &RedisUrl, answer_timeout: Duration) -> Result<Self, LinkError> {
-        let client = Client::open(url.info.clone())?;
+        let client = match &url.authority {
+            Some(RedisAuthority(pem)) if matches!(url.info.addr(), ConnectionAddr::TcpTls { .. }) => {
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem.to_vec()) };
+                Client::build_with_tls(url.info.clone(), certificates)?
+            }
+            _ => Client::open(url.info.clone())?,
+        };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(answer_timeout));

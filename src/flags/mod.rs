@@ -35,6 +35,6 @@ mod tasks;
 pub use config::{FlagConfig, Pace, consumer_name};
 pub use event::{Fault, parse};
 pub use inspection::{GroupState, RedisState, StreamNames, StreamState, inspect};
-pub use link::{InvalidRedisUrl, RedisUrl};
+pub use link::{InvalidRedisUrl, RedisAuthority, RedisUrl};
 pub use metrics::{FlagMetrics, FlagResult};
 pub use tasks::{FlagTasks, SpawnError, spawn, spawn_with};

@@ -20,6 +20,25 @@ pub struct CertificateAndKey {
     pub key: String,
 }
 
+/// What a self-signed certificate says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Properties {
+    /// Whether it may sign others.
+    pub is_authority: bool,
+    /// From the beginning of one year to that of another; by default a long time around now.
+    pub years: Option<(i32, i32)>,
+}
+
+impl Properties {
+    fn set(self, parameters: &mut CertificateParams) {
+        parameters.is_ca =
+            if self.is_authority { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
+        if let Some((from, to)) = self.years {
+            (parameters.not_before, parameters.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
+        }
+    }
+}
+
 impl Default for Certificates {
     fn default() -> Self {
         Self::new()
@@ -64,13 +83,52 @@ impl Certificates {
         self.pair(&parameters)
     }
 
+    /// Signed by the authority, and not valid yet.
+    #[must_use]
+    pub fn not_yet_valid(&self, names: &[&str]) -> CertificateAndKey {
+        let mut parameters = parameters(names);
+        (parameters.not_before, parameters.not_after) = (date_time_ymd(2090, 1, 1), date_time_ymd(2095, 1, 1));
+        self.pair(&parameters)
+    }
+
+    /// Signed by an intermediate authority, which the second value is; the first does not contain it.
+    #[must_use]
+    pub fn signed_by_intermediate(&self, names: &[&str]) -> (CertificateAndKey, String) {
+        let mut of_authority = parameters(&[]);
+        of_authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        of_authority.distinguished_name.push(DnType::CommonName, "odograph test intermediate");
+        let intermediate =
+            CertifiedIssuer::signed_by(of_authority, KeyPair::generate().unwrap(), &self.authority).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters(names).signed_by(&key, &intermediate).unwrap();
+        (CertificateAndKey { certificate: certificate.pem(), key: key.serialize_pem() }, intermediate.pem())
+    }
+
+    /// Signed by a self-signed certificate with these properties, which the second value is.
+    #[must_use]
+    pub fn signed_by(names: &[&str], properties: Properties) -> (CertificateAndKey, String) {
+        let mut of_authority = parameters(&[]);
+        properties.set(&mut of_authority);
+        of_authority.distinguished_name.push(DnType::CommonName, "odograph test signer");
+        let signer = CertifiedIssuer::self_signed(of_authority, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters(names).signed_by(&key, &signer).unwrap();
+        (CertificateAndKey { certificate: certificate.pem(), key: key.serialize_pem() }, signer.pem())
+    }
+
+    /// Signed by itself.
+    #[must_use]
+    pub fn signed_by_itself(names: &[&str], properties: Properties) -> CertificateAndKey {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = parameters(names);
+        properties.set(&mut parameters);
+        CertificateAndKey { certificate: parameters.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+    }
+
     /// Signed by itself and marked as an authority, as `openssl req -x509` makes them.
     #[must_use]
     pub fn self_signed(names: &[&str]) -> CertificateAndKey {
-        let key = KeyPair::generate().unwrap();
-        let mut parameters = parameters(names);
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        CertificateAndKey { certificate: parameters.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+        Self::signed_by_itself(names, Properties { is_authority: true, years: None })
     }
 
     /// Writes the certificate and the key of a client that logs in as a role. Returns both paths.

@@ -34,7 +34,7 @@ pub mod tracker;
 pub mod wait;
 
 pub use admin::{count, get, metric, readiness};
-pub use certificates::{CertificateAndKey, Certificates};
+pub use certificates::{CertificateAndKey, Certificates, Properties};
 pub use database::{TestDatabase, server_url};
 pub use flag_changes::{deleted, faulty_times, flag, latest_times, set, shifted, window};
 pub use one_lane::{

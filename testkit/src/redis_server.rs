@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::certificates::CertificateAndKey;
 use crate::wait::until;
 
 /// A server that may not run. Killed with this value.
@@ -15,6 +16,8 @@ pub struct RedisServer {
     pub port: u16,
     directory: TempDir,
     child: Option<Child>,
+    /// Its certificate, if it speaks TLS.
+    identity: Option<CertificateAndKey>,
 }
 
 impl RedisServer {
@@ -22,12 +25,20 @@ impl RedisServer {
     #[must_use]
     pub fn reserved() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { port, directory: tempfile::tempdir().unwrap(), child: None }
+        Self { port, directory: tempfile::tempdir().unwrap(), child: None, identity: None }
     }
 
     /// A server that answers.
     pub async fn started() -> Self {
         let mut server = Self::reserved();
+        server.start().await;
+        server
+    }
+
+    /// A server that speaks TLS only, with this certificate. Its URL begins with `redis:` all the same.
+    pub async fn started_with_tls(identity: CertificateAndKey) -> Self {
+        let mut server = Self::reserved();
+        server.identity = Some(identity);
         server.start().await;
         server
     }
@@ -41,9 +52,30 @@ impl RedisServer {
     /// Starts it with the data in its directory, and waits until it answers. Every write is on disk before its answer.
     pub async fn start(&mut self) {
         let mut command = program();
-        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""]);
+        command.args(["--bind", "127.0.0.1", "--save", ""]);
+        let port = self.port.to_string();
+        match &self.identity {
+            None => drop(command.args(["--port", &port])),
+            Some(pair) => {
+                let file = |name: &str, text: &str| {
+                    let file = self.directory.path().join(name);
+                    std::fs::write(&file, text).unwrap();
+                    file
+                };
+                command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no", "--tls-cert-file"]);
+                command
+                    .arg(file("server.pem", &pair.certificate))
+                    .arg("--tls-key-file")
+                    .arg(file("server.key", &pair.key));
+            }
+        }
         command.args(["--appendonly", "yes", "--appendfsync", "always", "--dir"]).arg(self.directory.path());
         self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server runs"));
+        if self.identity.is_some() {
+            let listens = async || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+            until("Redis to listen", listens).await;
+            return;
+        }
         let client = redis::Client::open(self.url()).unwrap();
         until("Redis to answer", async || match client.get_multiplexed_async_connection().await {
             Ok(mut connection) => redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok(),

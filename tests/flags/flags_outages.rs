@@ -1,16 +1,19 @@
 //! Redis and the database go down and come back: down at the start, killed with or without their data, cut in the middle
 //! of an answer. No change is lost, and none becomes a dead letter.
 
+use std::path::Path;
+
+use odograph::flags::{RedisAuthority, RedisUrl};
 use odograph::health::{Health, Reason};
 use odograph::store::file_of;
 use odograph::store::server_of;
 use odograph::store::{DatabaseUrl, MigrateOptions, PostgresStore, SqliteStore, Store as _, migrate};
 use odograph_testkit::{
-    Cut, CuttingProxy, IMEI, NOON, OneLane, PrivateServer, RedisServer, SqliteFixture, StopMode, StoreFixture, batch,
-    faulty_times, row, set, some_lane, until, until_committed, window,
+    CertificateAndKey, Certificates, Cut, CuttingProxy, IMEI, NOON, OneLane, PrivateServer, RedisServer, SqliteFixture,
+    StopMode, StoreFixture, batch, faulty_times, row, set, some_lane, until, until_committed, window,
 };
 
-use crate::tasks::{Flags, Stream};
+use crate::tasks::{Flags, PACE, Stream};
 
 odograph_testkit::for_both_stores! {
     redis_away_at_the_start
@@ -258,6 +261,35 @@ async fn a_redis_without_tls_is_not_used_over_rediss() {
     until("redis_down", async || down(&flags.health)).await;
     assert!(flags.metric("redis_up") < 0.5);
     flags.stop().await;
+}
+
+/// Whether the tasks connect to a Redis with this certificate, under this authority.
+async fn connects(identity: CertificateAndKey, authority: Option<&Path>) -> bool {
+    let database = SqliteFixture::new().await;
+    let redis = RedisServer::started_with_tls(identity).await;
+    let stream = Stream::new(&redis.url());
+    let url = RedisUrl::parse(&redis.url().replace("redis:", "rediss:")).unwrap();
+    let url = match authority {
+        Some(file) => url.trusting(RedisAuthority::read(file).unwrap()),
+        None => url,
+    };
+    let flags = Flags::start_with(PACE, &database.url, Some(url), &stream, "one");
+    until("an answer or a refusal", async || flags.metric("redis_up") > 0.5 || down(&flags.health)).await;
+    let up = flags.metric("redis_up") > 0.5;
+    flags.stop().await;
+    up
+}
+
+#[tokio::test]
+async fn a_redis_is_trusted_by_its_authority_and_its_name() {
+    let made = Certificates::new();
+    let (ours, other) = (made.file("ca.pem"), made.file("other.pem"));
+    assert!(connects(made.signed(&["127.0.0.1"]), Some(&ours)).await);
+    assert!(!connects(made.signed(&["127.0.0.1"]), Some(&other)).await, "another authority");
+    assert!(!connects(made.signed(&["127.0.0.1"]), None).await, "the system does not know it");
+    assert!(!connects(made.signed(&["redis.example"]), Some(&ours)).await, "another name");
+    assert!(!connects(made.expired(&["127.0.0.1"]), Some(&ours)).await, "expired");
+    assert!(RedisAuthority::read(&made.file("empty.pem")).is_err());
 }
 
 /// The embedded store opened its file before: the order of starts does not matter.

@@ -52,9 +52,19 @@ impl Flags {
         stream: &Stream,
         consumer: &str,
     ) -> Self {
+        Self::start_with(pace, database, redis.map(|url| RedisUrl::parse(url).unwrap()), stream, consumer)
+    }
+
+    pub(crate) fn start_with(
+        pace: Pace,
+        database: &DatabaseUrl,
+        redis: Option<RedisUrl>,
+        stream: &Stream,
+        consumer: &str,
+    ) -> Self {
         let settings = FlagConfig {
             database: database.clone(),
-            redis: redis.map(|url| RedisUrl::parse(url).unwrap()),
+            redis,
             stream: stream.name.clone(),
             group: "odograph".into(),
             consumer: consumer.into(),

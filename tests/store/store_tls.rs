@@ -7,7 +7,7 @@ use odograph::store::server_of;
 use odograph::store::{
     DatabaseUrl, ErrorClass, MigrateOptions, PostgresStore, Schema, Store, StoreError, connect, migrate,
 };
-use odograph_testkit::{CertificateAndKey, Certificates, PrivateServer, open_postgres, some_lane};
+use odograph_testkit::{CertificateAndKey, Certificates, PrivateServer, Properties, open_postgres, some_lane};
 
 /// Returns whether the connections are encrypted. Asserts that it is the same for both clients.
 async fn encrypted(url: &DatabaseUrl) -> Result<bool, StoreError> {
@@ -123,6 +123,70 @@ async fn every_mode_does_what_libpq_says() {
     assert!(encrypted(&url(&with_root("verify-ca", &file))).await.unwrap());
     let said = refusal(&url(&with_root("verify-full", &file))).await;
     assert!(said.contains("not for this host"), "{said}");
+}
+
+/// Whether psql, and so libpq, connects.
+fn psql_connects(server: &PrivateServer, parameters: &str) -> bool {
+    let url = format!("{}?{parameters}", server.url);
+    let psql = std::process::Command::new("psql").args(["-X", "-q", "-c", "SELECT 1", &url]).output().unwrap();
+    psql.status.success()
+}
+
+/// Each certificate in each mode: accepted exactly if libpq accepts it.
+#[tokio::test]
+async fn a_certificate_is_accepted_where_libpq_accepts_it() {
+    let (server, made) = (PrivateServer::new("schema-tls-table"), Certificates::new());
+    let (here, elsewhere) = (&["127.0.0.1"][..], &["db.example"][..]);
+    let properties = |is_authority, years| Properties { is_authority, years };
+    let itself = |is_authority, years| {
+        let pair = Certificates::signed_by_itself(here, properties(is_authority, years));
+        (pair.certificate.clone(), pair)
+    };
+    let signed = |is_authority, years| {
+        let (pair, root) = Certificates::signed_by(here, properties(is_authority, years));
+        (root, pair)
+    };
+    let authority = made.authority();
+    let other = std::fs::read_to_string(made.file("other.pem")).unwrap();
+    let (short, intermediate) = made.signed_by_intermediate(here);
+    let whole =
+        CertificateAndKey { certificate: format!("{}{intermediate}", short.certificate), key: short.key.clone() };
+    let cases = [
+        ("signed", (authority.clone(), made.signed(here))),
+        ("signed, expired", (authority.clone(), made.expired(here))),
+        ("signed, not valid yet", (authority.clone(), made.not_yet_valid(here))),
+        ("signed for another name", (authority.clone(), made.signed(elsewhere))),
+        ("signed by another authority", (other, made.signed(here))),
+        ("its own authority", itself(true, None)),
+        ("its own authority, expired", itself(true, Some((2020, 2021)))),
+        ("its own authority, not valid yet", itself(true, Some((2090, 2095)))),
+        ("self-signed, no authority", itself(false, None)),
+        ("self-signed, no authority, expired", itself(false, Some((2020, 2021)))),
+        ("signed by an expired authority", signed(true, Some((2020, 2021)))),
+        ("signed by what is no authority", signed(false, None)),
+        ("through an intermediate", (authority.clone(), whole)),
+        ("the intermediate is missing", (authority, short)),
+    ];
+    let mut table = Vec::new();
+    for (name, (root, pair)) in cases {
+        install(&server, &pair).await;
+        let file = made.write("root.pem", &root);
+        for mode in ["require", "verify-ca", "verify-full"] {
+            for parameters in [format!("sslmode={mode}"), with_root(mode, &file)] {
+                if mode != "require" && !parameters.contains("sslrootcert") {
+                    continue;
+                }
+                let ours = encrypted(&server.url_with("odograph", &parameters)).await;
+                let (ours, theirs) = (ours.is_ok(), psql_connects(&server, &parameters));
+                let rooted = parameters.contains("sslrootcert");
+                table.push((name, mode, rooted, ours, theirs));
+            }
+        }
+    }
+    let differ: Vec<_> = table.iter().filter(|(_, _, _, ours, theirs)| ours != theirs).collect();
+    assert!(differ.is_empty(), "certificate, mode, with a root, odograph, psql: {differ:#?}");
+    let accepted = table.iter().filter(|(_, _, _, ours, _)| *ours).count();
+    assert!((20..table.len() - 20).contains(&accepted), "{accepted} of {}", table.len());
 }
 
 #[tokio::test]

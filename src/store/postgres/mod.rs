@@ -22,6 +22,7 @@ mod session_settings;
 mod sql;
 mod store;
 pub(crate) mod tls;
+mod trusted_server;
 pub(crate) mod url;
 pub(crate) mod url_error;
 

@@ -2,7 +2,7 @@
 //!
 //! Only the certificates of `sslrootcert` are trusted; those of the system only if it says `system`. No library serves:
 //! tokio-postgres-rustls runs the handshake but knows no `sslmode`, and rustls has no verifier that skips the name or
-//! accepts any certificate, as `verify-ca` and `require` need.
+//! accepts any certificate, as `verify-ca` and `require` need. `trusted_server` decides about certificates.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -10,18 +10,16 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{CertificateError, ClientConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::trusted_server::{NameCheck, ServerVerifier, TrustedServers};
 use super::url_error::InvalidPostgresUrl;
 use crate::store::error::class::ErrorClass;
 use crate::store::error::store_error::StoreError;
@@ -118,17 +116,16 @@ impl TlsSettings {
         let provider = Arc::new(ring::default_provider());
         let trusted = match &self.server {
             ServerCheck::Any => None,
-            ServerCheck::Signature(file) => {
-                Some(TrustedServer::file(file, NameCheck::Skipped, &provider).map_err(refused)?)
-            }
+            ServerCheck::Signature(file) => Some(trusted("sslrootcert", file, NameCheck::Skipped).map_err(refused)?),
             ServerCheck::SignatureAndName(TrustedRoots::File(file)) => {
-                Some(TrustedServer::file(file, NameCheck::Needed, &provider).map_err(refused)?)
+                Some(trusted("sslrootcert", file, NameCheck::Needed).map_err(refused)?)
             }
             ServerCheck::SignatureAndName(TrustedRoots::System) => {
-                Some(TrustedServer::system(&provider).map_err(refused)?)
+                // Those that cannot be read are left out.
+                Some(TrustedServers::new(rustls_native_certs::load_native_certs().certs, NameCheck::Needed))
             }
         };
-        let verifier = Verifier { trusted, provider: provider.clone() };
+        let verifier = ServerVerifier { trusted, provider: provider.clone() };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| StoreError::new(ErrorClass::Refuses, PREPARING, error))?
@@ -147,6 +144,15 @@ impl TlsSettings {
         };
         Ok(MakeTls(MakeRustlsConnect::new(config)))
     }
+}
+
+/// The servers that the certificates of a file vouch for.
+fn trusted(parameter: &'static str, file: &Path, name: NameCheck) -> Result<TrustedServers, TlsFileError> {
+    let trusted = TrustedServers::new(certificates(parameter, file)?, name);
+    if trusted.is_empty() {
+        return Err(TlsFileError::new(parameter, file, "it holds no certificate that can be read"));
+    }
+    Ok(trusted)
 }
 
 fn certificates(parameter: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
@@ -254,104 +260,5 @@ impl HandshakeError {
             },
             Some(other) => Self::Refused(other.clone()),
         }
-    }
-}
-
-/// Checks the server's certificate as the mode asks for.
-#[derive(Debug)]
-struct Verifier {
-    /// `None` accepts any certificate.
-    trusted: Option<TrustedServer>,
-    provider: Arc<CryptoProvider>,
-}
-
-#[derive(Debug)]
-struct TrustedServer {
-    chain: Arc<WebPkiServerVerifier>,
-    /// The trusted certificates. A server may present one of them, as self-signed servers do.
-    certificates: Vec<CertificateDer<'static>>,
-    name: NameCheck,
-}
-
-/// Whether the certificate must contain the host's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NameCheck {
-    Skipped,
-    Needed,
-}
-
-impl TrustedServer {
-    fn file(file: &Path, name: NameCheck, provider: &Arc<CryptoProvider>) -> Result<Self, TlsFileError> {
-        Self::new(file, certificates("sslrootcert", file)?, name, provider)
-    }
-
-    /// Trusts the system's certificates, except those that cannot be read.
-    fn system(provider: &Arc<CryptoProvider>) -> Result<Self, TlsFileError> {
-        let found = rustls_native_certs::load_native_certs().certs;
-        Self::new(Path::new("system"), found, NameCheck::Needed, provider)
-    }
-
-    fn new(
-        file: &Path,
-        certificates: Vec<CertificateDer<'static>>,
-        name: NameCheck,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<Self, TlsFileError> {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(certificates.iter().cloned());
-        let chain = WebPkiServerVerifier::builder_with_provider(store.into(), Arc::clone(provider))
-            .build()
-            .map_err(|e| TlsFileError::new("sslrootcert", file, e))?;
-        Ok(Self { chain, certificates, name })
-    }
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(TrustedServer { chain, certificates, name }) = &self.trusted else {
-            return Ok(ServerCertVerified::assertion());
-        };
-        if certificates.contains(end_entity) {
-            if *name == NameCheck::Needed {
-                rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-            }
-            return Ok(ServerCertVerified::assertion());
-        }
-        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is checked last, so everything else was right.
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if *name == NameCheck::Skipped => Ok(ServerCertVerified::assertion()),
-            other => other,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
