@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use teltonika_codecs::{Imei, reply};
+use teltonika_codecs::{ENVELOPE_LEN, Imei, MAX_MESSAGE_DATA, reply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::lane::lane_of;
@@ -109,14 +109,36 @@ impl Future for PendingReceipt {
 }
 
 /// A share of the bytes that may be in memory; dropping it gives them back.
-#[derive(Debug)]
-pub struct Budget(OwnedSemaphorePermit);
+#[derive(Debug, Default)]
+pub struct Budget {
+    bytes: Option<OwnedSemaphorePermit>,
+    /// The same bytes, as a part of those for items under way.
+    under_way: Option<OwnedSemaphorePermit>,
+    /// Bytes that let an item end although there is no share for it.
+    last_resort: Option<OwnedSemaphorePermit>,
+}
 
 impl Budget {
     /// How many bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.0.num_permits()
+        let permits =
+            |share: &Option<OwnedSemaphorePermit>| share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        permits(&self.bytes) + permits(&self.last_resort)
+    }
+
+    /// Makes one share of two.
+    pub fn add(&mut self, more: Self) {
+        let Self { bytes, under_way, last_resort } = more;
+        for (held, more) in
+            [(&mut self.bytes, bytes), (&mut self.under_way, under_way), (&mut self.last_resort, last_resort)]
+        {
+            match (held, more) {
+                (Some(held), Some(more)) => held.merge(more),
+                (held, Some(more)) => *held = Some(more),
+                (_, None) => {}
+            }
+        }
     }
 }
 
@@ -125,6 +147,10 @@ impl Budget {
 pub struct Intake {
     route: Route,
     budget: Arc<Semaphore>,
+    /// The part of it that incomplete items may take: the others are for those that can be answered.
+    under_way: Arc<Semaphore>,
+    /// Room for one item: of many that wait for a larger share, one after the other ends and gives its share back.
+    last_resort: Arc<Semaphore>,
     tally: Arc<Tally>,
 }
 
@@ -162,14 +188,44 @@ impl Intake {
 
     fn new(route: Route, inflight_max: u32, tally: Arc<Tally>) -> Self {
         let most = usize::try_from(inflight_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { route, budget: Arc::new(Semaphore::new(most)), tally }
+        let [budget, under_way, last_resort] =
+            [most, most / 2, LARGEST_ITEM].map(|bytes| Arc::new(Semaphore::new(bytes)));
+        Self { route, budget, under_way, last_resort, tally }
     }
 
     /// Takes a share of the bytes in memory, if there is one now.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Budget> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        Arc::clone(&self.budget).try_acquire_many_owned(bytes).ok().map(Budget)
+        let bytes = Arc::clone(&self.budget).try_acquire_many_owned(bytes).ok()?;
+        Some(Budget { bytes: Some(bytes), ..Budget::default() })
+    }
+
+    /// Takes a share of the bytes in memory for an item that is incomplete, if there is one now.
+    #[must_use]
+    pub fn try_reserve_under_way(&self, bytes: usize) -> Option<Budget> {
+        let part = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let part = Arc::clone(&self.under_way).try_acquire_many_owned(part).ok()?;
+        Some(Budget { under_way: Some(part), ..self.try_reserve(bytes)? })
+    }
+
+    /// Waits for a share of the bytes in memory for an incomplete item: `next` of them, or all that it lacks.
+    ///
+    /// # Errors
+    /// As [`Intake::reserve`].
+    pub async fn reserve_under_way(&self, next: usize, lacking: usize) -> Result<Budget, IntakeClosed> {
+        let [next_permits, lacking] = [next, lacking].map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+        let share = async {
+            let part = Arc::clone(&self.under_way).acquire_many_owned(next_permits).await.map_err(|_| IntakeClosed)?;
+            Ok(Budget { under_way: Some(part), ..self.reserve(next).await? })
+        };
+        tokio::select! {
+            biased;
+            share = share => share,
+            rest = Arc::clone(&self.last_resort).acquire_many_owned(lacking) => {
+                Ok(Budget { last_resort: Some(rest.map_err(|_| IntakeClosed)?), ..Budget::default() })
+            }
+        }
     }
 
     /// Takes a share of the bytes in memory, after waiting for it.
@@ -178,7 +234,8 @@ impl Intake {
     /// None in practice: the bound lives as long as the intake.
     pub async fn reserve(&self, bytes: usize) -> Result<Budget, IntakeClosed> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        Arc::clone(&self.budget).acquire_many_owned(bytes).await.map(Budget).map_err(|_| IntakeClosed)
+        let bytes = Arc::clone(&self.budget).acquire_many_owned(bytes).await.map_err(|_| IntakeClosed)?;
+        Ok(Budget { bytes: Some(bytes), ..Budget::default() })
     }
 
     /// Takes an entry, if there is room now.
@@ -252,3 +309,5 @@ fn lane_in(lanes: &[mpsc::Sender<QueuedFrame>], imei: Imei) -> &mpsc::Sender<Que
 pub(crate) const ENTRY_COST: usize = 256;
 /// How many frames may wait for a lane. Bytes are bounded separately. If a queue is full, sessions wait.
 const QUEUE_LEN: usize = 65_536;
+/// The longest item that a session waits for.
+const LARGEST_ITEM: usize = MAX_MESSAGE_DATA + ENVELOPE_LEN;

@@ -200,3 +200,56 @@ async fn at_the_bound_of_bytes_in_flight_sockets_wait_and_nothing_is_lost() {
     assert!(database.positions().await >= TRACKERS / 2 * 150);
     service.stop().await;
 }
+
+/// Of a frame that announces `total` bytes of data, the first `present` bytes.
+fn begun(total: u32, present: usize) -> Vec<u8> {
+    let mut frame = [&[0; 4][..], &total.to_be_bytes(), &[0x0C, 1]].concat();
+    frame.resize(present, 0);
+    frame
+}
+
+#[tokio::test]
+async fn frames_that_were_only_announced_hold_up_no_other() {
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[("ODOGRAPH_INFLIGHT_MAX", "1MiB")]).await;
+    let mut idle = Vec::new();
+    for number in 0..64 {
+        let mut tracker = Tracker::login(service.trackers, &imei(1000 + number).to_string()).await;
+        tracker.send(&begun(64 << 10, 26)).await;
+        idle.push(tracker);
+    }
+    // Longer than what needs no share of memory.
+    let records: Vec<_> = (0..150).map(|n| record(T + n * 1000, 1)).collect();
+    let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    for _ in 0..5 {
+        tracker.send(&frame(&records)).await;
+        let answer = tokio::time::timeout(Duration::from_secs(5), tracker.receive::<4>()).await;
+        assert_eq!(answer.expect("others only announce their frames").unwrap(), [0, 0, 0, 150]);
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn long_frames_that_wait_for_each_others_memory_all_end() {
+    const TRACKERS: u64 = 200;
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[("ODOGRAPH_INFLIGHT_MAX", "1MiB")]).await;
+    // A message of 12 KiB: the CRC is right.
+    let data = [&[0x0C, 1, 6][..], &12_000_u32.to_be_bytes(), &[b'x'; 12_000], &[1]].concat();
+    let crc = u32::from(teltonika_codecs::crc16(&data));
+    let length = u32::try_from(data.len()).unwrap();
+    let message = [&[0; 4][..], &length.to_be_bytes(), &data, &crc.to_be_bytes()].concat();
+    let mut trackers = Vec::new();
+    for number in 0..TRACKERS {
+        let mut tracker = Tracker::login(service.trackers, &imei(number).to_string()).await;
+        tracker.send(&message[..8_000]).await;
+        trackers.push(tracker);
+    }
+    for tracker in &mut trackers {
+        tracker.send(&message[8_000..]).await;
+    }
+    let messages =
+        async || (count(service.admin, r#"odograph_messages_total{codec="12"}"#).await == TRACKERS).then_some(());
+    eventually("every message", messages).await;
+    service.stop().await;
+}

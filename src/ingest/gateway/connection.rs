@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::close::CloseReason;
 use super::context::Gateway;
-use super::handover::{Handover, READ_LEN};
+use super::handover::Handover;
 use super::room::RoomGrant;
+use super::session::READ_LEN;
 use super::state::ConnectionState;
 use crate::ingest::intake::IntakeClosed;
 

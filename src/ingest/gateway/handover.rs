@@ -15,7 +15,7 @@ use super::close::CloseReason;
 use super::context::Gateway;
 use super::metrics::{FrameCodec, LoginResult};
 use super::room::{self, BlockedEntry, RoomGrant};
-use super::session::{SessionStep, TrackerSession};
+use super::session::{READ_LEN, SessionStep, TrackerSession};
 use super::sockets::{SocketEntry, Sockets};
 use super::state::ConnectionState;
 use super::stranger;
@@ -93,22 +93,29 @@ impl<'a> Handover<'a> {
         (consumed, next)
     }
 
-    /// An item is incomplete: `present` bytes of `total` are there. A long one needs its share of memory first.
+    /// An item is incomplete: `present` bytes of `total` are there. A long one needs its share of memory for what it may read
+    /// next, twice what has come: announcing much costs nothing.
     fn wait(&mut self, total: Option<usize>, present: usize, now: Instant) -> ConnectionState {
-        if let (Some(total), Some(_)) = (total.filter(|total| *total > READ_LEN), self.session.imei())
-            && !self.reserve(total)
-        {
-            return ConnectionState::Blocked { room: room::for_bytes(&self.gateway.intake, total), since: now };
+        let (Some(total), Some(_)) = (total.filter(|total| *total > READ_LEN), self.session.imei()) else {
+            return ConnectionState::Reading { missing: total.map(|total| total - present) };
+        };
+        let held = self.budget.as_ref().map_or(0, Budget::bytes);
+        let end = total.min((2 * present).max(READ_LEN).max(held));
+        if end > held {
+            let Some(more) = self.gateway.intake.try_reserve_under_way(end - held) else {
+                let room = room::for_bytes(&self.gateway.intake, end - held, total - held);
+                return ConnectionState::Blocked { room, since: now };
+            };
+            self.add_budget(more);
         }
-        ConnectionState::Reading { missing: total.map(|total| total - present) }
+        ConnectionState::Reading { missing: Some(end - present) }
     }
 
-    /// Takes a share of memory for an item of `total` bytes, if there is one.
-    fn reserve(&mut self, total: usize) -> bool {
-        if self.budget.as_ref().is_none_or(|budget| budget.bytes() < total) {
-            self.budget = self.gateway.intake.try_reserve(total);
+    fn add_budget(&mut self, more: Budget) {
+        match &mut self.budget {
+            Some(budget) => budget.add(more),
+            none => *none = Some(more),
         }
-        self.budget.is_some()
     }
 
     /// Lets a device in, or returns the end of its session.
@@ -253,7 +260,7 @@ impl<'a> Handover<'a> {
         match grant {
             RoomGrant::Submitted(receipt, complete) => self.answers.push_receipt(receipt, complete),
             RoomGrant::Message => {}
-            RoomGrant::Reserved(budget) => self.budget = Some(budget),
+            RoomGrant::Reserved(budget) => self.add_budget(budget),
         }
     }
 
@@ -306,9 +313,6 @@ fn data(unread: &[u8], consumed: usize) -> &[u8] {
     unread.get(ENVELOPE_LEN - CRC_LEN..consumed - CRC_LEN).unwrap_or_default()
 }
 
-/// Bytes per read: three of the largest frames seen in the field. Larger reads would buffer more behind a blocked
-/// frame. A frame up to this size needs no budget while it arrives, because any peer can announce one.
-pub(super) const READ_LEN: usize = 4096;
 /// Acknowledges a frame without records.
 static NOTHING: [u8; 4] = [0; 4];
 /// Bytes of the CRC behind the data field.

@@ -17,14 +17,14 @@ pub(super) enum RoomGrant {
     Submitted(PendingReceipt, Instant),
     /// A message was handed over, which nobody answers.
     Message,
-    /// An item may be read to its end.
+    /// An item may be read on.
     Reserved(Budget),
 }
 
-/// Waits until an item of `bytes` may be read to its end.
-pub(super) fn for_bytes(intake: &Intake, bytes: usize) -> RoomWait {
+/// Waits until `next` bytes more of an item may be read, or all `lacking` ones.
+pub(super) fn for_bytes(intake: &Intake, next: usize, lacking: usize) -> RoomWait {
     let intake = intake.clone();
-    Box::pin(async move { intake.reserve(bytes).await.map(RoomGrant::Reserved) })
+    Box::pin(async move { intake.reserve_under_way(next, lacking).await.map(RoomGrant::Reserved) })
 }
 
 /// An entry that the intake had no room for.

@@ -31,6 +31,8 @@ pub(super) struct TrackerSession {
     last_item: Instant,
     /// Since when an item has been incomplete.
     incomplete_since: Option<Instant>,
+    /// How much of a long incomplete item is there. Such an item takes memory from others.
+    long_len: Option<usize>,
     /// Pings before the login.
     early_pings: u8,
 }
@@ -102,7 +104,15 @@ pub(super) enum SessionStep<'a> {
 impl TrackerSession {
     /// A session that was opened at `now` and waits for a login.
     pub(super) fn new(timeouts: Timeouts, now: Instant) -> Self {
-        Self { imei: None, timeouts, opened: now, last_item: now, incomplete_since: None, early_pings: 0 }
+        Self {
+            imei: None,
+            timeouts,
+            opened: now,
+            last_item: now,
+            incomplete_since: None,
+            long_len: None,
+            early_pings: 0,
+        }
     }
 
     /// Decides about the head of the unread bytes. Call it again until it returns `Wait` or `Close`.
@@ -115,6 +125,7 @@ impl TrackerSession {
                     (_, None) => self.incomplete_since = Some(now),
                     (_, Some(_)) => {}
                 }
+                self.long_len = total.filter(|total| *total > READ_LEN).map(|_| unread.len());
                 SessionStep::Wait { total }
             }
             NextItem::Fatal(rejection) => {
@@ -125,7 +136,7 @@ impl TrackerSession {
                 SessionStep::Close { reason, rejection: Some(rejection) }
             }
             NextItem::Item { item, consumed } => {
-                (self.last_item, self.incomplete_since) = (now, None);
+                (self.last_item, self.incomplete_since, self.long_len) = (now, None, None);
                 self.item(item, consumed)
             }
         }
@@ -141,7 +152,10 @@ impl TrackerSession {
         match (self.imei, self.incomplete_since) {
             // The whole login has one deadline: a byte now and then does not extend it.
             (None, _) => (self.opened + self.timeouts.login, CloseReason::LoginTimeout),
-            (Some(_), Some(since)) => (since + self.timeouts.frame, CloseReason::FrameTimeout),
+            (Some(_), Some(since)) => {
+                let slow = self.long_len.map(|len| GRACE + Duration::from_secs(len as u64 / SLOWEST));
+                (since + slow.unwrap_or(self.timeouts.frame).min(self.timeouts.frame), CloseReason::FrameTimeout)
+            }
             (Some(_), None) => (self.last_item + self.timeouts.idle, CloseReason::IdleTimeout),
         }
     }
@@ -193,5 +207,11 @@ impl TrackerSession {
     }
 }
 
+/// Bytes per read: three of the largest frames seen in the field. Larger reads would buffer more behind a blocked
+/// frame. A frame up to this size needs no budget while it arrives, because any peer can announce one.
+pub(super) const READ_LEN: usize = 4096;
+/// How long a long item may take at least, and how many bytes a second it has to bring after that.
+const GRACE: Duration = Duration::from_secs(10);
+const SLOWEST: u64 = 256;
 /// No tracker pings before its login; a stranger could do it all day.
 const MAX_EARLY_PINGS: u8 = 64;
