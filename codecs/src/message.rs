@@ -56,6 +56,17 @@ impl<'a> Message<'a> {
     }
 }
 
+/// The time of a Codec 13 message of old firmware: 8 bytes of milliseconds (section 8). Read as seconds, its first half would
+/// be an hour of 1970 at most, when no tracker was there.
+fn old_timestamp(codec: MessageCodec, sized: &[u8]) -> Option<(&[u8], u32)> {
+    let (milliseconds, rest) = sized.split_first_chunk().filter(|_| codec == MessageCodec::Codec13)?;
+    let milliseconds = u64::from_be_bytes(*milliseconds);
+    let is_plausible = OLD_TIMES.contains(&(milliseconds >> 32));
+    is_plausible.then(|| u32::try_from(milliseconds / 1_000).ok()).flatten().map(|seconds| (rest, seconds))
+}
+
+/// The upper halves of milliseconds from 2004 to 2106.
+const OLD_TIMES: std::ops::RangeInclusive<u64> = 0x100..=0x3E8;
 /// Codec id and first quantity.
 const HEAD_LEN: usize = 2;
 
@@ -65,8 +76,35 @@ fn message(codec: MessageCodec, input: &[u8]) -> Parsed<'_, Message<'_>> {
     // A size beyond the address space cannot be met by any slice either.
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let (rest, sized) = context("message of its size", take(size)).parse(rest)?;
-    let (sized, timestamp_s) = context("message timestamp", cond(codec.has_timestamp(), be_u32)).parse(sized)?;
+    let (sized, timestamp_s) = match old_timestamp(codec, sized) {
+        Some((rest, seconds)) => (rest, Some(seconds)),
+        None => context("message timestamp", cond(codec.has_timestamp(), be_u32)).parse(sized)?,
+    };
     let packed = map_opt(take(8_usize), |bytes: &[u8]| Imei::from_packed(bytes.try_into().ok()?));
     let (payload, imei) = context("message IMEI", cond(codec.has_imei(), packed)).parse(sized)?;
     Ok((rest, Message { codec, kind, timestamp_s, imei, payload }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codec13(time: &[u8]) -> Vec<u8> {
+        let size = u32::try_from(time.len() + 2).unwrap();
+        [&[0x0D, 1, 5][..], &size.to_be_bytes(), time, b"ok", &[1]].concat()
+    }
+
+    #[test]
+    fn both_times_of_codec_13_are_read() {
+        let seconds = 1_560_161_137_u32;
+        for time in [seconds.to_be_bytes().to_vec(), (u64::from(seconds) * 1000 + 7).to_be_bytes().to_vec()] {
+            let data = codec13(&time);
+            let message = Message::open(&data).unwrap().unwrap();
+            assert_eq!((message.timestamp_s, message.payload), (Some(seconds), &b"ok"[..]));
+        }
+        // Not a time of any layout: as the vendor describes it today.
+        let data = codec13(&[0, 0, 0, 5, 1, 2, 3, 4]);
+        let message = Message::open(&data).unwrap().unwrap();
+        assert_eq!((message.timestamp_s, message.payload), (Some(5), &b"\x01\x02\x03\x04ok"[..]));
+    }
 }

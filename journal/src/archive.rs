@@ -8,14 +8,15 @@ use std::io;
 use std::sync::Arc;
 
 use teltonika_codecs::Imei;
+use uuid::Uuid;
 
-use super::entry::Entry;
+use super::entry::{Entry, NewEntry};
 use super::error::OpenError;
-use super::group::Header;
+use super::group::{Header, next_tag};
 use super::identity::{self, Identity};
 use super::segment::{self, GroupScanner, ScanStep, SegmentHeader};
 use super::storage::{Storage, StorageFile};
-use crate::position::{JournalId, Position};
+use crate::position::{JournalId, Mark, Position};
 
 /// The files of a journal.
 #[derive(Debug)]
@@ -53,6 +54,12 @@ impl Archive {
     #[must_use]
     pub fn id(&self) -> JournalId {
         self.identity.id
+    }
+
+    /// See [`SharedCatalog::content_id`](crate::SharedCatalog::content_id).
+    #[must_use]
+    pub fn content_id(&self, tag: i64) -> Uuid {
+        self.identity.origin.content_id(tag)
     }
 
     /// The numbers of the segments that are there now, oldest first.
@@ -97,7 +104,7 @@ impl Archive {
             left,
             scan: None,
             next: 0,
-            position: Position(0),
+            cursor: Mark::START,
             damages: 0,
             given_away: 0,
             may_be_cut: false,
@@ -209,7 +216,8 @@ pub struct Entries<'a> {
     scan: Option<Scan>,
     /// Bytes of the current group's entries that were looked at.
     next: usize,
-    position: Position,
+    /// Behind the entry last looked at.
+    cursor: Mark,
     damages: u64,
     given_away: u64,
     /// The last segment had become another one when its end was met.
@@ -229,8 +237,9 @@ impl Entries<'_> {
             }
         };
         let payload = self.scan.as_ref().map(|scan| scan.scanner.payload()).unwrap_or_default();
-        let position = Position(self.position.0 - length as u64);
-        Ok(super::entry::decode(payload.get(at..).unwrap_or_default(), position).map(|(entry, _)| entry))
+        let (position, tag) = (Position(self.cursor.position.0 - length as u64), self.cursor.tag);
+        let entry = super::entry::decode(payload.get(at..).unwrap_or_default());
+        Ok(entry.map(|(entry, _)| Entry { position, tag, entry }))
     }
 
     /// Damaged places that were passed over so far.
@@ -247,12 +256,14 @@ impl Entries<'_> {
 
     /// Where the next wanted entry of the current group is, and its length.
     fn next_in_group(&mut self) -> Option<(usize, usize)> {
-        let payload = self.scan.as_ref()?.scanner.payload();
+        let Scan { scanner, current, .. } = self.scan.as_ref()?;
+        let (payload, group) = (scanner.payload(), current.as_ref()?);
         loop {
             let at = self.next;
-            let (entry, length) = super::entry::decode(payload.get(at..)?, self.position)?;
+            let (entry, length) = super::entry::decode(payload.get(at..)?)?;
             self.next += length;
-            self.position = Position(self.position.0 + length as u64);
+            let tag = next_tag(group, self.cursor.tag, payload.get(at..self.next)?);
+            self.cursor = Mark { position: Position(self.cursor.position.0 + length as u64), tag };
             if self.filter.wants(&entry) {
                 return Some((at, length));
             }
@@ -265,8 +276,9 @@ impl Entries<'_> {
             match self.scan.as_mut().map(Scan::next).transpose()?.flatten() {
                 Some(ScanItem::Group(group)) => {
                     self.given_away +=
-                        u64::from(std::mem::take(&mut self.may_be_cut) && group.position > self.position);
-                    (self.next, self.position) = (0, group.position);
+                        u64::from(std::mem::take(&mut self.may_be_cut) && group.position > self.cursor.position);
+                    let tag = self.scan.as_ref().and_then(|scan| scan.current).map_or(0, |header| header.tag_before);
+                    (self.next, self.cursor) = (0, Mark { position: group.position, tag });
                     return Ok(true);
                 }
                 Some(ScanItem::Damage { .. }) => self.damages += 1,
@@ -282,9 +294,8 @@ impl Entries<'_> {
 }
 
 impl Filter {
-    fn wants(&self, entry: &Entry<'_>) -> bool {
+    fn wants(&self, entry: &NewEntry<'_>) -> bool {
         let Self { from_us, to_us, imei } = *self;
-        let entry = &entry.entry;
         from_us.is_none_or(|from| entry.received_at_us >= from)
             && to_us.is_none_or(|to| entry.received_at_us < to)
             && imei.is_none_or(|imei| entry.imei == imei)

@@ -64,6 +64,8 @@ pub struct NewEntry<'a> {
 pub struct Entry<'a> {
     /// Its place, and so its name, in the journal.
     pub position: Position,
+    /// The tag of the mark behind it.
+    pub tag: i64,
     /// What was handed in.
     pub entry: NewEntry<'a>,
 }
@@ -91,7 +93,7 @@ impl NewEntry<'_> {
 
 /// Reads the entry at the head of a checked group's payload; gives it and its length. `None` is content that this version
 /// does not know, or the end.
-pub(super) fn decode(payload: &[u8], position: Position) -> Option<(Entry<'_>, usize)> {
+pub(super) fn decode(payload: &[u8]) -> Option<(NewEntry<'_>, usize)> {
     let (header, rest) = payload.split_first_chunk::<ENTRY_HEADER>()?;
     let [l0, l1, l2, l3, kind, records, _, _, i0, i1, i2, i3, i4, i5, i6, i7, time @ ..] = *header;
     let bytes = rest.get(..usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).ok()?)?;
@@ -102,7 +104,7 @@ pub(super) fn decode(payload: &[u8], position: Position) -> Option<(Entry<'_>, u
         records,
         bytes,
     };
-    Some((Entry { position, entry }, entry.stored_len()))
+    Some((entry, entry.stored_len()))
 }
 
 /// Bytes before an entry's own.
@@ -119,12 +121,12 @@ mod tests {
             let entry = NewEntry { kind, imei, received_at_us: -5, records: 255, bytes: b"abc" };
             let mut bytes = Vec::new();
             entry.encode(&mut bytes);
-            assert_eq!(decode(&bytes, Position(7)), Some((Entry { position: Position(7), entry }, 27)));
+            assert_eq!(decode(&bytes), Some((entry, 27)));
             for cut in 0..bytes.len() {
-                assert_eq!(decode(&bytes[..cut], Position(7)), None);
+                assert_eq!(decode(&bytes[..cut]), None);
             }
             bytes[4] = 9;
-            assert_eq!(decode(&bytes, Position(7)), None, "a kind of a later version");
+            assert_eq!(decode(&bytes), None, "a kind of a later version");
         }
     }
 }

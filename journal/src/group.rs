@@ -5,7 +5,7 @@
 
 use crate::entry::NewEntry;
 use crate::identity::Origin;
-use crate::position::Position;
+use crate::position::{Mark, Position};
 
 /// A group while it gathers entries: one buffer, laid out as it will stand on disk.
 #[derive(Debug)]
@@ -140,6 +140,11 @@ impl Header {
             tag_before: eight(72)?.cast_signed(),
             is_summed,
         })
+    }
+
+    /// The mark before the first entry.
+    pub(super) fn begin(&self) -> Mark {
+        Mark { position: self.position, tag: self.tag_before }
     }
 
     /// Where the next entry begins.

@@ -5,6 +5,8 @@
 
 use std::io;
 
+use uuid::Uuid;
+
 use super::error::OpenError;
 use super::label::{self, LABEL_LEN, Label};
 use super::storage::Storage;
@@ -13,6 +15,17 @@ use crate::position::JournalId;
 /// Drawn when the journal is made, and never again: content of another journal does not pass for content of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin(pub(super) [u8; 16]);
+
+impl Origin {
+    /// Names the content of all copies of a journal up to a place with this tag.
+    pub(super) fn content_id(self, tag: i64) -> Uuid {
+        let mut bytes = self.0;
+        for (byte, of_tag) in bytes.iter_mut().rev().zip(tag.to_le_bytes()) {
+            *byte ^= of_tag;
+        }
+        Uuid::from_bytes(bytes)
+    }
+}
 
 /// There are segments, and nothing says whose they are.
 pub(super) fn missing() -> OpenError {

@@ -82,14 +82,15 @@ impl Reader {
         let Some(at) = &mut self.at else { return Ok(None) };
         let (number, offset) = (at.scanner.segment(), at.scanner.group_at());
         let payload = at.scanner.payload().get(at.next..).unwrap_or_default();
-        let Some((entry, length)) = entry::decode(payload, self.cursor.position) else {
+        let Some((entry, length)) = entry::decode(payload) else {
             return Err(ReadError::Damaged { segment: number, offset });
         };
         at.next += length;
         let (stored, before) = (payload.get(..length).unwrap_or_default(), self.cursor.tag);
         let tag = at.group.map_or(before, |group| next_tag(&group, before, stored));
-        self.cursor = Mark { position: Position(entry.position.0 + length as u64), tag };
-        Ok(Some(entry))
+        let position = self.cursor.position;
+        self.cursor = Mark { position: Position(position.0 + length as u64), tag };
+        Ok(Some(Entry { position, tag, entry }))
     }
 
     /// Behind the entry last given, or where reading began.
@@ -256,9 +257,8 @@ impl Reader {
             }
             next = 0;
             while header.position.0 + (next as u64) < wanted.0 {
-                let at = Position(header.position.0 + next as u64);
                 let payload = scanner.payload().get(next..).unwrap_or_default();
-                next += entry::decode(payload, at).ok_or(ReadError::Damaged { segment, offset })?.1;
+                next += entry::decode(payload).ok_or(ReadError::Damaged { segment, offset })?.1;
             }
             if header.position.0 + (next as u64) > wanted.0 && header.position <= wanted {
                 return Err(ReadError::NoEntry { wanted });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::entry::{self, Entry};
 use super::error::OpenError;
-use super::group::{GROUP_HEADER, GROUP_LIMIT, Header, SECTOR, is_intact};
+use super::group::{GROUP_HEADER, GROUP_LIMIT, Header, SECTOR, is_intact, next_tag};
 use super::identity::Origin;
 use super::label::{self, LABEL_LEN, Label};
 use super::storage::StorageFile;
@@ -232,12 +232,14 @@ impl GroupScanner {
 
     /// The entries of the group last stepped on, which `header` describes.
     pub(super) fn entries(&self, header: &Header) -> impl Iterator<Item = Entry<'_>> {
-        let (mut rest, mut position) = (self.payload(), header.position);
+        let (header, mut rest, mut at) = (*header, self.payload(), header.begin());
         std::iter::from_fn(move || {
-            let (entry, length) = entry::decode(rest, position)?;
+            let (entry, length) = entry::decode(rest)?;
+            let tag = next_tag(&header, at.tag, rest.get(..length)?);
+            let found = Entry { position: at.position, tag, entry };
             rest = rest.get(length..)?;
-            position = Position(position.0 + length as u64);
-            Some(entry)
+            at = Mark { position: Position(at.position.0 + length as u64), tag };
+            Some(found)
         })
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use uuid::Uuid;
+
 use super::catalog::Catalog;
 use super::error::Poisoned;
 use super::history::History;
@@ -77,6 +79,13 @@ impl SharedCatalog {
         new.write(&*self.storage).map_err(|error| self.poison(Poisoned::new("taking a new id", error)))?;
         *identity = new;
         Ok(())
+    }
+
+    /// Names the content of all copies of this journal up to a place with this tag: other content has another name. It stays
+    /// when the journal takes a new id.
+    #[must_use]
+    pub fn content_id(&self, tag: i64) -> Uuid {
+        self.origin.content_id(tag)
     }
 
     /// What the journal holds evidence for, to compare with a checkpoint.

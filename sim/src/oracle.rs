@@ -187,6 +187,11 @@ impl Oracle {
                     return Err(format!("item {number} was acknowledged and never came to the database"));
                 }
             }
+            let mut messages: Vec<_> = tables.messages.values().collect();
+            messages.sort_unstable();
+            if let Some(pair) = messages.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(format!("a message of {} is there twice, and was sent once", pair[0].0));
+            }
             // What is gone may have been sent once more.
             let gone = self.sent.items.iter().any(|item| item.gone && !item.is_in(tables));
             if gone && !self.gap_seen {

@@ -223,7 +223,7 @@ impl Journal {
     /// Reads what was synced since the last time. What was not sent must not be there.
     pub fn read(&mut self, sent: &Sent) -> Result<(), String> {
         let Ok(mut reader) = Reader::open(&self.catalog, self.read_to) else { return Ok(()) };
-        while let Ok(Some(Entry { position, entry })) = reader.next() {
+        while let Ok(Some(Entry { position, entry, .. })) = reader.next() {
             let NewEntry { imei, bytes, .. } = entry;
             let Some(items) = sent.of_entry(imei.get(), bytes) else {
                 return Err(format!("the journal holds bytes at {position} that no tracker sent"));

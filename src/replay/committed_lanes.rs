@@ -55,7 +55,7 @@ mod tests {
         let holds = |lane, position| {
             let entry =
                 NewEntry { kind: EntryKind::Frame, imei: of_lane(lane), received_at_us: 0, records: 1, bytes: &[] };
-            committed.holds(&Entry { position: Position(position), entry })
+            committed.holds(&Entry { position: Position(position), tag: 0, entry })
         };
         assert!(holds(0, 99) && !holds(0, 100));
         assert!(holds(1, 49) && !holds(1, 50));

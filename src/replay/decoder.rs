@@ -1,6 +1,7 @@
 //! From journal entries and quarantined bytes to what today's program makes of them: the rows that a drain would build.
 
 use teltonika_codecs::{AvlData, Message, MessageCodec};
+use uuid::Uuid;
 
 use crate::ingest::drain::{
     BuiltRow, DuplicateFilter, Familiarity, FilterSizes, Frame, TimeWindow, open_frame, stored_message,
@@ -52,15 +53,15 @@ impl Decoder {
     }
 
     /// Adds an entry of the journal.
-    pub fn entry(&mut self, position: Position, entry: &NewEntry<'_>) {
+    pub fn entry(&mut self, position: Position, source: Uuid, entry: &NewEntry<'_>) {
         let read = match entry.kind {
-            EntryKind::Message => self.message(position, entry),
+            EntryKind::Message => self.message(position, source, entry),
             EntryKind::Frame => {
                 let NewEntry { imei, received_at_us, records, bytes: data, .. } = *entry;
                 let frame = Frame { imei, received_at_us, position, data, records };
                 open_frame(&frame).ok().map(|avl| self.rows(&frame, &avl, 0))
             }
-            EntryKind::Undecodable => self.whole(position, entry),
+            EntryKind::Undecodable => self.whole(position, source, entry),
         };
         match read {
             Some(true) => self.again.add_whole_frame(entry.imei, entry.bytes),
@@ -74,9 +75,14 @@ impl Decoder {
     }
 
     /// Adds a whole frame that is in quarantine; says why it stays there, if so.
-    pub fn quarantined_frame(&mut self, position: Position, entry: &NewEntry<'_>) -> Option<QuarantineReason> {
+    pub fn quarantined_frame(
+        &mut self,
+        position: Position,
+        source: Uuid,
+        entry: &NewEntry<'_>,
+    ) -> Option<QuarantineReason> {
         let before = self.refused;
-        self.entry(position, &NewEntry { kind: EntryKind::Undecodable, ..*entry });
+        self.entry(position, source, &NewEntry { kind: EntryKind::Undecodable, ..*entry });
         match self.refused {
             now if now.frames > before.frames => Some(QuarantineReason::Undecodable),
             now if now.time_window > before.time_window => Some(QuarantineReason::TimeWindow),
@@ -101,18 +107,18 @@ impl Decoder {
     }
 
     /// Whether all of it was taken; `None` where it cannot be read.
-    fn whole(&mut self, position: Position, entry: &NewEntry<'_>) -> Option<bool> {
+    fn whole(&mut self, position: Position, source: Uuid, entry: &NewEntry<'_>) -> Option<bool> {
         if entry.bytes.first().is_some_and(|id| MessageCodec::from_id(*id).is_some()) {
-            return self.message(position, entry);
+            return self.message(position, source, entry);
         }
         let NewEntry { imei, received_at_us, bytes: data, .. } = *entry;
         let avl = AvlData::open(data).ok()?;
         Some(self.rows(&Frame { imei, received_at_us, position, data, records: avl.count() }, &avl, 0))
     }
 
-    fn message(&mut self, position: Position, entry: &NewEntry<'_>) -> Option<bool> {
+    fn message(&mut self, position: Position, source: Uuid, entry: &NewEntry<'_>) -> Option<bool> {
         let message = Message::open(entry.bytes).ok()?;
-        self.again.messages.extend(message.map(|message| stored_message(position, entry, &message)));
+        self.again.messages.extend(message.map(|message| stored_message(position, source, entry, &message)));
         Some(true)
     }
 

@@ -63,11 +63,11 @@ async fn retry_entries(
     let Some(first) = entries.first() else { return Ok(()) };
     let (mut decoder, mut stay) = (Decoder::new(first.journal, window), [0; QuarantineReason::ALL.len()]);
     for entry in entries {
-        let QuarantineEntry { imei, received_at_us, position, codec, record_index, ref bytes, .. } = *entry;
+        let QuarantineEntry { imei, received_at_us, journal, position, codec, record_index, ref bytes, .. } = *entry;
         let frame = NewEntry { kind: EntryKind::Undecodable, imei, received_at_us, records: 0, bytes };
         let refused = match record_index {
             Some(index) => decoder.quarantined_record(position, (codec, index), &frame),
-            None => decoder.quarantined_frame(position, &frame),
+            None => decoder.quarantined_frame(position, journal.uuid(), &frame),
         };
         if let Some(reason) = refused {
             stay[reason as usize] += 1;

@@ -39,8 +39,8 @@ pub async fn run(
                 report.share = committed.share(begin, entry.position);
                 received_us = Some(entry.entry.received_at_us);
                 report.entries += 1;
-                let Entry { position, entry } = with_plausible_receive_time(entry, unix_now_us);
-                decoder.entry(position, &entry);
+                let Entry { position, tag, entry } = with_plausible_receive_time(entry, unix_now_us);
+                decoder.entry(position, archive.content_id(tag), &entry);
             } else {
                 report.left += 1;
             }

@@ -141,11 +141,7 @@ pub trait BatchSession: FaultySession {
     ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Writes messages. Returns the number of those that were new.
-    fn write_messages(
-        &mut self,
-        lane: Lane,
-        messages: &[Message],
-    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn write_messages(&mut self, messages: &[Message]) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Shares the ledger's lock until the transaction ends. The ledger does not change meanwhile.
     fn share_ledger(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -17,6 +17,7 @@ odograph_testkit::for_both_stores! {
     messages_are_kept_with_any_bytes
 }
 
+const JOURNAL: uuid::Uuid = uuid::Uuid::from_u128(7);
 const COLUMNS: [&str; 6] = ["imei", "reason", "position", "record_index", "codec", "seen"];
 
 fn fast(sample: &mut Sample) {
@@ -105,6 +106,9 @@ async fn what_the_drain_quarantines_is_kept_once_and_counted(mut database: impl 
 
 async fn messages_are_kept_with_any_bytes(mut database: impl StoreFixture) {
     let message = |frame, bytes: &[u8], text: Option<&str>| Message {
+        source: JOURNAL,
+        device_time_ms: Some(1_777_723_200_000),
+        device_imei: Some("000000000000018".parse().unwrap()),
         imei: Imei::from_ascii(IMEI.as_bytes()).unwrap(),
         received_at_us: NOON * 1000,
         frame: Position(frame),
@@ -122,6 +126,12 @@ async fn messages_are_kept_with_any_bytes(mut database: impl StoreFixture) {
     assert_eq!(database.texts("device_messages", &columns).await, expected);
     assert_eq!(database.store().commit(&batch).await.unwrap().path(), WritePath::Conflict);
     assert_eq!(database.count("device_messages").await, 2, "the same frame again is the same message");
+    let named = "SELECT count(*) AS n FROM device_messages WHERE device_imei = 18 AND device_time IS NOT NULL";
+    assert_eq!(
+        database.texts(&format!("({named}) AS named"), &["n"]).await,
+        [["2"]],
+        "what the message says of itself"
+    );
 }
 
 #[tokio::test]
@@ -314,6 +324,9 @@ async fn one_refused_message_holds_up_nothing(mut database: impl StoreFixture, r
     }
     let imei = Imei::from_ascii(IMEI.as_bytes()).unwrap();
     let message = |frame, message_type, bytes: &[u8], text: &str| Message {
+        source: JOURNAL,
+        device_time_ms: Some(1_777_723_200_000),
+        device_imei: Some("000000000000018".parse().unwrap()),
         imei,
         received_at_us: NOON * 1000,
         frame: Position(frame),

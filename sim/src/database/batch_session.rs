@@ -159,10 +159,10 @@ impl BatchSession for SimSession {
         .await
     }
 
-    async fn write_messages(&mut self, lane: Lane, messages: &[Message]) -> Result<u64, StoreError> {
+    async fn write_messages(&mut self, messages: &[Message]) -> Result<u64, StoreError> {
         self.statement("writing messages", |server, backend| {
             server.writes_slowly(backend, "messages");
-            server.writes_of(backend).messages(lane.journal, messages);
+            server.writes_of(backend).messages(messages);
             Ok(u64::try_from(messages.len()).unwrap_or(u64::MAX))
         })
         .await

@@ -18,7 +18,7 @@ pub struct Tables {
     pub latest: BTreeMap<u64, (i64, i32)>,
     /// `quarantined_records`: device and digest.
     pub quarantined: BTreeSet<(u64, [u8; 32])>,
-    /// `device_messages`: device and payload by journal and position.
+    /// `device_messages`: device and payload by source and position.
     pub messages: BTreeMap<(uuid::Bytes, u64), (u64, Vec<u8>)>,
     /// `position_flag_ledger`.
     pub ledger: BTreeMap<Uuid, Flagged>,
@@ -98,9 +98,9 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    pub(super) fn messages(&mut self, journal: JournalId, messages: &[Message]) {
+    pub(super) fn messages(&mut self, messages: &[Message]) {
         self.messages.extend(messages.iter().map(|message| {
-            let place = (journal.to_bytes(), message.frame.0);
+            let place = (message.source.into_bytes(), message.frame.0);
             (place, (message.imei.get(), message.bytes.clone()))
         }));
     }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use teltonika_codecs::{AvlData, Imei, Message, MessageCodec, Record, Rejection};
+use uuid::Uuid;
 
 use super::duplicates::{DuplicateFilter, Familiarity};
 use super::latest::LatestPositions;
@@ -71,8 +72,8 @@ impl BatchBuilder {
         }
     }
 
-    /// Adds an entry of any kind.
-    pub fn entry(&mut self, position: Position, entry: &NewEntry<'_>) {
+    /// Adds an entry of any kind. `source` names the content of the journal up to it, for messages.
+    pub fn entry(&mut self, position: Position, source: Uuid, entry: &NewEntry<'_>) {
         match entry.kind {
             EntryKind::Frame => {
                 let NewEntry { imei, received_at_us, records, bytes, .. } = *entry;
@@ -95,7 +96,7 @@ impl BatchBuilder {
                 );
                 self.whole_frame(position, entry, detail);
             }
-            EntryKind::Message => self.message(position, entry),
+            EntryKind::Message => self.message(position, source, entry),
         }
     }
 
@@ -227,9 +228,9 @@ impl BatchBuilder {
         });
     }
 
-    fn message(&mut self, frame: Position, entry: &NewEntry<'_>) {
+    fn message(&mut self, frame: Position, source: Uuid, entry: &NewEntry<'_>) {
         match Message::open(entry.bytes) {
-            Ok(Some(message)) => self.batch.messages.push(stored(frame, entry, &message)),
+            Ok(Some(message)) => self.batch.messages.push(stored(frame, source, entry, &message)),
             // One without content is a ping, and is never handed over.
             Ok(None) => {}
             Err(error) => self.whole_frame(frame, entry, error.to_string()),
@@ -248,13 +249,16 @@ pub fn open<'a>(frame: &Frame<'a>) -> Result<AvlData<'a>, AcceptedFrameError> {
 
 /// A message as it is stored.
 #[must_use]
-pub fn stored(frame: Position, entry: &NewEntry<'_>, message: &Message<'_>) -> StoredMessage {
+pub fn stored(frame: Position, source: Uuid, entry: &NewEntry<'_>, message: &Message<'_>) -> StoredMessage {
     StoredMessage {
         imei: entry.imei,
         received_at_us: entry.received_at_us,
+        source,
         frame,
         codec: message.codec.id(),
         message_type: message.kind,
+        device_time_ms: message.timestamp_s.map(|seconds| i64::from(seconds) * 1_000),
+        device_imei: message.imei,
         bytes: message.payload.to_vec(),
         // PostgreSQL text cannot hold a zero.
         text: message.text().filter(|text| !text.contains('\0')).map(str::to_owned),

@@ -63,7 +63,7 @@ impl DirectSource {
             let (position, entry) = (Position(self.next), frame.entry());
             self.next += 1;
             load.add(&entry);
-            builder.entry(position, &entry);
+            builder.entry(position, self.lane.journal.uuid(), &entry);
             self.in_batch += 1;
         }
     }

@@ -115,7 +115,7 @@ impl JournalSource {
             if !self.is_ours(&entry) {
                 continue;
             }
-            let Entry { position, mut entry } = with_plausible_receive_time(entry, self.progress.wall);
+            let Entry { position, mut entry, .. } = with_plausible_receive_time(entry, self.progress.wall);
             if let Some(shifts) = &shifts {
                 entry.received_at_us = shifts.corrected(position, entry.received_at_us);
             }
@@ -195,7 +195,7 @@ impl EntrySource for JournalSource {
         let shifts = self.progress.host_clock().shifts();
         while !load.is_full() {
             let Some(entry) = self.reader.next()? else { break };
-            let Entry { position, mut entry } = with_plausible_receive_time(entry, wall);
+            let Entry { position, tag, mut entry } = with_plausible_receive_time(entry, wall);
             if let Some(shifts) = &shifts {
                 entry.received_at_us = shifts.corrected(position, entry.received_at_us);
             }
@@ -206,7 +206,7 @@ impl EntrySource for JournalSource {
                 self.oldest_us = Some(entry.received_at_us);
             }
             load.add(&entry);
-            builder.entry(position, &entry);
+            builder.entry(position, self.progress.catalog.content_id(tag), &entry);
         }
         if had == 0 {
             self.progress.lane_waits(lane.number, self.oldest_us);

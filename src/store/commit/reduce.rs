@@ -11,20 +11,16 @@ use crate::store::model::committed::Reduced;
 use crate::store::statements::BatchSession;
 
 /// Writes messages as far as the database takes them.
-pub(super) async fn messages<S: BatchSession>(
-    session: &mut S,
-    lane: Lane,
-    messages: &[Message],
-) -> Result<Reduced, StoreError> {
+pub(super) async fn messages<S: BatchSession>(session: &mut S, messages: &[Message]) -> Result<Reduced, StoreError> {
     let mut reduced = Reduced::default();
-    if write_messages(session, lane, messages).await? {
+    if write_messages(session, messages).await? {
         return Ok(reduced);
     }
     for message in messages {
         let mut forms = message_forms(message).into_iter().enumerate();
         let written = loop {
             let Some((form, smaller)) = forms.next() else { break None };
-            if write_messages(session, lane, &[smaller]).await? {
+            if write_messages(session, &[smaller]).await? {
                 break Some(form);
             }
         };
@@ -74,13 +70,9 @@ pub(crate) fn record_forms(record: &Quarantined) -> [Quarantined; 3] {
 }
 
 /// Returns whether the database took the messages.
-async fn write_messages<S: BatchSession>(
-    session: &mut S,
-    lane: Lane,
-    messages: &[Message],
-) -> Result<bool, StoreError> {
+async fn write_messages<S: BatchSession>(session: &mut S, messages: &[Message]) -> Result<bool, StoreError> {
     session.savepoint().await?;
-    let written = session.write_messages(lane, messages).await;
+    let written = session.write_messages(messages).await;
     Ok(settle(session, written).await?.is_some())
 }
 

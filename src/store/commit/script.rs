@@ -206,14 +206,14 @@ impl<S: BatchSession> BatchTransaction<'_, S> {
     }
 
     async fn messages(&mut self) -> Result<(), StoreError> {
-        let (session, lane, messages) = (&mut self.open.session, self.lane, &self.batch.messages);
+        let (session, messages) = (&mut self.open.session, &self.batch.messages);
         if messages.is_empty() {
             return Ok(());
         }
         if self.strategy != WriteStrategy::Bisect {
-            return session.write_messages(lane, messages).await.map(drop);
+            return session.write_messages(messages).await.map(drop);
         }
-        let reduced = reduce::messages(session, lane, messages).await?;
+        let reduced = reduce::messages(session, messages).await?;
         self.findings.reduced.add(reduced);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Everything that one transaction commits: new and perhaps stored rows, quarantined bytes, messages, latest positions.
 
 use teltonika_codecs::Imei;
+use uuid::Uuid;
 
 use super::row::Row;
 use super::rows::Rows;
@@ -128,12 +129,18 @@ pub struct Message {
     pub imei: Imei,
     /// Receive time, microseconds since 1970-01-01 UTC.
     pub received_at_us: i64,
+    /// Names it, together with the frame, whatever id the journal has: the same message is stored once.
+    pub source: Uuid,
     /// The frame that brought it.
     pub frame: Position,
     /// Codec id on the wire.
     pub codec: u8,
     /// The message's type byte.
     pub message_type: u8,
+    /// Codec 13 and 15: its time, milliseconds since 1970-01-01 UTC.
+    pub device_time_ms: Option<i64>,
+    /// Codec 14 and 15: the device that it names, which may be another one than that of the connection.
+    pub device_imei: Option<Imei>,
     /// The payload.
     pub bytes: Vec<u8>,
     /// The payload as text, if it is text that every database accepts.

@@ -120,7 +120,7 @@ impl BatchSession for Connection {
         Ok(u64::try_from(capped).unwrap_or(0))
     }
 
-    async fn write_messages(&mut self, lane: Lane, messages: &[Message]) -> Result<u64, StoreError> {
+    async fn write_messages(&mut self, messages: &[Message]) -> Result<u64, StoreError> {
         let frames: Vec<_> = messages.iter().map(|message| message.frame.0.cast_signed()).collect();
         let imeis: Vec<_> = messages.iter().map(|message| message.imei.get().cast_signed()).collect();
         let received: Vec<_> = messages.iter().map(|message| message.received_at_us).collect();
@@ -128,9 +128,12 @@ impl BatchSession for Connection {
         let types: Vec<_> = messages.iter().map(|message| i16::from(message.message_type)).collect();
         let bytes: Vec<_> = messages.iter().map(|message| message.bytes.as_slice()).collect();
         let texts: Vec<_> = messages.iter().map(|message| message.text.as_deref()).collect();
-        let journal = lane.journal.uuid();
-        let parameters: [&(dyn ToSql + Sync); 8] =
-            [&frames, &imeis, &received, &codecs, &types, &bytes, &texts, &journal];
+        let sources: Vec<_> = messages.iter().map(|message| message.source).collect();
+        let times: Vec<_> = messages.iter().map(|message| message.device_time_ms).collect();
+        let named: Vec<_> =
+            messages.iter().map(|message| message.device_imei.map(|imei| imei.get().cast_signed())).collect();
+        let parameters: [&(dyn ToSql + Sync); 10] =
+            [&frames, &imeis, &received, &codecs, &types, &bytes, &texts, &sources, &times, &named];
         self.execute("writing messages", MESSAGES, &parameters).await
     }
 

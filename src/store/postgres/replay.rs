@@ -209,7 +209,7 @@ async fn write(
         let all_refused: HashSet<_> = counts.refused.union(&refused).copied().collect();
         resolving = resolve(connection, replay, &all_refused).await?;
         if !replay.messages.is_empty() {
-            messages = connection.write_messages(lane, &replay.messages).await?;
+            messages = connection.write_messages(&replay.messages).await?;
         }
     }
     let lost = not_stored_anywhere(connection, quarantined).await?;

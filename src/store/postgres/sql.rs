@@ -120,10 +120,12 @@ pub(crate) const QUARANTINE: &str = "WITH offered AS MATERIALIZED ( \
          FROM capped WHERE NOT over ORDER BY imei, digest \
          ON CONFLICT (imei, digest) DO UPDATE SET seen = quarantined_records.seen + excluded.seen) \
      SELECT coalesce(sum(seen), 0)::bigint FROM capped WHERE over";
-/// Arrays with one element per message: frame, imei, received µs, codec, type, bytes, text; $8 journal.
+/// Arrays with one element per message: frame, imei, received µs, codec, type, bytes, text, source, device time ms, device IMEI.
 pub(crate) const MESSAGES: &str = "INSERT INTO device_messages \
-     (journal_id, position, imei, received_at, codec, type, bytes, text) \
-     SELECT $8, frame, imei, timestamptz 'epoch' + received_us * interval '1 microsecond', codec, type, bytes, text \
-     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::smallint[], $6::bytea[], $7::text[]) \
-          AS t (frame, imei, received_us, codec, type, bytes, text) \
+     (journal_id, position, imei, received_at, codec, type, bytes, text, device_time, device_imei) \
+     SELECT source, frame, imei, timestamptz 'epoch' + received_us * interval '1 microsecond', codec, type, bytes, text, \
+            timestamptz 'epoch' + time_ms * interval '1 millisecond', device_imei \
+     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::smallint[], $6::bytea[], $7::text[], \
+                 $8::uuid[], $9::bigint[], $10::bigint[]) \
+          AS t (frame, imei, received_us, codec, type, bytes, text, source, time_ms, device_imei) \
      ON CONFLICT (journal_id, position) DO NOTHING";

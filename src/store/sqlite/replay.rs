@@ -126,7 +126,7 @@ impl SqliteRewriter {
             cleared += query.execute(&mut *transaction).await.map_err(failed(CLEARING_QUARANTINE))?.rows_affected();
         }
         let reduced = &mut Reduced::default();
-        let messages = messages(&mut transaction, lane, &replay.messages, reduced).await?;
+        let messages = messages(&mut transaction, &replay.messages, reduced).await?;
         let lost = not_stored_anywhere(&mut transaction, quarantined).await?;
         quarantine(&mut transaction, lane, &lost, None, reduced).await?;
         transaction.commit().await.map_err(failed("committing"))?;

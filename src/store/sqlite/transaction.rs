@@ -90,7 +90,7 @@ impl Transaction<'_> {
         let mut reduced = Reduced::default();
         let mut capped = quarantine(&mut transaction, lane, &batch.quarantined, cap, &mut reduced).await?;
         capped += quarantine(&mut transaction, lane, &quarantined, cap, &mut reduced).await?;
-        messages(&mut transaction, lane, &batch.messages, &mut reduced).await?;
+        messages(&mut transaction, &batch.messages, &mut reduced).await?;
         sqlx::query("RELEASE batch").execute(&mut *transaction).await.map_err(failed("ending a batch"))?;
         checkpoint(&mut transaction, lane, &span.to).await?;
 
@@ -290,19 +290,18 @@ pub(super) async fn quarantine(
 /// Returns the number of new ones.
 pub(super) async fn messages(
     connection: &mut SqliteConnection,
-    lane: Lane,
     messages: &[Message],
     reduced: &mut Reduced,
 ) -> Result<u64, StoreError> {
     let mut new = 0;
     for whole in messages {
-        match message(connection, lane, whole).await {
+        match message(connection, whole).await {
             Ok(written) => new += written,
             Err(error) if error.kind() == SqlErrorKind::Row => {
                 let mut forms = message_forms(whole).into_iter().enumerate().skip(1);
                 let written = loop {
                     let Some((form, smaller)) = forms.next() else { break None };
-                    match message(connection, lane, &smaller).await {
+                    match message(connection, &smaller).await {
                         Ok(written) => {
                             new += written;
                             break Some(form);
@@ -320,11 +319,12 @@ pub(super) async fn messages(
 }
 
 /// Writes a message. If the database refuses it, only this statement is undone.
-async fn message(connection: &mut SqliteConnection, lane: Lane, message: &Message) -> Result<u64, StoreError> {
-    let insert = "INSERT INTO device_messages (journal_id, position, imei, received_at, codec, type, bytes, text) \
-                  VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (journal_id, position) DO NOTHING";
+async fn message(connection: &mut SqliteConnection, message: &Message) -> Result<u64, StoreError> {
+    let insert = "INSERT INTO device_messages \
+                      (journal_id, position, imei, received_at, codec, type, bytes, text, device_time, device_imei) \
+                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (journal_id, position) DO NOTHING";
     let written = sqlx::query(insert)
-        .bind(journal(lane))
+        .bind(message.source.as_bytes().to_vec())
         .bind(message.frame.0.cast_signed())
         .bind(message.imei.get().cast_signed())
         .bind(message.received_at_us)
@@ -332,6 +332,8 @@ async fn message(connection: &mut SqliteConnection, lane: Lane, message: &Messag
         .bind(i64::from(message.message_type))
         .bind(&message.bytes)
         .bind(&message.text)
+        .bind(message.device_time_ms)
+        .bind(message.device_imei.map(|imei| imei.get().cast_signed()))
         .execute(&mut *connection)
         .await;
     Ok(written.map_err(failed("writing messages"))?.rows_affected())
