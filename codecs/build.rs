@@ -28,8 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// One line of the file as one value of the table.
 fn row(line: &str) -> Result<(u16, String), Box<dyn Error>> {
     let fields = fields(line);
-    let [id, name, width, kind, _min, _max, multiplier, unit, fmb920, fmb003, group, description] = &fields[..] else {
-        return Err(format!("{} fields instead of 12", fields.len()).into());
+    let [id, name, width, kind, min, max, multiplier, unit, fmb920, fmb003, group, description, faults] = &fields[..]
+    else {
+        return Err(format!("{} fields instead of 13", fields.len()).into());
     };
     let id: u16 = id.parse()?;
     let width = match width.as_str() {
@@ -39,11 +40,25 @@ fn row(line: &str) -> Result<(u16, String), Box<dyn Error>> {
     let kind = match kind.as_str() {
         "unsigned" => "ValueKind::Unsigned",
         "signed" => "ValueKind::Signed",
+        "id" => "ValueKind::Id(ByteOrder::First)",
+        "id_reversed" => "ValueKind::Id(ByteOrder::Last)",
         "string" => "ValueKind::Text",
         "hex" | "" => "ValueKind::Bytes",
         other => return Err(format!("type {other}").into()),
     };
-    let (numerator, denominator) = ratio(multiplier)?;
+    let range = match (kind, min.as_str(), max.as_str()) {
+        ("ValueKind::Unsigned" | "ValueKind::Signed", min, max) if !min.is_empty() && !max.is_empty() => {
+            match (min.parse::<i128>()?, max.parse::<i128>()?) {
+                // What eight bytes can hold anyway.
+                (0, most) if most == i128::from(u64::MAX) => "None".to_owned(),
+                (least, most) if least < most => format!("Some(({least}, {most}))"),
+                _ => return Err(format!("range {min} to {max}").into()),
+            }
+        }
+        _ => "None".to_owned(),
+    };
+    let faults = faults.split(';').filter(|fault| !fault.is_empty()).map(fault).collect::<Result<String, _>>()?;
+    let (numerator, decimals) = ratio(multiplier)?;
     let unit = if unit.is_empty() { "None".to_owned() } else { format!("Some({unit:?})") };
     let support = |cell: &str| match cell {
         "yes" => Ok("Support::Yes"),
@@ -56,20 +71,24 @@ fn row(line: &str) -> Result<(u16, String), Box<dyn Error>> {
     writeln!(
         value,
         "ElementInfo {{ id: {id}, name: {name:?}, vendor_width: {width}, kind: {kind}, numerator: {numerator}, \
-         denominator: {denominator}, unit: {unit}, fmb920: {fmb920}, fmb003: {fmb003}, group: {group:?}, \
+         decimals: {decimals}, range: {range}, faults: &[{faults}], unit: {unit}, fmb920: {fmb920}, fmb003: {fmb003}, group: {group:?}, \
          description: {description:?} }},"
     )?;
     Ok((id, value))
 }
 
-/// A decimal as a fraction, so that scaling is one division and gives the nearest decimal.
+/// `raw=name` as a pair of the table.
+fn fault(text: &str) -> Result<String, Box<dyn Error>> {
+    let (raw, name) = text.split_once('=').ok_or_else(|| format!("fault {text}"))?;
+    Ok(format!("({}, {name:?}),", raw.parse::<i128>()?))
+}
+
+/// A decimal as an integer and its number of decimals.
 fn ratio(multiplier: &str) -> Result<(u32, u32), Box<dyn Error>> {
     match multiplier.split_once('.') {
-        None if multiplier.is_empty() => Ok((1, 1)),
-        None => Ok((multiplier.parse()?, 1)),
-        Some((whole, decimals)) => {
-            Ok((format!("{whole}{decimals}").parse()?, 10_u32.pow(u32::try_from(decimals.len())?)))
-        }
+        None if multiplier.is_empty() => Ok((1, 0)),
+        None => Ok((multiplier.parse()?, 0)),
+        Some((whole, decimals)) => Ok((format!("{whole}{decimals}").parse()?, u32::try_from(decimals.len())?)),
     }
 }
 

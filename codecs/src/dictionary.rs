@@ -14,6 +14,8 @@
 //! assert_eq!(axis.scaled(Value::U16(0xFFFE)), Some(-2.0), "two's complement of the wire's width");
 //! ```
 
+use std::fmt;
+
 use crate::element::Value;
 
 /// A tracker model that the dictionary knows.
@@ -43,10 +45,70 @@ pub enum ValueKind {
     Unsigned,
     /// Two's complement of the width on the wire.
     Signed,
+    /// An identifier, which people read as hexadecimal digits.
+    Id(ByteOrder),
     /// ASCII text.
     Text,
     /// Bytes or an identifier: no number.
     Bytes,
+}
+
+/// From which byte on people read an identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ByteOrder {
+    /// From the first on the wire.
+    First,
+    /// From the last on the wire, as it is printed on an iButton.
+    Last,
+}
+
+/// What a raw value says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading<'a> {
+    /// A number in the element's unit.
+    Number(Decimal),
+    /// An identifier as people read it: 16 hexadecimal digits.
+    Id(String),
+    /// Printable text.
+    Text(&'a str),
+    /// No measurement: an error code of the sensor by its name, or [`OUT_OF_RANGE`]. With the raw number.
+    Fault(&'static str, i128),
+    /// The dictionary cannot say more than the raw value does.
+    Raw,
+}
+
+/// The fault of a raw value outside of the vendor's range.
+pub const OUT_OF_RANGE: &str = "out of range";
+
+/// An exact decimal number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decimal {
+    /// The number without its decimal point.
+    digits: i128,
+    /// How many of the digits are decimals.
+    decimals: u32,
+}
+
+impl Decimal {
+    /// Whether a reader of JSON may lose digits of it: it is beyond 2^53 in either direction.
+    #[must_use]
+    pub fn is_beyond_floats(self) -> bool {
+        self.digits.unsigned_abs() > (1 << 53) * 10_u128.pow(self.decimals)
+    }
+}
+
+impl fmt::Display for Decimal {
+    /// Without exponent, and without zeros at the end of the decimals.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one = 10_u128.pow(self.decimals);
+        let (whole, rest) = (self.digits.unsigned_abs() / one, self.digits.unsigned_abs() % one);
+        let sign = if self.digits < 0 { "-" } else { "" };
+        if rest == 0 {
+            return write!(f, "{sign}{whole}");
+        }
+        let decimals = format!("{rest:0width$}", width = self.decimals as usize);
+        write!(f, "{sign}{whole}.{}", decimals.trim_end_matches('0'))
+    }
 }
 
 /// One element of the dictionary.
@@ -70,15 +132,19 @@ pub struct ElementInfo {
     pub group: &'static str,
     /// What it means.
     pub description: &'static str,
+    /// The vendor's range of the raw number, both ends included.
+    pub range: Option<(i128, i128)>,
+    /// Raw numbers that are errors of the sensor, and their names.
+    pub faults: &'static [(i128, &'static str)],
     numerator: u32,
-    denominator: u32,
+    decimals: u32,
 }
 
 impl ElementInfo {
     /// Value of one raw step, in [`ElementInfo::unit`].
     #[must_use]
     pub fn multiplier(&self) -> f64 {
-        f64::from(self.numerator) / f64::from(self.denominator)
+        f64::from(self.numerator) / f64::from(10_u32.pow(self.decimals))
     }
 
     /// Whether a model sends this element.
@@ -98,10 +164,40 @@ impl ElementInfo {
         let number = match self.kind {
             ValueKind::Unsigned => value.unsigned()? as f64,
             ValueKind::Signed => value.signed()? as f64,
-            ValueKind::Text | ValueKind::Bytes => return None,
+            ValueKind::Id(_) | ValueKind::Text | ValueKind::Bytes => return None,
         };
-        Some(number * f64::from(self.numerator) / f64::from(self.denominator))
+        Some(number * f64::from(self.numerator) / f64::from(10_u32.pow(self.decimals)))
     }
+
+    /// What a raw value says. The views of both databases say the same (`tests/store/named_values.rs`).
+    #[must_use]
+    pub fn reading<'a>(&self, value: Value<'a>) -> Reading<'a> {
+        let raw: i128 = match (self.kind, value) {
+            (ValueKind::Text, Value::Bytes(bytes)) => return text(bytes).map_or(Reading::Raw, Reading::Text),
+            (ValueKind::Text | ValueKind::Bytes, _) | (_, Value::Bytes(_)) => return Reading::Raw,
+            (ValueKind::Id(order), value) => {
+                let Some(number) = value.unsigned() else { return Reading::Raw };
+                let number = if order == ByteOrder::Last { number.swap_bytes() } else { number };
+                return Reading::Id(format!("{number:016X}"));
+            }
+            (ValueKind::Unsigned, value) => value.unsigned().unwrap_or_default().into(),
+            (ValueKind::Signed, value) => value.signed().unwrap_or_default().into(),
+        };
+        if let Some((_, name)) = self.faults.iter().find(|(code, _)| *code == raw) {
+            return Reading::Fault(name, raw);
+        }
+        match self.range {
+            Some((least, most)) if raw < least || raw > most => Reading::Fault(OUT_OF_RANGE, raw),
+            _ => Reading::Number(Decimal { digits: raw * i128::from(self.numerator), decimals: self.decimals }),
+        }
+    }
+}
+
+/// Printable ASCII, the only text that trackers send; zeros fill it up to its length.
+fn text(bytes: &[u8]) -> Option<&str> {
+    let end = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+    let text = std::str::from_utf8(bytes.get(..end)?).ok()?;
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte)).then_some(text)
 }
 
 /// The dictionary's entry for an id, whatever the model.
@@ -123,6 +219,7 @@ pub fn all() -> &'static [ElementInfo] {
     ELEMENTS
 }
 
+#[expect(clippy::unreadable_literal, reason = "made by the build")]
 static ELEMENTS: &[ElementInfo] = include!(concat!(env!("OUT_DIR"), "/dictionary.rs"));
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde::ser::SerializeSeq as _;
 use serde::{Serialize, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter};
 use serde_json::value::RawValue;
-use teltonika_codecs::dictionary::{self, ValueKind};
+use teltonika_codecs::dictionary::{self, Reading};
 use teltonika_codecs::{AvlCodec, AvlData, Datagram, Element, Imei, Message, Record, Rejection, Value};
 
 /// One item of the input.
@@ -109,40 +109,54 @@ impl Serialize for NamedElements<'_> {
     }
 }
 
-/// An element with the dictionary's name and unit, its value signed and scaled.
+/// An element with the dictionary's name and unit, and what its value says.
 #[derive(Serialize)]
 struct NamedElement<'a> {
     id: u16,
     name: Option<&'static str>,
     value: NamedValue<'a>,
     unit: Option<&'static str>,
+    /// Why there is no value, and the raw number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<i128>,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
 enum NamedValue<'a> {
+    None,
     Text(&'a str),
-    Signed(i64),
+    /// An identifier, or a number of which readers of JSON would lose digits.
+    Digits(String),
     /// A decimal without exponent, and without a fraction if it is whole.
-    Scaled(Box<RawValue>),
+    Number(Box<RawValue>),
     Raw(Value<'a>),
 }
 
 impl<'a> NamedElement<'a> {
     fn of(Element { id, value }: Element<'a>) -> Self {
         let info = dictionary::element(id);
-        let is_whole = info.is_none_or(|info| info.multiplier().to_bits() == 1_f64.to_bits());
-        let named = info.and_then(|info| match (info.kind, value) {
-            (ValueKind::Text, Value::Bytes(bytes)) => std::str::from_utf8(bytes).ok().map(NamedValue::Text),
-            (ValueKind::Signed, value) if is_whole => value.signed().map(NamedValue::Signed),
-            (_, value) if !is_whole => {
-                let decimal = info.scaled(value)?.to_string();
-                RawValue::from_string(decimal).ok().map(NamedValue::Scaled)
+        let (mut fault, mut raw) = (None, None);
+        let value = match info.map_or(Reading::Raw, |info| info.reading(value)) {
+            Reading::Number(number) if number.is_beyond_floats() => NamedValue::Digits(number.to_string()),
+            // Digits and a point are always JSON.
+            Reading::Number(number) => {
+                RawValue::from_string(number.to_string()).map_or(NamedValue::Raw(value), NamedValue::Number)
             }
-            _ => None,
-        });
-        let value = named.unwrap_or(NamedValue::Raw(value));
-        Self { id, name: info.map(|info| info.name), value, unit: info.and_then(|info| info.unit) }
+            Reading::Id(digits) => NamedValue::Digits(digits),
+            Reading::Text(text) => NamedValue::Text(text),
+            Reading::Fault(name, number) => {
+                (fault, raw) = (Some(name), Some(number));
+                NamedValue::None
+            }
+            Reading::Raw => match value.unsigned() {
+                Some(number) if number > 1 << 53 => NamedValue::Digits(number.to_string()),
+                _ => NamedValue::Raw(value),
+            },
+        };
+        Self { id, name: info.map(|info| info.name), value, unit: info.and_then(|info| info.unit), fault, raw }
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that fails here is a test that fails")]
 
+mod named_values;
 mod schema;
 mod schema_elements;
 mod store_fence;
@@ -13,3 +14,7 @@ mod store_sqlite;
 mod store_timescale;
 mod store_tls;
 mod stores;
+
+use odograph_testkit::Odograph;
+
+const ODOGRAPH: Odograph = Odograph::at(env!("CARGO_BIN_EXE_odograph"));

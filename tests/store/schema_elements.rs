@@ -7,13 +7,27 @@ use std::path::Path;
 use odograph::store::{ColumnType, ELEMENTS, column_of};
 use odograph_testkit::{PostgresFixture, SqliteFixture, StoreFixture};
 use sqlx::Row as _;
-use teltonika_codecs::dictionary::{self, ElementInfo, ValueKind};
+use teltonika_codecs::dictionary::{self, ByteOrder, ElementInfo, ValueKind};
 
 /// A row of `io_elements` as text, so that it compares across databases.
 type Line = Vec<Option<String>>;
 
-const COLUMNS: [&str; 10] =
-    ["id", "name", "label", "kind", "width", "unit", "multiplier", "column_name", "column_multiplier", "description"];
+const COLUMNS: [&str; 13] = [
+    "id",
+    "name",
+    "label",
+    "kind",
+    "width",
+    "unit",
+    "multiplier",
+    "column_name",
+    "column_multiplier",
+    "description",
+    "minimum",
+    "maximum",
+    "faults",
+];
+const NUMBERS: [&str; 6] = ["id", "width", "multiplier", "column_multiplier", "minimum", "maximum"];
 
 /// Every element as the dictionary and the columns describe it.
 fn expected() -> Vec<Line> {
@@ -44,15 +58,37 @@ fn expected() -> Vec<Line> {
                 column.map(|column| column.name.to_owned()),
                 column_multiplier,
                 Some(element.description.to_owned()),
+                element.range.map(|(least, _)| least.to_string()),
+                element.range.map(|(_, most)| most.to_string()),
+                faults(element),
             ]
         })
         .collect()
+}
+
+/// Error codes and their names as JSON.
+fn faults(element: &ElementInfo) -> Option<String> {
+    let mut sorted = element.faults.to_vec();
+    sorted.sort_unstable();
+    let faults: Vec<_> = sorted.iter().map(|(raw, name)| format!("\"{raw}\": \"{name}\"")).collect();
+    (!faults.is_empty()).then(|| format!("{{{}}}", faults.join(", ")))
+}
+
+#[track_caller]
+fn compare(found: &[Line]) {
+    let expected = expected();
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found.len(), expected.len());
 }
 
 fn kind(element: &ElementInfo) -> &'static str {
     match element.kind {
         ValueKind::Unsigned => "unsigned",
         ValueKind::Signed => "signed",
+        ValueKind::Id(ByteOrder::First) => "id",
+        ValueKind::Id(ByteOrder::Last) => "id_reversed",
         ValueKind::Text => "text",
         ValueKind::Bytes => "bytes",
     }
@@ -69,7 +105,7 @@ fn generated(head: &str, table: &str, tail: &str) -> String {
             .zip(COLUMNS)
             .map(|(value, column)| match value {
                 None => "NULL".to_owned(),
-                Some(number) if ["id", "width", "multiplier", "column_multiplier"].contains(&column) => number.clone(),
+                Some(number) if NUMBERS.contains(&column) => number.clone(),
                 Some(text) => quoted(text),
             })
             .collect();
@@ -82,72 +118,59 @@ fn generated(head: &str, table: &str, tail: &str) -> String {
 }
 
 fn postgres_file() -> String {
-    let head = "-- The I/O elements of FMB920 and FMB003: names, units and scales. Made from the dictionary of the codec crate by\n\
-                -- tests/schema_elements.rs, which also compares. A later dictionary comes as a migration of its own.\n\
+    let head = "-- What values of I/O elements say: ranges, error codes, identifiers, and the views that tell them. Made from the\n\
+                -- dictionary of the codec crate by tests/store/schema_elements.rs, which also compares. A later dictionary comes as a\n\
+                -- migration of its own.\n\
                 --\n\
-                -- `multiplier` and `unit` are those of the raw value, which is what stands in io; `column_multiplier` is that of the\n\
-                -- typed column's value. `label` is the name, with the id behind it where two elements share a name.\n";
-    let table = "CREATE TABLE IF NOT EXISTS io_elements (
-    id                integer NOT NULL,
-    name              text    NOT NULL,
-    label             text    NOT NULL,
-    kind              text    NOT NULL,
-    width             integer,
-    unit              text,
-    multiplier        numeric,
-    column_name       text,
-    column_multiplier numeric,
-    description       text    NOT NULL,
-    CONSTRAINT io_elements_pkey PRIMARY KEY (id),
-    CONSTRAINT io_elements_label_key UNIQUE (label),
-    CONSTRAINT io_elements_column_name_key UNIQUE (column_name)
-);
+                -- `minimum`, `maximum` and `faults` are about the raw value: outside of the range it is no measurement, and a fault is\n\
+                -- an error of the sensor. A signed element in another width than the vendor's is [value, width] in io.\n";
+    let table = "ALTER TABLE io_elements
+    ADD COLUMN IF NOT EXISTS minimum numeric,
+    ADD COLUMN IF NOT EXISTS maximum numeric,
+    ADD COLUMN IF NOT EXISTS faults jsonb;
 ";
     let tail = format!(
-        "
+        "{}
 DO $$
-DECLARE
-    lacking text[];
 BEGIN
-    IF (SELECT count(*) FROM io_elements) < {all} THEN
-        RAISE EXCEPTION 'io_elements has % elements, not {all}', (SELECT count(*) FROM io_elements);
-    END IF;
-    SELECT array_agg(column_name) INTO lacking FROM io_elements
-    WHERE column_name NOT IN (
-        SELECT attname FROM pg_attribute
-        WHERE attrelid = 'positions'::regclass AND attnum > 0 AND NOT attisdropped);
-    IF lacking IS NOT NULL THEN
-        RAISE EXCEPTION 'positions lacks columns of io_elements: %', array_to_string(lacking, ', ');
+    IF (SELECT count(*) FROM io_elements WHERE minimum IS NOT NULL) < {ranges} THEN
+        RAISE EXCEPTION 'io_elements is not odograph''s: it lacks ranges';
     END IF;
 END $$;
 ",
-        all = dictionary::all().len()
+        include_str!("named_values/postgres.sql"),
+        ranges = dictionary::all().iter().filter(|element| element.range.is_some()).count()
     );
     generated(head, table, &tail)
 }
 
 fn sqlite_file() -> String {
-    let head = "-- The I/O elements, see db-init/0005_elements.sql. Made by tests/schema_elements.rs.\n";
-    let table = "CREATE TABLE io_elements (
-    id                INTEGER PRIMARY KEY,
-    name              TEXT NOT NULL,
-    label             TEXT NOT NULL UNIQUE,
-    kind              TEXT NOT NULL,
-    width             INTEGER,
-    unit              TEXT,
-    multiplier        REAL,
-    column_name       TEXT UNIQUE,
-    column_multiplier REAL,
-    description       TEXT NOT NULL
-) STRICT;
+    let head = "-- What values of I/O elements say, see db-init/0010_element_meaning.sql. Made by tests/store/schema_elements.rs.\n";
+    let table = "ALTER TABLE io_elements ADD COLUMN minimum REAL;
+ALTER TABLE io_elements ADD COLUMN maximum REAL;
+ALTER TABLE io_elements ADD COLUMN faults TEXT;
 ";
-    generated(head, table, "")
+    let elements = include_str!("named_values/sqlite.sql");
+    // Everything of the earlier views but the elements.
+    let earlier = include_str!("../../db-init/sqlite/0005_views.sql");
+    let views: String = ["positions_named", "latest_named"]
+        .into_iter()
+        .zip(["positions", "latest_positions"])
+        .map(|(view, table)| {
+            let from = earlier.find(&format!("CREATE VIEW {view} AS")).unwrap();
+            let columns = &earlier[from..from + earlier[from..].find("    (SELECT json_group_object").unwrap()];
+            format!("\nDROP VIEW {view};\n{columns}{elements}FROM {table} AS p;\n")
+        })
+        .collect();
+    generated(head, table, &views)
 }
 
 /// With `ODOGRAPH_WRITE_ELEMENTS=1` it writes the files and compares nothing.
 #[test]
 fn the_files_are_made_from_the_dictionary() {
-    for (file, text) in [("0005_elements.sql", postgres_file()), ("sqlite/0004_elements.sql", sqlite_file())] {
+    for (file, text) in
+        [("0010_element_meaning.sql", postgres_file()), ("sqlite/0009_element_meaning.sql", sqlite_file())]
+    {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("db-init").join(file);
         if std::env::var_os("ODOGRAPH_WRITE_ELEMENTS").is_some() {
             std::fs::write(&path, &text).unwrap();
@@ -163,7 +186,7 @@ async fn the_table_of_postgresql_is_the_dictionary() {
     let query = format!("SELECT {} FROM io_elements AS e ORDER BY e.id", list.join(", "));
     let rows = database.client.query(&query, &[]).await.unwrap();
     let found: Vec<Line> = rows.iter().map(|row| (0..COLUMNS.len()).map(|at| row.get(at)).collect()).collect();
-    assert_eq!(found, expected());
+    compare(&found);
 }
 
 #[tokio::test]
@@ -173,6 +196,7 @@ async fn the_table_of_sqlite_is_the_dictionary() {
         .iter()
         .map(|name| match *name {
             "multiplier" | "column_multiplier" => format!("printf('%g', {name})"),
+            "minimum" | "maximum" => format!("CASE WHEN {name} IS NOT NULL THEN printf('%.0f', {name}) END"),
             name => format!("CAST({name} AS TEXT)"),
         })
         .collect();
@@ -194,5 +218,5 @@ async fn the_table_of_sqlite_is_the_dictionary() {
             line
         })
         .collect();
-    assert_eq!(found, expected());
+    compare(&found);
 }

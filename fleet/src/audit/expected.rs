@@ -2,6 +2,7 @@
 //! building, on purpose.
 
 use serde_json::Value as Json;
+use teltonika_codecs::dictionary::{self, ElementInfo, ValueKind};
 use teltonika_codecs::encode::{self, NewRecord, NewValue};
 
 use super::range::signed;
@@ -96,7 +97,14 @@ impl RowValues {
                     io.insert(element.id.to_string(), Json::from(hex));
                 }
                 (None, value) => {
-                    io.insert(element.id.to_string(), Json::from(value.as_value().unsigned()));
+                    let value = value.as_value();
+                    let info = dictionary::element(element.id).filter(|info| info.kind == ValueKind::Signed);
+                    let other_width = |info: &ElementInfo| info.vendor_width.map(usize::from) != Some(value.width());
+                    let json = match (info.is_some_and(other_width), value.signed()) {
+                        (true, Some(signed)) => Json::from(vec![signed, i64::try_from(value.width()).unwrap_or(0)]),
+                        _ => Json::from(value.unsigned()),
+                    };
+                    io.insert(element.id.to_string(), json);
                 }
                 (Some(name), value) => {
                     let at = COLUMNS.iter().position(|(column, _)| *column == name);

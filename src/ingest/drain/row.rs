@@ -1,7 +1,9 @@
 //! One decoded record becomes one row: typed columns by the element table, everything else raw in `io`.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
+use teltonika_codecs::dictionary::{self, ValueKind};
 use teltonika_codecs::{AvlCodec, Element, Imei, Record, Rejection, Value};
 
 use crate::hex;
@@ -54,7 +56,7 @@ impl BuiltRow {
         Self { row, other }
     }
 
-    /// Writes elements without a column as a JSON object, `{"id": unsigned integer | "hex"}`, or nothing if there are none.
+    /// Writes elements without a column as a JSON object, `{"id": unsigned integer | [signed integer, width] | "hex"}`, or nothing if there are none.
     /// `record` must be the one that the row was made of.
     pub fn write_io(&self, record: &Record<'_>, text: &mut String) {
         match self.other {
@@ -136,6 +138,10 @@ fn write_io<'a>(elements: impl Iterator<Item = Element<'a>>, text: &mut String) 
         // Writing to a string does not fail.
         let _ = match (value, value.unsigned()) {
             (Value::Bytes(bytes), _) => write_hex(id, bytes, text),
+            // In another width than the vendor's, the sign would be lost with the width.
+            (_, Some(_)) if is_signed_elsewhere(id, value.width()) => {
+                write!(text, "\"{id}\":[{},{}]", value.signed().unwrap_or_default(), value.width())
+            }
             (_, number) => write!(text, "\"{id}\":{}", number.unwrap_or_default()),
         };
     }
@@ -143,6 +149,23 @@ fn write_io<'a>(elements: impl Iterator<Item = Element<'a>>, text: &mut String) 
         text.push('}');
     }
 }
+
+/// Whether the element is signed, and the vendor names another width.
+fn is_signed_elsewhere(id: u16, width: usize) -> bool {
+    let vendor = SIGNED_WIDTHS.get(usize::from(id)).copied().unwrap_or_default();
+    vendor != 0 && usize::from(vendor) != width
+}
+
+/// The vendor's width of signed elements, by id; 0 for all others.
+static SIGNED_WIDTHS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut widths = vec![0; dictionary::all().last().map_or(0, |last| usize::from(last.id) + 1)];
+    for element in dictionary::all().iter().filter(|element| element.kind == ValueKind::Signed) {
+        if let Some(width) = widths.get_mut(usize::from(element.id)) {
+            *width = element.vendor_width.unwrap_or(u8::MAX);
+        }
+    }
+    widths
+});
 
 fn write_hex(id: u16, bytes: &[u8], text: &mut String) -> std::fmt::Result {
     write!(text, "\"{id}\":\"")?;

@@ -171,6 +171,7 @@ const MIGRATIONS: Migrations = Migrations::new(&[
     (7, "0007_flag_windows", include_str!("../../../db-init/0007_flag_windows.sql")),
     (8, "0008_quarantine_by_device", include_str!("../../../db-init/0008_quarantine_by_device.sql")),
     (9, "0009_messages", include_str!("../../../db-init/0009_messages.sql")),
+    (10, "0010_element_meaning", include_str!("../../../db-init/0010_element_meaning.sql")),
 ]);
 const HYPERTABLE: &str = include_str!("../../../db-init/0002_hypertable.sql");
 /// What needs Directus' collections. Safe to repeat, so every run that asks for it runs it.

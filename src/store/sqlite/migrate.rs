@@ -100,6 +100,7 @@ const MIGRATIONS: Migrations = Migrations::new(&[
     (6, "0006_flag_windows", include_str!("../../../db-init/sqlite/0006_flag_windows.sql")),
     (7, "0007_quarantine_by_device", include_str!("../../../db-init/sqlite/0007_quarantine_by_device.sql")),
     (8, "0008_messages", include_str!("../../../db-init/sqlite/0008_messages.sql")),
+    (9, "0009_element_meaning", include_str!("../../../db-init/sqlite/0009_element_meaning.sql")),
 ]);
 const STANDALONE_DEVICES: &str = include_str!("../../../db-init/sqlite/steps/standalone_devices.sql");
 const BY_DEVICE: &str = include_str!("../../../db-init/sqlite/steps/by_device.sql");
