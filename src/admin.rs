@@ -2,13 +2,19 @@
 //! it answers when that is stuck.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::{Health, Reason};
@@ -23,17 +29,40 @@ pub struct Admin {
     pub health: Arc<Health>,
 }
 
-/// Answers until `stop`.
-///
-/// # Errors
-/// When the listener fails for good.
-pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) -> std::io::Result<()> {
+/// Answers until `stop`. A peer that sends nothing, or without end, has a bounded time, and all of them a bounded number.
+pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) {
     let pages = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(admin);
-    axum::serve(listener, pages).with_graceful_shutdown(stop.cancelled_owned()).await
+    let mut connections = JoinSet::new();
+    loop {
+        // What is answered now still ends.
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            // The newest goes: one of the others is the scraper that comes every few seconds.
+            Ok((stream, _)) if connections.len() >= CONNECTIONS_MAX => drop(stream),
+            Ok((stream, _)) => drop(connections.spawn(answer(stream, pages.clone()))),
+            // No room for another file: sessions and the journal go first.
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+        }
+    }
+    let _ = timeout(LAST_ANSWERS, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+/// Answers one connection.
+async fn answer(stream: TcpStream, pages: Router) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
+    // A connection that is used goes on; its peer opens another one when it ends.
+    let _ = timeout(CONNECTION_TIME, connection).await;
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
@@ -52,3 +81,12 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
     let body = serde_json::json!({ "ready": ready, "reasons": names }).to_string();
     (status, [(header::CONTENT_TYPE, "application/json")], body)
 }
+
+/// A few scrapers and probes need a tenth of them.
+const CONNECTIONS_MAX: usize = 64;
+/// From the beginning of a connection, or from the last answer, to the end of a request's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECTION_TIME: Duration = Duration::from_mins(5);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// At the stop.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);

@@ -1,6 +1,5 @@
 //! The tasks of a running service, and the order in which they stop.
 
-use std::io;
 use std::time::Duration;
 
 use tokio::time::{Instant, interval, timeout, timeout_at};
@@ -20,7 +19,7 @@ pub(super) struct Tasks {
     pub(super) gateway: AbortOnDropHandle<()>,
     pub(super) pipeline: Pipeline,
     pub(super) stop_admin: CancellationToken,
-    pub(super) admin: AbortOnDropHandle<io::Result<()>>,
+    pub(super) admin: AbortOnDropHandle<()>,
     pub(super) upkeep: AbortOnDropHandle<()>,
     pub(super) retention: AbortOnDropHandle<()>,
     pub(super) flags: FlagTasks,

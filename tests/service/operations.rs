@@ -1,6 +1,7 @@
 //! The operator's view: readiness, metrics and their conservation, settings and their mistakes, logs without secrets.
 
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use odograph::config::{Lookup, Settings};
 use odograph::health::Reason;
@@ -8,6 +9,8 @@ use odograph_testkit::{
     Launch, PrivateServer, Service, StopMode, TestDatabase, Tracker, eventually, frame, get, imei, metric, readiness,
     record,
 };
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::ODOGRAPH;
 
@@ -260,4 +263,30 @@ async fn connections_leave_files_for_the_journal_whatever_the_setting_says() {
     process.settled().await;
     assert_eq!(process.terminate(), Some(0));
     assert_eq!(database.positions().await, 100);
+}
+
+#[tokio::test]
+async fn idle_peers_of_the_admin_port_do_not_keep_it_from_answering() {
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[]).await;
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        let mut stream = tokio::net::TcpStream::connect(service.admin).await.unwrap();
+        let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nX-Slow: ").await;
+        idle.push(stream);
+    }
+    eventually("an answer once the first of them have had their time", async || {
+        let mut stream = tokio::net::TcpStream::connect(service.admin).await.ok()?;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        answer.starts_with("HTTP/1.1 200").then_some(())
+    })
+    .await;
+    for mut stream in idle {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "a peer that never ends its headers is closed");
+    }
+    service.stop().await;
 }
