@@ -308,3 +308,24 @@ async fn several_sockets_of_one_device_are_served_side_by_side() {
     assert_eq!(database.positions().await, 6);
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_device_has_four_sockets_and_the_newest_stay() {
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[]).await;
+    let mut sockets = Vec::new();
+    for number in 0..6 {
+        let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+        assert_eq!(tracker.deliver(&frame(&[record(T + number, 1)])).await, 1);
+        sockets.push(tracker);
+    }
+    counted(&service, "odograph_connections_closed_total{reason=\"replaced\"}").await;
+    for older in sockets.drain(..2) {
+        let mut older = older;
+        assert!(older.is_closed_unanswered().await);
+    }
+    for (number, tracker) in (10..).zip(&mut sockets) {
+        assert_eq!(tracker.deliver(&frame(&[record(T + number, 1)])).await, 1, "the four newest go on");
+    }
+    service.stop().await;
+}

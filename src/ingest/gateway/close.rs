@@ -41,13 +41,15 @@ pub enum CloseReason {
     NoReceipt,
     /// The address has as many connections as it may.
     AddressLimit,
+    /// Newer sockets of the same device took its place.
+    Replaced,
     /// The service stops, or its journal has failed and takes nothing more.
     Stopping,
 }
 
 impl CloseReason {
     /// Every reason, in declaration order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::PeerClosed,
         Self::ConnectionLost,
         Self::LoginTimeout,
@@ -65,6 +67,7 @@ impl CloseReason {
         Self::CrcMismatch,
         Self::NoReceipt,
         Self::AddressLimit,
+        Self::Replaced,
         Self::Stopping,
     ];
 
@@ -89,6 +92,7 @@ impl CloseReason {
             Self::CrcMismatch => "crc_mismatch",
             Self::NoReceipt => "no_receipt",
             Self::AddressLimit => "address_limit",
+            Self::Replaced => "replaced",
             Self::Stopping => "stopping",
         }
     }
@@ -101,7 +105,8 @@ impl CloseReason {
 
     /// Whether the tracker may have sent more than was read, and must get the last answer nevertheless.
     pub(crate) const fn closes_gracefully(self) -> bool {
-        self.refuses_data() || matches!(self, Self::Stopping | Self::UnknownDevice | Self::DeviceRemoved)
+        self.refuses_data()
+            || matches!(self, Self::Stopping | Self::Replaced | Self::UnknownDevice | Self::DeviceRemoved)
     }
 
     /// The reason that a refusal of the codec means for a session that is logged in.

@@ -96,6 +96,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 // What was handed over is answered, and nothing more is taken.
                 self.close(CloseReason::DeviceRemoved);
             }
+            if !self.state.is_closing() && self.handover.is_replaced(context.waker()) {
+                self.close(CloseReason::Replaced);
+            }
             if let Err(reason) = self.answer(context) {
                 return Poll::Ready(reason);
             }

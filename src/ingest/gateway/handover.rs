@@ -132,13 +132,8 @@ impl<'a> Handover<'a> {
         if self.socket.is_none() {
             let (socket, before) = Sockets::enter(&self.gateway.sockets, imei, self.number);
             self.socket = Some(socket);
-            match before {
-                None => tracing::debug!(%imei, session = self.number, "tracker logged in"),
-                Some(before) => tracing::debug!(
-                    %imei, session = self.number, before,
-                    "tracker logged in again while an older socket of it is open; this one is the newest"
-                ),
-            }
+            // `before` is an older socket of the tracker that is still open.
+            tracing::debug!(%imei, session = self.number, before, "tracker logged in");
         }
         None
     }
@@ -267,6 +262,11 @@ impl<'a> Handover<'a> {
     /// Takes the answers that are ready, as far as no earlier one is missing.
     pub(super) fn ready_answers(&mut self, context: &mut Context<'_>) -> Result<Option<ReadyAnswers>, IntakeClosed> {
         self.answers.ready(context)
+    }
+
+    /// Whether newer sockets of the device took the place of this one. Otherwise `waker` is woken when they do.
+    pub(super) fn is_replaced(&self, waker: &Waker) -> bool {
+        self.socket.as_ref().is_some_and(|socket| socket.is_replaced(waker))
     }
 
     /// Counts answers that were written at `now`, and begins the peer's time again.
