@@ -290,3 +290,17 @@ async fn idle_peers_of_the_admin_port_do_not_keep_it_from_answering() {
     }
     service.stop().await;
 }
+
+#[tokio::test]
+async fn a_tracker_whose_clock_is_ahead_is_counted_and_its_records_are_stored() {
+    let database = TestDatabase::sqlite();
+    let service = Service::start(&database.url(), &[]).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let ahead = u64::try_from((now + Duration::from_mins(10)).as_millis()).unwrap();
+    let mut tracker = Tracker::login(service.trackers, &imei(1).to_string()).await;
+    assert_eq!(tracker.deliver(&frame(&[record(ahead, 1), record(ahead + 1, 1)])).await, 2);
+    let counted = "odograph_records_clock_ahead_total";
+    eventually("the records to be counted", async || (metric(service.admin, counted).await >= 2.0).then_some(())).await;
+    assert_eq!((database.positions().await, database.table("latest_positions").await.len()), (2, 0));
+    service.stop().await;
+}

@@ -9,7 +9,7 @@ use teltonika_codecs::{AvlData, Imei, Message, MessageCodec, Record, Rejection};
 use uuid::Uuid;
 
 use super::duplicates::{DuplicateFilter, Familiarity};
-use super::latest::LatestPositions;
+use super::latest::{LatestPositions, is_ahead};
 use super::row::{AcceptedFrameError, BuiltRow};
 use crate::log_limit::LogLimit;
 use crate::store::{Batch, Committed, Message as StoredMessage, QuarantineReason, Quarantined};
@@ -50,6 +50,9 @@ pub struct BatchBuilder {
     undecodable: u64,
     /// Device time of each frame's newest record, milliseconds.
     newest_ms: Vec<i64>,
+    /// Records of the batch whose device's clock was ahead.
+    ahead: u64,
+    ahead_limit: LogLimit,
     /// Reused for the latest positions of remembered frames.
     io: String,
     log_limit: LogLimit,
@@ -67,6 +70,8 @@ impl BatchBuilder {
             batch: Batch::default(),
             undecodable: 0,
             newest_ms: Vec::new(),
+            ahead: 0,
+            ahead_limit: LogLimit::default(),
             io: String::new(),
             log_limit: LogLimit::default(),
         }
@@ -105,8 +110,8 @@ impl BatchBuilder {
     /// # Errors
     /// When the data field cannot be opened, or does not hold as many records as the receipt said.
     pub fn frame(&mut self, frame: &Frame<'_>) -> Result<(), AcceptedFrameError> {
-        let avl = open(frame)?;
-        let Self { filter, latest, window, batch, .. } = self;
+        let (avl, ahead_before) = (open(frame)?, self.ahead);
+        let Self { filter, latest, window, batch, ahead, .. } = self;
         let mut filter = filter.device(frame.imei);
         let (mut newest_ms, mut newest_counted) = (None, None);
         for (index, record) in (0..=u8::MAX).zip(avl.records()) {
@@ -125,6 +130,7 @@ impl BatchBuilder {
                 Familiarity::Perhaps => &mut batch.perhaps_stored,
                 Familiarity::New => &mut batch.new,
             };
+            *ahead += u64::from(is_ahead(row));
             rows.push(row, record.wire(), |io| built.write_io(&record, io));
             newest_ms = newest_ms.max(Some(row.ts_ms));
             // One look-up for a frame with its newest record first. A record without a fix hides none after it.
@@ -133,7 +139,20 @@ impl BatchBuilder {
             }
         }
         self.newest_ms.extend(newest_ms);
+        if self.ahead > ahead_before
+            && let Some(left_out) = self.ahead_limit.allow()
+        {
+            tracing::warn!(
+                imei = %frame.imei, newest_ms, received_at_us = frame.received_at_us, left_out,
+                "the clock of this tracker is ahead: its positions are stored, and do not count as its latest one"
+            );
+        }
         Ok(())
+    }
+
+    /// Records of the batch whose device's clock was ahead.
+    pub(super) fn ahead(&self) -> u64 {
+        self.ahead
     }
 
     /// Learns a committed frame: its keys are stored. If `newest` is set, its positions may be later than the written ones.
@@ -211,6 +230,7 @@ impl BatchBuilder {
     fn clear(&mut self) {
         self.batch.clear();
         self.newest_ms.clear();
+        self.ahead = 0;
         self.undecodable = 0;
     }
 

@@ -349,7 +349,7 @@ impl<S: Store, F: EntrySource> LaneDriver<S, F> {
     fn finish_batch(&mut self, committed: &Committed) -> Result<(), SourceError> {
         let Some(BatchSpan { to, .. }) = self.offered else { return Ok(()) };
         let LaneReports { metrics, tally, .. } = &self.health.reports;
-        metrics.batch_committed(self.builder.batch(), committed);
+        metrics.batch_committed(self.builder.ahead(), self.builder.batch(), committed);
         let mut quarantined = self.builder.quarantined();
         quarantined[QuarantineReason::Refused as usize] += committed.refused().len() as u64;
         let reduced = committed.reduced();

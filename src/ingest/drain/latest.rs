@@ -95,8 +95,13 @@ impl LatestPosition {
 /// Whether a row may be a latest position: valid, not faulty, and not ahead of the receive time by more than clocks differ. A
 /// position from the future would hide all that follow.
 fn may_be_latest(row: &Row) -> bool {
+    row.valid && !row.faulty && !is_ahead(row)
+}
+
+/// Whether the device's clock was ahead of the receive time by more than clocks differ.
+pub(super) fn is_ahead(row: &Row) -> bool {
     let ahead_us = row.ts_ms.saturating_mul(1000).saturating_sub(row.received_at_us);
-    row.valid && !row.faulty && i128::from(ahead_us) <= AHEAD_MAX.as_micros().cast_signed()
+    i128::from(ahead_us) > AHEAD_MAX.as_micros().cast_signed()
 }
 
 const AHEAD_MAX: Duration = Duration::from_mins(5);

@@ -19,6 +19,7 @@ pub struct DrainMetrics {
     quarantine_capped: Counter,
     partly_written: Counter,
     left_out: Counter,
+    clock_ahead: Counter,
     pub(super) store_retries: Counter,
     pub(super) store_up: Gauge,
 }
@@ -37,6 +38,7 @@ impl DrainMetrics {
             quarantine_capped: counter!("odograph_quarantine_capped_total"),
             partly_written: counter!("odograph_entries_reduced_total", "result" => "partly_written"),
             left_out: counter!("odograph_entries_reduced_total", "result" => "left_out"),
+            clock_ahead: counter!("odograph_records_clock_ahead_total"),
             store_retries: counter!("odograph_store_retries_total"),
             store_up: gauge!("odograph_store_up"),
         })
@@ -47,7 +49,8 @@ impl DrainMetrics {
     }
 
     /// Counts what became of a batch, besides its records.
-    pub(super) fn batch_committed(&self, batch: &Batch, committed: &Committed) {
+    pub(super) fn batch_committed(&self, ahead: u64, batch: &Batch, committed: &Committed) {
+        self.clock_ahead.increment(ahead);
         if batch.offered() > 0 {
             #[expect(clippy::cast_precision_loss, reason = "a histogram sample is a float")]
             self.commit_rows.record(batch.offered() as f64);
