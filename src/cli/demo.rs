@@ -137,7 +137,7 @@ fn summarise(progress: &Progress, findings: &Findings, duplicates: u64, line: &m
     line.say(&summary(findings));
     if findings.clean() {
         line.say("       each acknowledged record was looked up by its key and compared column by column");
-        line.say("try it with your own service: odograph simulate --target HOST:5027 --verify DATABASE_URL");
+        line.say("try it with your own service: odograph simulate --target HOST:5027 --verify");
     }
 }
 

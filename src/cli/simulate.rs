@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::CommandError;
 use super::live::{ProgressLine, answered, bar, grouped};
 use super::setup::runtime;
-use crate::store::DatabaseUrl;
+use crate::store::{DatabaseUrl, server_of};
 use odograph_fleet::audit;
 use odograph_fleet::audit::Findings;
 use odograph_fleet::{Clocks, Plan, Progress, registered, test_imei};
@@ -57,8 +57,9 @@ pub(super) struct Arguments {
     /// Connect from N addresses, 127.0.0.1 and up, to a target on loopback. Default: one for every 20,000 trackers
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     sources: Option<u16>,
-    /// Audit this database afterwards: each acknowledged record is there exactly once, with the values sent
-    #[arg(long, value_name = "DATABASE_URL")]
+    /// Audit a database afterwards: each acknowledged record is there exactly once, with the values sent. Without a value, the one in
+    /// the variable DATABASE_URL, as everyone on this machine can read a password in an argument
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     verify: Option<String>,
     /// How long the audit waits for missing records after the last one arrived
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
@@ -76,7 +77,7 @@ enum ClockArgument {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
-    let verify = arguments.verify.as_deref().map(DatabaseUrl::parse).transpose();
+    let verify = arguments.verify.as_deref().map(database_to_verify).transpose();
     let verify = verify.map_err(|e| CommandError::Usage(format!("odograph: --verify: {e}")))?;
     let plan = plan(arguments)?;
     raise_file_limit(plan.devices.into())?;
@@ -84,6 +85,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), CommandError> {
         refuse_registered(verify.as_ref(), &plan, arguments.force).await?;
         drive(plan, verify.as_ref(), arguments.settle).await
     })
+}
+
+/// The database that is named, or that of the environment.
+fn database_to_verify(text: &str) -> Result<DatabaseUrl, String> {
+    if text.is_empty() {
+        let named = std::env::var("DATABASE_URL").map_err(|_| "expected a URL, here or in DATABASE_URL".to_owned())?;
+        return DatabaseUrl::parse(&named).map_err(|e| format!("DATABASE_URL: {e}"));
+    }
+    let url = DatabaseUrl::parse(text).map_err(|e| e.to_string())?;
+    if server_of(&url).is_some_and(|server| server.config().get_password().is_some()) {
+        return Err("everyone on this machine can read a password in an argument: put the URL into DATABASE_URL, and \
+                    pass --verify without a value"
+            .to_owned());
+    }
+    Ok(url)
 }
 
 async fn drive(plan: Plan, verify: Option<&DatabaseUrl>, settle: Duration) -> Result<(), CommandError> {

@@ -1,5 +1,7 @@
 //! What the pages name exists: tests, files, headings, settings, and words of the glossary.
 
+use odograph::health::Reason;
+use odograph::ingest::gateway::CloseReason;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -150,4 +152,26 @@ fn anchor(line: &str) -> String {
     let title = title.trim_start_matches('#').trim().to_lowercase();
     let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_reason_of_readyz_and_of_a_closed_session_has_its_row() {
+    let page = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let named = |heading: &str| -> Vec<String> {
+        let section = page.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+        let firsts = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+        firsts.flat_map(|cell| cell.split(", ").map(|name| name.trim_matches('`').to_owned())).collect()
+    };
+    let mut reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
+    let mut rows = named("/readyz");
+    reasons.sort_unstable();
+    rows.sort_unstable();
+    assert_eq!(rows, reasons);
+    let section = page.split("\n## ").find(|section| section.starts_with("Why sessions are closed")).unwrap();
+    let missing: Vec<_> = CloseReason::ALL
+        .iter()
+        .map(|reason| reason.as_str())
+        .filter(|name| !section.contains(&format!("`{name}`")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -13,6 +13,7 @@ mod copies;
 mod directus;
 mod disk;
 mod flags;
+mod hostile;
 mod kills;
 mod load;
 mod locks;
@@ -116,6 +117,7 @@ fn all() -> impl Iterator<Item = &'static Drill> {
         clock::DRILLS,
         copies::DRILLS,
         flags::DRILLS,
+        hostile::DRILLS,
     ];
     themes.into_iter().flatten()
 }

@@ -123,3 +123,13 @@ fn the_demo_explains_itself() {
     }
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1, "one line on standard output");
 }
+
+#[test]
+fn a_password_in_an_argument_is_refused() {
+    let target = "127.0.0.1:1";
+    let refused = odograph(&["simulate", "--target", target, "--verify", "postgres://me:s3cret@127.0.0.1:1/none"], &[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("DATABASE_URL") && !said.contains("s3cret"), "{said}");
+    let nothing = odograph(&["simulate", "--target", target, "--verify"], &[]);
+    assert_eq!(nothing.status.code(), Some(2), "no DATABASE_URL");
+}
