@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     sources: Option<u16>,
     /// Audit a database afterwards: each acknowledged record is there exactly once, with the values sent. Without a value, the one in
-    /// the variable DATABASE_URL, as everyone on this machine can read a password in an argument
+    /// the variable `DATABASE_URL`, as everyone on this machine can read a password in an argument
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     verify: Option<String>,
     /// How long the audit waits for missing records after the last one arrived
