@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::appender::Appender;
+use super::error::Poisoned;
 use super::log::Log;
 use super::queue::Queue;
 use super::shared_catalog::SharedCatalog;
@@ -32,10 +33,19 @@ impl Threads {
         let maintenance = thread::Builder::new().name("odograph-keeper".to_owned());
         threads.maintenance = Some(maintenance.spawn({
             let queue = Arc::clone(&queue);
-            move || maintain(&shared, &queue)
+            move || {
+                let _guard = PanicGuard { shared: &shared, queue: &queue };
+                maintain(&shared, &queue);
+            }
         })?);
         let thread = thread::Builder::new().name("odograph-journal".to_owned());
-        threads.writer = Some(thread.spawn(move || writer.run())?);
+        threads.writer = Some(thread.spawn({
+            let (shared, queue) = (Arc::clone(&threads.shared), queue);
+            move || {
+                let _guard = PanicGuard { shared: &shared, queue: &queue };
+                writer.run();
+            }
+        })?);
         Ok(threads)
     }
 
@@ -63,6 +73,21 @@ impl Drop for Threads {
 impl fmt::Debug for Threads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Threads").finish_non_exhaustive()
+    }
+}
+
+/// Poisons the journal if its thread panics: nobody would be answered any more, and the process would stay up.
+struct PanicGuard<'a> {
+    shared: &'a SharedCatalog,
+    queue: &'a Queue,
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let panicked = io::Error::other("a thread of the journal panicked");
+            self.queue.end(self.shared.poison(Poisoned::new("running", panicked)).into());
+        }
     }
 }
 

@@ -329,3 +329,27 @@ fn a_session_allocates_nothing_for_an_entry() {
     block_on(first).unwrap();
     assert_eq!(measured.count_total, 0);
 }
+
+#[tokio::test]
+async fn a_panic_of_the_writer_poisons_the_journal() {
+    let panics = Box::new(|_| panic!("as a fault of this program would"));
+    let (journal, _) = Journal::open(Arc::new(FaultyDisk::new(9)), options(), panics).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            let ticket = match journal.appender().append(entry(1, b"bytes")).await {
+                Ok(ticket) => ticket,
+                Err(error) => break error,
+            };
+            if let Err(error) = ticket.await {
+                break error;
+            }
+        }
+    });
+    let ended = ended.await.expect("nobody waits forever");
+    assert!(matches!(ended, AppendError::Poisoned(_) | AppendError::Closed), "{ended:?}");
+    // What the process watches, and ends for.
+    while journal.catalog().status().state != JournalState::Poisoned {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(journal.close().is_err());
+}

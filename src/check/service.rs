@@ -117,7 +117,7 @@ fn remedy(reason: Reason) -> &'static str {
         Reason::StoreRefuses | Reason::StoreDown => "see `database` and `privileges` below",
         Reason::AdmissionUnknown => "the table `devices` was never read: see `database` and `devices` below",
         Reason::Backlog => "see `last-commit` below",
-        Reason::RedisDown => "see `redis` below",
+        Reason::RedisDown | Reason::RedisRefuses => "see `redis` below",
         Reason::ConnectionLimit => "raise ODOGRAPH_MAX_CONNECTIONS and the file limit, or add an instance",
         Reason::FlagsStuck => "the log names the flag and the SQLSTATE; it is tried again every few minutes",
     }

@@ -31,8 +31,17 @@ pub(super) async fn run<L: Ledger>(context: &FlagContext, url: &RedisUrl, ledger
             tracing::warn!("the consumer group is gone: creating it again");
         } else {
             context.metrics.redis_up.set(0.0);
-            context.health.raise(Reason::RedisDown);
-            tracing::warn!(cause = %error, "cannot read flags from Redis, trying again");
+            let refusal = error.refusal();
+            context.health.set(Reason::RedisRefuses, 0, refusal.is_some());
+            context.health.set(Reason::RedisDown, 0, refusal.is_none());
+            if let Some(code) = refusal {
+                tracing::error!(
+                    code, cause = %error, stream = context.config.stream, group = context.config.group,
+                    "Redis refuses to give flags: it needs the commands and the keys that docs/flags.md names; trying again"
+                );
+            } else {
+                tracing::warn!(cause = %error, "cannot read flags from Redis, trying again");
+            }
         }
         consumer.broken = true;
         backoff.wait(&context.stop).await;
@@ -59,6 +68,7 @@ impl<L: Ledger> Consumer<'_, L> {
         create_group(&mut link, context).await?;
         context.metrics.redis_up.set(1.0);
         context.health.clear(Reason::RedisDown);
+        context.health.clear(Reason::RedisRefuses);
         if std::mem::take(&mut self.broken) {
             context.reconcile.notify_one();
         }

@@ -96,6 +96,11 @@ pub(super) enum LinkError {
 }
 
 impl LinkError {
+    /// The server's error code if it answers and the operator must act; `None` if it will pass by itself.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.code().filter(|code| !PASSING.contains(code))
+    }
+
     /// The server's error code, such as `NOGROUP`. No caller matches on the text.
     pub(super) fn code(&self) -> Option<&str> {
         match self {
@@ -136,6 +141,8 @@ impl Link {
     }
 }
 
+/// Codes of a server that starts, fails over or is busy.
+const PASSING: [&str; 6] = ["LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOGROUP"];
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub enum Reason {
     Backlog,
     /// Redis does not answer: only reconciliation finds flags, and corrections wait.
     RedisDown,
+    /// Redis answers and refuses: the password, a permission, a key of another type, a replica.
+    RedisRefuses,
     /// The database refuses a flag, or all flags: positions do not follow it.
     FlagsStuck,
     /// As many trackers are connected as may be: the next one waits unanswered.
@@ -39,7 +41,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order in which `/readyz` lists them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Starting,
         Self::Stopping,
         Self::JournalFull,
@@ -53,6 +55,7 @@ impl Reason {
         Self::StoreDown,
         Self::Backlog,
         Self::RedisDown,
+        Self::RedisRefuses,
         Self::FlagsStuck,
         Self::ConnectionLimit,
     ];
@@ -74,6 +77,7 @@ impl Reason {
             Self::StoreDown => "store_down",
             Self::Backlog => "backlog",
             Self::RedisDown => "redis_down",
+            Self::RedisRefuses => "redis_refuses",
             Self::FlagsStuck => "flags_stuck",
             Self::ConnectionLimit => "connection_limit",
         }
@@ -96,6 +100,7 @@ impl Reason {
             | Self::StoreDown
             | Self::Backlog
             | Self::RedisDown
+            | Self::RedisRefuses
             | Self::FlagsStuck
             | Self::ConnectionLimit => false,
         }

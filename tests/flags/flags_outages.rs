@@ -263,6 +263,29 @@ async fn a_redis_without_tls_is_not_used_over_rediss() {
     flags.stop().await;
 }
 
+#[tokio::test]
+async fn a_redis_that_refuses_is_not_called_down() {
+    let database = SqliteFixture::new().await;
+    let redis = RedisServer::started().await;
+    let stream = Stream::new(&redis.url());
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut command = async |arguments: &[&str]| {
+        let mut command = redis::cmd(arguments[0]);
+        command.arg(&arguments[1..]);
+        command.query_async::<()>(&mut connection).await.unwrap();
+    };
+    command(&["SET", &stream.name, "not a stream"]).await;
+    let flags = Flags::start(&database.url, Some(&redis.url()), &stream, "one");
+    let refuses = || flags.health.reasons().any(|reason| reason == Reason::RedisRefuses);
+    until("redis_refuses", async || refuses()).await;
+    assert!(!down(&flags.health));
+    command(&["DEL", &stream.name]).await;
+    until("flags to be read again", async || flags.metric("redis_up") > 0.5).await;
+    assert!(!refuses());
+    flags.stop().await;
+}
+
 /// Whether the tasks connect to a Redis with this certificate, under this authority.
 async fn connects(identity: CertificateAndKey, authority: Option<&Path>) -> bool {
     let database = SqliteFixture::new().await;
