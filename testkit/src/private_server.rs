@@ -1,5 +1,6 @@
 //! A private PostgreSQL server for one test, started by `scripts/services`.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -35,6 +36,12 @@ impl PrivateServer {
         let name = format!("{purpose}-{}-{number}", std::process::id());
         let url = services(&["pg-new", &name]);
         Self { name, url }
+    }
+
+    /// The directory in which `scripts/services` keeps it: its `log`, and its `data`.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/services/pg")).join(&self.name)
     }
 
     /// Stops it.

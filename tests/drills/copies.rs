@@ -8,7 +8,6 @@ use odograph_testkit::{PrivateServer, StopMode, TestDatabase, eventually};
 
 use crate::SETTLE;
 use crate::load::Load;
-use crate::locks::directory_of;
 use crate::report::Outcome;
 use crate::setup::{DrillSetup, number, until_true};
 
@@ -21,7 +20,7 @@ crate::drills! {
 async fn older_backup(mut setup: DrillSetup) -> Outcome {
     let server = PrivateServer::new("drill-backup");
     let database = TestDatabase::postgres_in(&server.url).await;
-    let (data, backup) = (directory_of("drill-backup").join("data"), setup.directory.join("backup"));
+    let (data, backup) = (server.directory().join("data"), setup.directory.join("backup"));
     let serve = setup.launch(&database.url()).start(&setup.next_log()).await;
     let load = setup.load(serve.trackers);
     load.goes_on(3_000).await;

@@ -64,7 +64,7 @@ async fn deadlock(mut setup: DrillSetup) -> Outcome {
         load.goes_on(setup.random.u64(1_000..3_000)).await;
     }
     let findings = setup.end(serve, load, &database).await;
-    let deadlocks = logged(&log_of("drills"), &database, "deadlock detected");
+    let deadlocks = logged(&setup.server.directory().join("log"), &database, "deadlock detected");
     Outcome { findings, faults: vec![("deadlocks", deadlocks)] }
 }
 
@@ -73,7 +73,8 @@ async fn lock_timeout(mut setup: DrillSetup) -> Outcome {
     let url = format!("{}?options=-c%20lock_timeout%3D400ms", database.url());
     let serve = setup.launch(&url).start(&setup.next_log()).await;
     let load = setup.load(serve.trackers);
-    let timeouts = || logged(&log_of("drills"), &database, "canceling statement due to lock timeout");
+    let log = setup.server.directory().join("log");
+    let timeouts = || logged(&log, &database, "canceling statement due to lock timeout");
     for _ in 0..setup.times(1, 3) {
         load.goes_on(setup.random.u64(500..1_500)).await;
         let (blocked, before) = (blocker(&database.url()).await, timeouts());
@@ -88,14 +89,14 @@ async fn lock_timeout(mut setup: DrillSetup) -> Outcome {
 
 async fn disk_full(mut setup: DrillSetup) -> Outcome {
     let server = PrivateServer::new("drill-full");
-    let small = SmallTablespace::mount("drill-full");
+    let small = SmallTablespace::mount(&server);
     let admin = connect(&server.url).await;
     admin.batch_execute("CREATE TABLESPACE small LOCATION '/mnt'").await.unwrap();
     admin.batch_execute("ALTER ROLE odograph SET default_tablespace = 'small'").await.unwrap();
     let database = TestDatabase::postgres_in(&server.url).await;
     let serve = setup.launch(&database.url()).start(&setup.next_log()).await;
     let load = setup.load(serve.trackers);
-    let refused = || logged(&log_of("drill-full"), &database, "No space left on device");
+    let refused = || logged(&server.directory().join("log"), &database, "No space left on device");
     for _ in 0..setup.times(1, 3) {
         load.goes_on(setup.random.u64(1_000..3_000)).await;
         small.fill();
@@ -116,8 +117,8 @@ struct SmallTablespace {
 }
 
 impl SmallTablespace {
-    fn mount(server: &str) -> Self {
-        let directory = directory_of(server);
+    fn mount(server: &PrivateServer) -> Self {
+        let directory = server.directory();
         let pid = std::fs::read_to_string(directory.join("data/postmaster.pid")).unwrap();
         let pid = pid.lines().next().unwrap().to_owned();
         let owner = std::fs::metadata(directory.join("data")).unwrap();
@@ -150,15 +151,6 @@ fn logged(log: &Path, database: &TestDatabase, what: &str) -> u64 {
     let (_, name) = url.rsplit_once('/').unwrap();
     let log = String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned();
     log.lines().filter(|line| line.contains(&format!("] {name} ")) && line.contains(what)).count() as u64
-}
-
-fn log_of(server: &str) -> PathBuf {
-    directory_of(server).join("log")
-}
-
-/// The directory in which `scripts/services` keeps a server of this program.
-pub(crate) fn directory_of(server: &str) -> PathBuf {
-    Path::new(SERVICES).join(format!("pg/{server}-{}", std::process::id()))
 }
 
 const SERVICES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/services");
