@@ -249,9 +249,13 @@ impl Pipeline {
         }
     }
 
-    /// Commits what is left within the time given, and ends. The sessions have ended before.
-    pub(super) async fn stop(self, deadline: Instant, waiting: bool) {
-        let Self { journal, lanes, finish, give_up, all_ended, health, _give_up_on_drop, .. } = self;
+    /// Commits what is left within the time given, and ends. The sessions have ended before. Returns the bytes of the journal
+    /// that the database may lack.
+    pub(super) async fn stop(self, deadline: Instant, records_wait: bool) -> u64 {
+        let Self { journal, lanes, finish, give_up, all_ended, health, progress, _give_up_on_drop, .. } = self;
+        let uncommitted = || progress.as_ref().map_or(0, |progress| progress.uncommitted_bytes());
+        // Messages are no records.
+        let waiting = records_wait || uncommitted() > 0;
         finish.cancel();
         // A backlog is not a failure: it stays in the journal. And an absent database takes nothing.
         let away = health.holds(Reason::StoreDown) || health.holds(Reason::StoreRefuses);
@@ -270,6 +274,7 @@ impl Pipeline {
             }
             drop(relay);
         }
+        uncommitted()
     }
 }
 

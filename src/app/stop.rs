@@ -78,7 +78,7 @@ impl Tasks {
         }
 
         let waiting = registry.tally().read().waiting > 0;
-        pipeline.stop(deadline, waiting).await;
+        let uncommitted_bytes = pipeline.stop(deadline, waiting).await;
 
         let _ = timeout(TASK_PATIENCE, flags.stop()).await;
         if let Some(admission) = admission {
@@ -93,7 +93,15 @@ impl Tasks {
         drop(upkeep);
 
         let counts = registry.tally().read();
-        tracing::info!(?counts, "stopped");
+        if uncommitted_bytes == 0 {
+            tracing::info!(?counts, uncommitted_bytes, "stopped; the database has everything");
+        } else {
+            tracing::warn!(
+                ?counts,
+                uncommitted_bytes,
+                "stopped; the journal holds what the database lacks: keep the data directory, and start again"
+            );
+        }
         counts
     }
 }

@@ -292,6 +292,15 @@ impl ServiceProcess {
         assert_eq!(status.code(), Some(0), "SIGTERM: {}", self.log());
     }
 
+    /// SIGTERM, and the exit code must be 0. Returns the lines of its log.
+    #[must_use]
+    pub fn terminate_and_read(mut self) -> Vec<String> {
+        self.signal(Signal::TERM);
+        let status = self.starting.child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "SIGTERM: {}", self.log());
+        self.logs()
+    }
+
     /// Waits until it ends by itself. Returns the exit code and the lines of its log.
     #[must_use]
     pub fn wait(mut self) -> (Option<i32>, Vec<String>) {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use odograph::store::DatabaseUrl;
 use odograph_fleet::{Plan, Progress, TrackerReport, audit};
 use odograph_testkit::{
-    PrivateServer, Service, SmallDisk, StopMode, TestDatabase, Tracker, count, eventually, frame, get, imei, readiness,
-    record,
+    PrivateServer, Service, SmallDisk, StopMode, TestDatabase, Tracker, count, eventually, frame, framed, get, imei,
+    readiness, record,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -300,4 +300,22 @@ async fn one_process_per_data_directory_and_the_second_says_so() {
     assert!(said.contains("another process has this journal open"), "{said}");
     let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
     assert_eq!(tracker.deliver(&frame(&[record(T, 1)])).await, 1, "the first one goes on");
+}
+
+#[tokio::test]
+async fn a_stop_with_waiting_messages_says_so() {
+    let server = PrivateServer::new("messages");
+    let (database, data) = (TestDatabase::postgres_in(&server.url).await, tempfile::tempdir().unwrap());
+    let own = ("ODOGRAPH_DATA_DIR", data.path().to_str().unwrap());
+    let process = ODOGRAPH.serve(&database.url(), "127.0.0.1:0", &[own]);
+    process.is_ready().await;
+    server.stop(StopMode::Immediate);
+    process.names_reason("store_down").await;
+    let mut tracker = Tracker::login(process.trackers, &imei(1).to_string()).await;
+    tracker.send(&framed(&[&[0x0C, 1, 6][..], &5_u32.to_be_bytes(), b"DI1:1", &[1]].concat())).await;
+    let lag = async || (count(process.admin, "odograph_drain_lag_bytes").await > 0).then_some(());
+    eventually("the message to be in the journal", lag).await;
+    assert_eq!(count(process.admin, "odograph_records_waiting").await, 0, "a message is no record");
+    let lines = process.terminate_and_read();
+    assert!(lines.iter().any(|line| line.contains("keep the data directory")), "{lines:?}");
 }

@@ -101,6 +101,12 @@ impl JournalProgress {
         u16::try_from(self.lock().each.len()).unwrap_or(u16::MAX)
     }
 
+    /// Bytes of entries, messages included, that the database may lack.
+    pub fn uncommitted_bytes(&self) -> u64 {
+        let end = self.catalog.status().end;
+        end.0.saturating_sub(self.behind(end).0.0)
+    }
+
     /// Brings the journal's gauges and reasons up to date.
     pub fn update_gauges(&self) {
         use odograph_journal::JournalState;
