@@ -90,6 +90,8 @@ async fn records_are_listed_and_shown(database: TestDatabase) {
     let id = newest["id"].as_str().unwrap();
     let shown = last(&run(&database, &["show", "--json", "--imei", &second, &id[..12]], &[]));
     assert_eq!(shown["hex"], newest["hex"]);
+    assert_eq!(newest["device_time"], shown["decoded"]["records"][0]["timestamp"], "as the decoder shows it");
+    assert!(all.contains(newest["device_time"].as_str().unwrap()), "{all}");
     assert_eq!(shown["decoded"]["records"][0]["timestamp_ms"], json!(T + 3000));
     let printed = text(&run(&database, &["show", "--named", "--imei", &second, id], &[]));
     assert!(printed.contains("\"name\":\"Ignition\"") && printed.contains("record 3 of a frame"), "{printed}");

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use super::filter::{FilterArguments, open};
-use super::output::{SHORT_ID, object, written};
+use super::output::{SHORT_ID, device_time, object, written};
 use crate::cli::error::CommandError;
 use crate::cli::live::grouped;
 use crate::cli::setup::runtime;
@@ -44,13 +44,20 @@ fn objects(records: &[QuarantineEntry], out: &mut impl io::Write) -> io::Result<
 
 fn table(records: &[QuarantineEntry], totals: &[QuarantineTotal], out: &mut impl io::Write) -> io::Result<()> {
     if !records.is_empty() {
-        writeln!(out, "{:12}  {:24}  {:15}  {:>6}  {:11}  detail", "id", "first received", "imei", "seen", "reason")?;
+        writeln!(
+            out,
+            "{:12}  {:24}  {:24}  {:15}  {:>6}  {:11}  detail",
+            "id", "first received", "device time", "imei", "seen", "reason"
+        )?;
     }
-    for QuarantineEntry { imei, digest, reason, detail, received_at_us, seen, record_index, .. } in records {
+    for entry in records {
+        let QuarantineEntry { imei, digest, reason, detail, received_at_us, seen, record_index, .. } = entry;
+        let device_time = device_time(entry).unwrap_or_else(|| "-".to_owned());
         let id = hex::text(digest);
         let id = id.get(..SHORT_ID).unwrap_or_default();
         let whole = if record_index.is_none() { " (a whole frame)" } else { "" };
-        writeln!(out, "{id}  {:24}  {imei}  {seen:>6}  {reason:11}  {detail}{whole}", format_time(*received_at_us))?;
+        let received = format_time(*received_at_us);
+        writeln!(out, "{id}  {received:24}  {device_time:24}  {imei}  {seen:>6}  {reason:11}  {detail}{whole}")?;
     }
     let all: u64 = totals.iter().map(|total| total.records).sum();
     let printed = u64::try_from(records.len()).unwrap_or(u64::MAX);

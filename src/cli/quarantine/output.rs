@@ -15,8 +15,17 @@ pub(super) fn written(outcome: io::Result<()>) -> Result<(), CommandError> {
     }
 }
 
+/// The device time of a record, which its wire form begins with; `None` for a whole frame, or if it is no time of this calendar.
+pub(super) fn device_time(entry: &QuarantineEntry) -> Option<String> {
+    entry.record_index?;
+    let milliseconds = u64::from_be_bytes(*entry.bytes.first_chunk()?);
+    let microseconds = i64::try_from(milliseconds).ok()?.checked_mul(1_000)?;
+    (microseconds <= LAST_SHOWN_US).then(|| format_time(microseconds))
+}
+
 /// One object for scripts.
 pub(super) fn object(entry: &QuarantineEntry) -> serde_json::Value {
+    let device_time = device_time(entry);
     let QuarantineEntry {
         imei,
         digest,
@@ -32,10 +41,12 @@ pub(super) fn object(entry: &QuarantineEntry) -> serde_json::Value {
     } = entry;
     serde_json::json!({
         "id": hex::text(digest), "imei": imei.to_string(), "reason": reason, "detail": detail,
-        "received_at": format_time(*received_at_us), "seen": seen, "journal": journal.to_string(),
+        "received_at": format_time(*received_at_us), "device_time": device_time, "seen": seen, "journal": journal.to_string(),
         "position": position.0, "record_index": record_index, "codec": codec, "hex": hex::text(bytes),
     })
 }
 
+/// The end of the year 9999.
+const LAST_SHOWN_US: i64 = 253_402_300_799_999_999;
 /// Digits of an id that tell some thousands of records apart.
 pub(super) const SHORT_ID: usize = 12;
