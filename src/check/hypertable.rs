@@ -137,7 +137,7 @@ fn jobs(jobs: &[Job]) -> Finding {
         let named = |job: &Job| format!("{} ({} failures)", job.name, job.failures);
         jobs.iter().filter(wanted).map(named).collect::<Vec<_>>().join(", ")
     };
-    let look = "timescaledb_information.job_errors says reason; ALTER EXTENSION, free workers (timescaledb.max_background_workers) \
+    let look = "timescaledb_information.job_errors says why; ALTER EXTENSION, free workers (timescaledb.max_background_workers) \
                 and disk room are the usual reasons";
     let ours = names(&|job| job.ours && failed(job));
     if !ours.is_empty() {
