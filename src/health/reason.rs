@@ -92,9 +92,8 @@ impl Reason {
                 true
             }
             // Nothing can be taken without a journal: what arrives has nowhere to wait.
-            Self::JournalFenced => !has_journal,
+            Self::JournalFenced | Self::Clock => !has_journal,
             Self::JournalGap
-            | Self::Clock
             | Self::SchemaOutdated
             | Self::StoreRefuses
             | Self::StoreDown
@@ -128,7 +127,7 @@ mod tests {
         };
         let always = ["starting", "stopping", "journal_full", "journal_poisoned", "admission_unknown"];
         assert_eq!(stopping(true), always);
-        assert_eq!(stopping(false), [&always[..4], &["journal_fenced"], &always[4..]].concat());
+        assert_eq!(stopping(false), [&always[..4], &["journal_fenced", "clock"], &always[4..]].concat());
         assert!(Reason::ALL.iter().enumerate().all(|(at, reason)| *reason as usize == at));
     }
 }

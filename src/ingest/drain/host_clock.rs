@@ -12,8 +12,6 @@ pub(super) struct HostClock {
     started: Instant,
     /// Oldest first, at most [`RUNS_MAX`].
     runs: Vec<ClockRun>,
-    /// The database's clock agrees with the last run.
-    is_verified: bool,
 }
 
 /// A stretch without a jump. Times in microseconds.
@@ -25,6 +23,8 @@ struct ClockRun {
     wall_us: (i64, i64),
     /// Wall clock less time since the start, at the same moments.
     base_us: (i64, i64),
+    /// The database's clock agreed meanwhile: its times are right, whatever comes later.
+    is_verified: bool,
 }
 
 /// What to add to the receive times of entries.
@@ -35,8 +35,8 @@ pub(super) struct ReceiveTimeShifts {
 
 impl HostClock {
     pub(super) fn new(wall_us: i64, end: Position) -> Self {
-        let run = ClockRun { from: end, wall_us: (wall_us, wall_us), base_us: (wall_us, wall_us) };
-        Self { started: Instant::now(), runs: vec![run], is_verified: false }
+        let run = ClockRun::new(end, wall_us, wall_us);
+        Self { started: Instant::now(), runs: vec![run] }
     }
 
     /// Looks at the clock. `end` is where the journal ends.
@@ -48,18 +48,17 @@ impl HostClock {
             (run.wall_us.1, run.base_us.1) = (wall_us, base);
             return;
         }
-        self.is_verified = false;
         if self.runs.len() == RUNS_MAX {
             self.runs.remove(0);
         }
-        self.runs.push(ClockRun { from: end, wall_us: (wall_us, wall_us), base_us: (base, base) });
+        self.runs.push(ClockRun::new(end, wall_us, base));
     }
 
     /// The database's clock showed the same time as this one, which was `wall_us` at `at`. Another lane may have seen a jump since.
     pub(super) fn verified(&mut self, wall_us: i64, at: Instant) {
         let base = self.base_us(wall_us, at);
-        if self.runs.last().is_some_and(|run| base.abs_diff(run.base_us.1) <= JUMP_US.unsigned_abs()) {
-            self.is_verified = true;
+        if let Some(run) = self.runs.last_mut().filter(|run| base.abs_diff(run.base_us.1) <= JUMP_US.unsigned_abs()) {
+            run.is_verified = true;
         }
     }
 
@@ -69,22 +68,30 @@ impl HostClock {
     }
 
     pub(super) fn is_verified(&self) -> bool {
-        self.is_verified
+        self.runs.last().is_some_and(|run| run.is_verified)
     }
 
     /// The shifts, if the clock was set since the start and is known to be right now.
     pub(super) fn shifts(&self) -> Option<ReceiveTimeShifts> {
-        if self.runs.len() < 2 || !self.is_verified {
+        if !self.is_verified() || self.runs.iter().all(|run| run.is_verified) {
             return None;
         }
         let (mut runs, mut shift_us, mut later): (Vec<_>, i64, Option<ClockRun>) = (Vec::new(), 0, None);
         for run in self.runs.iter().rev() {
-            shift_us += later.map_or(0, |later| later.base_us.0 - run.base_us.1);
+            // A machine that sleeps jumps too. What was right before stays right.
+            shift_us =
+                if run.is_verified { 0 } else { shift_us + later.map_or(0, |later| later.base_us.0 - run.base_us.1) };
             runs.push((*run, shift_us));
             later = Some(*run);
         }
         runs.reverse();
         Some(ReceiveTimeShifts { runs })
+    }
+}
+
+impl ClockRun {
+    const fn new(from: Position, wall_us: i64, base_us: i64) -> Self {
+        Self { from, wall_us: (wall_us, wall_us), base_us: (base_us, base_us), is_verified: false }
     }
 }
 
@@ -147,6 +154,23 @@ mod tests {
         let shifts = clock.shifts().unwrap();
         assert_eq!(shifts.corrected(Position(1000), TRUE - 8 * HOUR), TRUE);
         assert_eq!(shifts.corrected(Position(4500), TRUE + HOUR + 103_000_000), TRUE + 103_000_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_slept_keeps_the_times_of_before() {
+        let mut clock = HostClock::new(TRUE, Position(0));
+        clock.verified(TRUE, Instant::now());
+        // The time since the start does not go on in its sleep.
+        clock.observe(TRUE + 8 * HOUR, Position(1000));
+        clock.verified(TRUE + 8 * HOUR, Instant::now());
+        assert!(clock.shifts().is_none());
+        // Now it is set wrong, and right again: only what came between is shifted.
+        clock.observe(TRUE, Position(2000));
+        clock.observe(TRUE + 8 * HOUR, Position(3000));
+        clock.verified(TRUE + 8 * HOUR, Instant::now());
+        let shifts = clock.shifts().unwrap();
+        assert_eq!(shifts.corrected(Position(500), TRUE), TRUE);
+        assert_eq!(shifts.corrected(Position(2500), TRUE), TRUE + 8 * HOUR);
     }
 
     #[tokio::test(start_paused = true)]
