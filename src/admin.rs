@@ -1,6 +1,7 @@
 //! The admin listener: `/metrics`, `/livez`, `/readyz`. It shares nothing with the data path but counters and flags, so
 //! it answers when that is stuck.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,12 +58,17 @@ pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken)
 
 /// Answers one connection.
 async fn answer(stream: TcpStream, pages: Router) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages));
-    // A connection that is used goes on; its peer opens another one when it ends.
-    let _ = timeout(CONNECTION_TIME, connection).await;
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages))
+    );
+    if timeout(CONNECTION_TIME, connection.as_mut()).await.is_err() {
+        // The request under way still gets its answer. Its peer opens another connection.
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(HEADER_TIMEOUT, connection).await;
+    }
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {

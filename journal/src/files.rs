@@ -1,7 +1,7 @@
 //! The storage of real life: files in one directory.
 //!
-//! Each operation goes through the open directory, never through its path. Whoever puts another
-//! directory in its place gets one that this writer cannot change.
+//! Each operation goes through the open directory, never through its path. So a writer cannot change a directory that takes the
+//! place of its own.
 
 use std::any::Any;
 use std::fs::{self, File, TryLockError};

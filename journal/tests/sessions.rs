@@ -348,8 +348,11 @@ async fn a_panic_of_the_writer_poisons_the_journal() {
     let ended = ended.await.expect("nobody waits forever");
     assert!(matches!(ended, AppendError::Poisoned(_) | AppendError::Closed), "{ended:?}");
     // What the process watches, and ends for.
-    while journal.catalog().status().state != JournalState::Poisoned {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let poisoned = async {
+        while journal.catalog().status().state != JournalState::Poisoned {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), poisoned).await.expect("the journal says that it failed");
     assert!(journal.close().is_err());
 }

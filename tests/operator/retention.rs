@@ -153,6 +153,28 @@ async fn a_clock_that_cannot_be_right_drops_nothing() {
 }
 
 #[tokio::test]
+async fn a_journal_from_the_future_drops_nothing_although_the_databases_clock_agrees() {
+    let (database, directory) = (TestDatabase::postgres().await, tempfile::tempdir().unwrap());
+    journal(directory.path(), SystemTime::now() + DAY).await;
+    let data_dir = ("ODOGRAPH_DATA_DIR", directory.path().to_str().unwrap());
+    let service = Service::start(&database.url(), &[data_dir, ("ODOGRAPH_RETENTION", "1d")]).await;
+    // The two clocks agree, so the lanes do not wait.
+    service.settled().await;
+    let fill = "INSERT INTO positions (imei, ts, fingerprint, valid, received_at) \
+                VALUES (17, now() - interval '10 days', 1, true, now())";
+    database.execute(fill).await;
+    let lines = Lines::default();
+    let listening = lines.listen();
+    service.retainer.once().await;
+    drop(listening);
+    assert!(lines.text().contains("this machine's clock is implausible"), "{}", lines.text());
+    assert_eq!(count(service.admin, REFUSED).await, 1);
+    let old = database.all_positions().await.into_iter().filter(|row| row["imei"] == 17).count();
+    assert_eq!(old, 1, "receive times of the journal may be those of entries that wait");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn without_a_journal_nothing_waits() {
     let database = TestDatabase::sqlite();
     let service = Service::start(&database.url(), &[AFTER_COMMIT, ("ODOGRAPH_RETENTION", "1d")]).await;

@@ -15,7 +15,7 @@ pub(super) fn written(outcome: io::Result<()>) -> Result<(), CommandError> {
     }
 }
 
-/// The device time of a record, which its wire form begins with; `None` for a whole frame, or if it is no time of this calendar.
+/// The device time of a record: its first eight bytes. `None` for a whole frame, and for a time after the year 9999.
 pub(super) fn device_time(entry: &QuarantineEntry) -> Option<String> {
     entry.record_index?;
     let milliseconds = u64::from_be_bytes(*entry.bytes.first_chunk()?);

@@ -31,7 +31,7 @@ impl Default for ClockWatch {
 }
 
 impl ClockWatch {
-    /// Whether the lane has to wait, after a pause. Nothing that was received under a clock that was just set is believed before the comparison.
+    /// Whether the lane has to wait, after a pause. After the clock was set, it waits for the next comparison.
     pub(super) async fn must_wait<S: Store, F: EntrySource>(
         &mut self,
         store: &mut S,

@@ -39,19 +39,20 @@ impl HostClock {
         Self { started: Instant::now(), runs: vec![run] }
     }
 
-    /// Looks at the clock. `end` is where the journal ends.
-    pub(super) fn observe(&mut self, wall_us: i64, end: Position) {
+    /// Looks at the clock. `end` is where the journal ends, asked only after a jump. Returns whether the clock was set.
+    pub(super) fn observe(&mut self, wall_us: i64, end: impl FnOnce() -> Position) -> bool {
         let base = self.base_us(wall_us, Instant::now());
-        let Some(run) = self.runs.last_mut() else { return };
+        let Some(run) = self.runs.last_mut() else { return false };
         if base.abs_diff(run.base_us.1) <= JUMP_US.unsigned_abs() {
             // A clock that is slewed moves slowly.
             (run.wall_us.1, run.base_us.1) = (wall_us, base);
-            return;
+            return false;
         }
         if self.runs.len() == RUNS_MAX {
             self.runs.remove(0);
         }
-        self.runs.push(ClockRun::new(end, wall_us, base));
+        self.runs.push(ClockRun::new(end(), wall_us, base));
+        true
     }
 
     /// The database's clock showed the same time as this one, which was `wall_us` at `at`. Another lane may have seen a jump since.
@@ -128,9 +129,9 @@ mod tests {
     async fn what_came_before_the_clock_was_set_gets_the_time_that_it_came_at() {
         let mut clock = HostClock::new(TRUE - 8 * HOUR, Position(1000));
         tokio::time::advance(Duration::from_secs(100)).await;
-        clock.observe(TRUE - 8 * HOUR + 100_000_000, Position(2000));
+        clock.observe(TRUE - 8 * HOUR + 100_000_000, || Position(2000));
         tokio::time::advance(Duration::from_secs(3)).await;
-        clock.observe(TRUE + 103_000_000, Position(3000));
+        clock.observe(TRUE + 103_000_000, || Position(3000));
         clock.verified(TRUE - 8 * HOUR + 103_000_000, Instant::now());
         assert!(clock.shifts().is_none(), "nobody says that it is right now");
         clock.verified(TRUE + 103_000_000, Instant::now());
@@ -147,8 +148,8 @@ mod tests {
             assert_eq!(shifts.corrected(Position(position), received), expected, "at {position}");
         }
         // It goes forth and back: the sum counts.
-        clock.observe(TRUE + HOUR + 103_000_000, Position(4000));
-        clock.observe(TRUE + 103_000_000, Position(5000));
+        clock.observe(TRUE + HOUR + 103_000_000, || Position(4000));
+        clock.observe(TRUE + 103_000_000, || Position(5000));
         assert!(clock.shifts().is_none());
         clock.verified(TRUE + 103_000_000, Instant::now());
         let shifts = clock.shifts().unwrap();
@@ -161,12 +162,12 @@ mod tests {
         let mut clock = HostClock::new(TRUE, Position(0));
         clock.verified(TRUE, Instant::now());
         // The time since the start does not go on in its sleep.
-        clock.observe(TRUE + 8 * HOUR, Position(1000));
+        clock.observe(TRUE + 8 * HOUR, || Position(1000));
         clock.verified(TRUE + 8 * HOUR, Instant::now());
         assert!(clock.shifts().is_none());
         // Now it is set wrong, and right again: only what came between is shifted.
-        clock.observe(TRUE, Position(2000));
-        clock.observe(TRUE + 8 * HOUR, Position(3000));
+        clock.observe(TRUE, || Position(2000));
+        clock.observe(TRUE + 8 * HOUR, || Position(3000));
         clock.verified(TRUE + 8 * HOUR, Instant::now());
         let shifts = clock.shifts().unwrap();
         assert_eq!(shifts.corrected(Position(500), TRUE), TRUE);
@@ -174,11 +175,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_machine_that_boots_in_1970_gets_the_time_of_today() {
+        let second = 1_000_000;
+        let mut clock = HostClock::new(0, Position(0));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        clock.observe(TRUE - 8 * HOUR, || Position(100));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        clock.observe(TRUE + 20 * second, || Position(200));
+        clock.verified(TRUE + 20 * second, Instant::now());
+        assert_eq!(clock.shifts().unwrap().corrected(Position(50), 5 * second), TRUE + 5 * second);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_clock_that_is_slewed_needs_no_shift() {
         let mut clock = HostClock::new(TRUE, Position(0));
         for second in 1..1000 {
             tokio::time::advance(Duration::from_secs(1)).await;
-            clock.observe(TRUE + second * 1_010_000, Position(0));
+            clock.observe(TRUE + second * 1_010_000, || Position(0));
         }
         clock.verified(TRUE + 999 * 1_010_000, Instant::now());
         assert!(clock.shifts().is_none());

@@ -2,11 +2,13 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::builder::{BatchBuilder, Frame};
 use super::clock::{self, FIRST_VERSION_US, ImplausibleClock};
+use super::host_clock::ReceiveTimeShifts;
 use super::progress::JournalProgress;
 use super::source::{BatchLoad, EntrySource, SourceError};
 use crate::lane::lane_of;
@@ -26,6 +28,9 @@ pub struct JournalSource {
     settled: Position,
     /// Receive time of the first entry of the batch.
     oldest_us: Option<i64>,
+    looked_at_clock: Option<Instant>,
+    /// What was wrong with the clock then.
+    implausible: Option<ImplausibleClock>,
 }
 
 impl JournalSource {
@@ -41,7 +46,16 @@ impl JournalSource {
             Reader::open(&progress.catalog, settled)?.next()?.map(|Entry { entry, .. }| entry.received_at_us);
         progress.lane_waits(number, oldest_us);
         let reader = Reader::open(&progress.catalog, settled)?;
-        Ok(Self { progress, lane, reader, cursor: Checkpoint::default(), settled, oldest_us: None })
+        Ok(Self {
+            progress,
+            lane,
+            reader,
+            cursor: Checkpoint::default(),
+            settled,
+            oldest_us: None,
+            looked_at_clock: None,
+            implausible: None,
+        })
     }
 
     fn is_ours(&self, entry: &Entry<'_>) -> bool {
@@ -115,10 +129,7 @@ impl JournalSource {
             if !self.is_ours(&entry) {
                 continue;
             }
-            let Entry { position, mut entry, .. } = with_plausible_receive_time(entry, self.progress.wall);
-            if let Some(shifts) = &shifts {
-                entry.received_at_us = shifts.corrected(position, entry.received_at_us);
-            }
+            let Entry { position, entry, .. } = received(entry, shifts.as_ref(), self.progress.wall);
             if position >= self.settled {
                 stored += u64::from(entry.records);
             }
@@ -195,10 +206,7 @@ impl EntrySource for JournalSource {
         let shifts = self.progress.host_clock().shifts();
         while !load.is_full() {
             let Some(entry) = self.reader.next()? else { break };
-            let Entry { position, tag, mut entry } = with_plausible_receive_time(entry, wall);
-            if let Some(shifts) = &shifts {
-                entry.received_at_us = shifts.corrected(position, entry.received_at_us);
-            }
+            let Entry { position, tag, entry } = received(entry, shifts.as_ref(), wall);
             if lane.lanes > 1 && lane_of(entry.imei, lane.lanes) != lane.number {
                 continue;
             }
@@ -266,14 +274,26 @@ impl EntrySource for JournalSource {
     }
 
     fn implausible_clock(&mut self) -> Option<ImplausibleClock> {
-        let (status, wall_us) = (self.progress.catalog.status(), (self.progress.wall)());
-        self.progress.host_clock().observe(wall_us, status.end);
-        clock::check(wall_us, status.newest_us)
+        let wall_us = (self.progress.wall)();
+        let was_set = self.progress.host_clock().observe(wall_us, || self.progress.catalog.status().end);
+        if was_set || self.looked_at_clock.is_none_or(|at| at.elapsed() >= CLOCK_EVERY) {
+            self.looked_at_clock = Some(Instant::now());
+            self.implausible = clock::check(wall_us, self.progress.catalog.status().newest_us);
+        }
+        self.implausible
     }
 
     fn clock_is_verified(&mut self, wall_us: i64, at: Instant) {
         self.progress.host_clock().verified(wall_us, at);
     }
+}
+
+/// The entry with the receive time of the right clock, as far as that is known.
+fn received<'a>(mut entry: Entry<'a>, shifts: Option<&ReceiveTimeShifts>, wall: WallClock) -> Entry<'a> {
+    if let Some(shifts) = shifts {
+        entry.entry.received_at_us = shifts.corrected(entry.position, entry.entry.received_at_us);
+    }
+    with_plausible_receive_time(entry, wall)
 }
 
 /// Replaces a receive time earlier than the first version of this program with the time of reading, the best that is known.
@@ -289,3 +309,4 @@ pub fn with_plausible_receive_time(mut entry: Entry<'_>, wall: WallClock) -> Ent
 const WARM_BYTES: u64 = 32 << 20;
 /// The part of the journal that unwritten latest positions may hold back.
 const PRESSED: u64 = 8;
+const CLOCK_EVERY: Duration = Duration::from_secs(1);

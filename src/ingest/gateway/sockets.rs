@@ -72,7 +72,7 @@ impl SocketEntry {
         if !held.as_ref().is_some_and(|held| held.will_wake(waker)) {
             *held = Some(waker.clone());
         }
-        // After the waker is there: whoever sets it wakes that one.
+        // Read last: a replacement that comes later finds the waker and wakes it.
         self.socket.is_replaced.load(Ordering::Acquire)
     }
 }
